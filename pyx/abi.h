@@ -1,0 +1,452 @@
+/* The shared layout: every byte that crosses a process boundary is described here and nowhere else.
+ *
+ * Owner: nobody writes a struct of this file except the writer named beside it. Cython reads it through
+ * abi.pxd, Python gets names and sizes from pyx.abi. Fields that several processes touch at once are
+ * _Atomic and are reached only through ring.h, view.h and statistics.h (rules.md 5, 8, 37).
+ *
+ * Sources: design.md sections 3, 4 and 6; requirements U4, U5, U8, U9, U15, W4, W7, W8.
+ */
+#ifndef PV_ABI_H
+#define PV_ABI_H
+
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PV_VERSION 1u
+#define PV_PAGE 4096u
+#define PV_PAGE_SHIFT 12
+#define PV_LINE 64
+#define PV_SECTOR 512u
+
+/* Named maxima, each with its reason. */
+#define PV_PARTITIONS_MAX 256u    /* slots of partitions; the kernel region holds one world each */
+#define PV_ENDPOINTS_MAX 32u      /* endpoints of one partition; a view stays under three pages */
+#define PV_QUEUES_MAX 2u          /* queues of one endpoint: NIC transmit and receive; a disk has one */
+#define PV_RING_SLOTS_MAX 32768u  /* a ring stays under 2 MiB */
+#define PV_TRANSFER_MAX (1u << 20) /* bytes of one request: bounds the time that a device spends on it */
+#define PV_EXTENTS_MAX 260u       /* host extents of one request: all pages of PV_TRANSFER_MAX apart, unaligned */
+#define PV_DEVICES_MAX 32u        /* device slots of one host */
+#define PV_DOORBELL_WAITS_MAX 120u /* guests of one server thread: futex_waitv takes 128 words */
+#define PV_FRAME_MAX 65550u       /* bytes of one frame: 64 KiB and an Ethernet header (A2) */
+#define PV_FRAME_MIN 14u          /* an Ethernet header */
+#define PV_FIRST_FRAME 65536u     /* first machine frame: hpa 0 is never valid */
+
+/* ---- Identity: slot in the low 16 bits, generation in the high 48; 0 names nothing (rule 13). ---- */
+#define PV_ID(slot, generation) ((uint64_t)(uint16_t)(slot) | (uint64_t)(generation) << 16)
+#define PV_ID_SLOT(id) ((uint16_t)(id))
+#define PV_ID_GENERATION(id) ((uint64_t)(id) >> 16)
+
+enum pv_partition_type {
+    PV_TYPE_NONE, PV_TYPE_CONSOLE, PV_TYPE_ULTRAVISOR, PV_TYPE_COMMAND, PV_TYPE_OPERATIONS,
+    PV_TYPE_MONITOR, PV_TYPE_IO, PV_TYPE_DEVICE, PV_TYPE_GUEST, PV_TYPE_COUNT,
+};
+
+/* States as a view shows them; only PV_STATE_RUNNING and PV_STATE_STARTING let translations through. */
+enum pv_state {
+    PV_STATE_NONE, PV_STATE_DEFINED, PV_STATE_STARTING, PV_STATE_RUNNING, PV_STATE_STOPPING,
+    PV_STATE_STOPPED, PV_STATE_FAILED, PV_STATE_REMOVED, PV_STATE_COUNT,
+};
+
+enum pv_endpoint_kind { PV_ENDPOINT_NONE, PV_ENDPOINT_DISK, PV_ENDPOINT_NIC, PV_ENDPOINT_KIND_COUNT };
+
+enum pv_operation {
+    PV_OP_NONE,    /* 0 is never valid: a zeroed slot must be refused */
+    PV_OP_READ,    /* disk: medium to guest memory */
+    PV_OP_WRITE,   /* disk: guest memory to medium */
+    PV_OP_FLUSH,   /* disk: all completed writes are durable before this one completes */
+    PV_OP_SEND,    /* NIC: one frame out of guest memory */
+    PV_OP_RECEIVE, /* NIC: guest memory that takes one frame */
+    PV_OP_COUNT,
+};
+
+#define PV_QUEUE_DISK 0u
+#define PV_QUEUE_TRANSMIT 0u
+#define PV_QUEUE_RECEIVE 1u
+
+enum pv_call {
+    PV_CALL_NONE,
+    PV_CALL_CONNECT, /* open a service by name: an endpoint of one's own, or an infrastructure partition */
+    PV_CALL_SUBMIT,  /* I/O partitions only: validate, translate and post one request of a client */
+    PV_CALL_NULL,    /* does nothing; measures the way into the monitor and back */
+    PV_CALL_COUNT,
+};
+
+enum pv_status {
+    PV_STATUS_NONE,      /* never in a completion: a zeroed slot is no answer */
+    PV_STATUS_OK,
+    PV_STATUS_REFUSED,   /* not attempted; the reason says which check */
+    PV_STATUS_FAILED,    /* attempted; the reason says what the medium answered */
+    PV_STATUS_CANCELLED, /* endpoint or partition went away first */
+    PV_STATUS_COUNT,
+};
+
+/* Why a request was refused or failed. One counter for each; the order is part of the layout. */
+enum pv_reason {
+    PV_REASON_NONE,
+    PV_REASON_QUEUE_BROKEN,       /* an index jumped beyond the ring size */
+    PV_REASON_ID_INVALID,         /* request id 0 */
+    PV_REASON_RESERVED_NONZERO,   /* a reserved field is not 0 */
+    PV_REASON_FLAGS_UNKNOWN,
+    PV_REASON_OPERATION_UNKNOWN,
+    PV_REASON_OPERATION_DENIED,   /* the descriptor does not grant this operation on this endpoint */
+    PV_REASON_READ_ONLY,          /* write to a read-only disk */
+    PV_REASON_ENDPOINT_UNKNOWN,   /* no such endpoint in this partition */
+    PV_REASON_ENDPOINT_FOREIGN,   /* the endpoint exists, but not on the queue that the request came by */
+    PV_REASON_GENERATION_STALE,   /* endpoint generation of an earlier life */
+    PV_REASON_LENGTH_ZERO,
+    PV_REASON_LENGTH_LIMIT,       /* longer than the endpoint's largest transfer */
+    PV_REASON_LENGTH_ALIGNMENT,   /* disk: no multiple of a sector */
+    PV_REASON_LIST_LIMIT,         /* more segments than the bound */
+    PV_REASON_OFFSET_RANGE,       /* disk: outside the granted range */
+    PV_REASON_OFFSET_ALIGNMENT,
+    PV_REASON_ADDRESS_RANGE,      /* outside partition memory, or wraps */
+    PV_REASON_ADDRESS_ALIGNMENT,  /* an operation without data carries an address, or odd disk buffers */
+    PV_REASON_ADDRESS_UNMAPPED,   /* a page inside the range has no frame */
+    PV_REASON_ADDRESS_RIGHTS,     /* a page inside the range lacks the right */
+    PV_REASON_PARTITION_UNKNOWN,  /* a server names a partition that it does not serve */
+    PV_REASON_PARTITION_STATE,    /* the partition does not run (any more) */
+    PV_REASON_EPOCH_STALE,        /* the server's term of office is over */
+    PV_REASON_CALL_UNKNOWN,
+    PV_REASON_CALL_DENIED,        /* this type of partition may not make this call */
+    PV_REASON_CALL_MALFORMED,
+    PV_REASON_SERVICE_UNKNOWN,
+    PV_REASON_SERVICE_DENIED,
+    PV_REASON_SERVICE_UNAVAILABLE, /* granted, but its server does not run */
+    PV_REASON_DETACHED,           /* cancelled: endpoint or partition went away */
+    PV_REASON_MEDIUM_ERROR,       /* EIO and whatever else the kernel answers */
+    PV_REASON_MEDIUM_FULL,        /* ENOSPC */
+    PV_REASON_MEDIUM_SHORT,       /* fewer bytes than asked for, end of medium */
+    PV_REASON_FRAME_SIZE,         /* runt or giant */
+    PV_REASON_FRAME_SOURCE,       /* source address is not the endpoint's own */
+    PV_REASON_NO_DESTINATION,     /* no port has that address */
+    PV_REASON_NO_BUFFER,          /* receiver posted no buffer in time */
+    PV_REASON_BUFFER_SMALL,       /* the frame does not fit the posted buffer */
+    PV_REASON_LEDGER_FULL,        /* internal back-pressure; never sent to a guest */
+    PV_REASON_COUNT,
+};
+
+/* ---- Slots: 64 bytes each, one cache line, fetched once and checked as a copy. ---- */
+
+/* Guest to channel server. Every field is untrusted; identity comes from the channel. */
+struct pv_request {
+    uint64_t id;                  /* guest's own: slot of its in-flight table and generation, not 0 */
+    uint64_t gpa;                 /* first byte in partition memory */
+    uint64_t device_offset;       /* disk: byte offset within the endpoint; NIC: 0 (room for the offload header) */
+    uint64_t endpoint_generation;
+    uint64_t enqueue_time;        /* ns, guest's clock: touches its own histogram only */
+    uint32_t length;              /* bytes */
+    uint32_t list_count;          /* segments by reference; 0: gpa and length are the one segment */
+    uint16_t endpoint;            /* index in the partition's descriptor */
+    uint8_t operation;            /* enum pv_operation */
+    uint8_t flags;                /* none defined: must be 0 */
+    uint32_t reserved0;
+    uint64_t reserved1;
+};
+_Static_assert(sizeof(struct pv_request) == 64, "one cache line");
+_Static_assert(offsetof(struct pv_request, length) == 40 && offsetof(struct pv_request, endpoint) == 48, "layout v1");
+
+/* The stages of one request; a completion carries the five that its servers measured, the guest adds the sixth. */
+enum pv_stage {
+    PV_STAGE_QUEUE,      /* guest enqueue to server pick-up (the guest's own stamp) */
+    PV_STAGE_VALIDATION, /* pick-up to validated and translated */
+    PV_STAGE_POST,       /* translated to start at the device */
+    PV_STAGE_DEVICE,     /* start to end at the device */
+    PV_STAGE_COMPLETION, /* end at the device to completion by the server */
+    PV_STAGE_TOTAL,      /* pick-up to completion by the server */
+    PV_STAGE_COUNT,
+};
+
+/* Server to guest, device to server, monitor to caller. */
+struct pv_completion {
+    uint64_t id;            /* of the request (device to server: of the ledger entry) */
+    uint64_t epoch;         /* of the server that completed */
+    uint16_t status;        /* enum pv_status */
+    uint16_t reason;        /* enum pv_reason */
+    uint32_t bytes;         /* moved */
+    uint64_t pickup_time;   /* ns, CLOCK_MONOTONIC, by the server: trusted */
+    uint32_t stage_times[6]; /* ns per enum pv_stage, saturated at 2^32 - 1 */
+    uint16_t queue;         /* device to server: the server's queue number; otherwise 0 */
+    uint16_t reserved0;
+    uint32_t result;        /* of a system call */
+};
+_Static_assert(sizeof(struct pv_completion) == 64, "one cache line");
+_Static_assert(PV_STAGE_COUNT == 6, "stage_times");
+
+/* Partition to monitor. PV_CALL_SUBMIT carries a client's request; CONNECT a service name. */
+struct pv_system_call {
+    uint64_t id;                  /* caller's; SUBMIT: id of the ledger entry */
+    union {
+        struct {
+            uint64_t gpa;
+            uint64_t device_offset;
+            uint64_t endpoint_generation;
+            uint64_t pickup_time; /* ns */
+            uint64_t epoch;       /* the caller's term of office */
+            uint32_t length;
+            uint16_t endpoint;
+            uint8_t operation;
+            uint8_t flags;
+        } submit;
+        char name[32];            /* CONNECT: service, zero terminated */
+        uint8_t raw[48];
+    };
+    uint16_t call;                /* enum pv_call */
+    uint16_t client;              /* SUBMIT: partition slot of the client */
+    uint16_t queue;               /* SUBMIT: the server's queue number, echoed in the completion */
+    uint16_t reserved0;
+};
+_Static_assert(sizeof(struct pv_system_call) == 64, "one cache line");
+
+/* Monitor to device: a translated request. Continuation slots follow, holding all
+ * extents, where extent_count > 1. */
+struct pv_dma_request {
+    uint64_t id;             /* ledger entry; echoed */
+    uint64_t hpa;            /* of the only extent; 0 where continuation slots follow */
+    uint64_t device_offset;  /* absolute in the endpoint's backing object */
+    uint64_t pickup_time;    /* ns */
+    uint64_t epoch;          /* term of the server that asked */
+    uint32_t length;         /* bytes in all */
+    uint32_t validated;      /* ns since pick-up */
+    uint16_t server;         /* partition slot of that server: which epoch to compare, which ring to complete on */
+    uint16_t queue;          /* the server's queue number; echoed */
+    uint16_t port;           /* endpoint as the device numbers it */
+    uint16_t extent_count;
+    uint8_t operation;
+    uint8_t flags;
+    uint16_t partition;      /* slot of the client */
+    uint32_t port_generation; /* low 32 bits of the endpoint generation: a port's earlier life is refused */
+};
+_Static_assert(sizeof(struct pv_dma_request) == 64, "one cache line");
+
+#define PV_EXTENTS_PER_SLOT 4u
+struct pv_dma_extents {
+    struct { uint64_t hpa; uint64_t length; } extent[PV_EXTENTS_PER_SLOT];
+};
+_Static_assert(sizeof(struct pv_dma_extents) == 64, "one cache line");
+
+/* ---- Ring: four header lines, then slots. tail: where the producer inserts; head: where the consumer removes. */
+#define PV_RING_MAGIC 0x676e69725650ull /* "PVring" */
+struct pv_ring {
+    alignas(PV_LINE) uint64_t magic; /* written by the creator; checked at attach, never used after it */
+    uint32_t version;
+    uint32_t capacity;               /* slots, a power of two; users take it from the trusted descriptor (rule 11) */
+    alignas(PV_LINE) _Atomic uint64_t tail; /* writer: producer */
+    alignas(PV_LINE) _Atomic uint64_t head; /* writer: consumer */
+    alignas(PV_LINE) uint64_t reserved[8];
+};
+_Static_assert(sizeof(struct pv_ring) == 256, "header of four lines");
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics are lock-free");
+
+#define PV_RING_SIZE(capacity) (sizeof(struct pv_ring) + (size_t)(capacity) * PV_LINE)
+/* A channel segment: request ring, then completion ring, both of one capacity. */
+#define PV_CHANNEL_SIZE(capacity) (2 * PV_RING_SIZE(capacity))
+#define PV_CHANNEL_COMPLETIONS(capacity) PV_RING_SIZE(capacity)
+
+/* Doorbell: what one consumer sleeps on. The consumer sets `sleeping`, checks its rings again and waits on
+ * `word`; a producer that has published and sees `sleeping` advances `word` and wakes (rules 15, 16). */
+struct pv_doorbell {
+    alignas(PV_LINE) _Atomic uint32_t word;
+    _Atomic uint32_t sleeping;       /* writer: consumer sets, whoever wakes clears */
+    uint32_t reserved[14];
+};
+_Static_assert(sizeof(struct pv_doorbell) == 64, "one cache line");
+
+/* Events segment of a partition, one page per pair of processes, so that each maps only its own.
+ *   page 0  interrupts: partition with its servers, devices and monitor
+ *   page 1  doorbell of the channel server's thread: partition with that server
+ *   page 2  doorbell of the monitor's call worker: partition with the monitor */
+struct pv_interrupts {
+    struct pv_doorbell doorbell;           /* the partition sleeps here */
+    alignas(PV_LINE) _Atomic uint64_t pending; /* bit per endpoint and queue; set by who posts, taken by the partition */
+    uint64_t reserved[7];
+};
+#define PV_EVENTS_INTERRUPTS 0u
+#define PV_EVENTS_SERVER PV_PAGE
+#define PV_EVENTS_MONITOR (2 * PV_PAGE)
+#define PV_EVENTS_SIZE (3 * PV_PAGE)
+#define PV_VECTOR(endpoint, queue) ((endpoint) * PV_QUEUES_MAX + (queue))
+#define PV_VECTOR_CALL 63u                 /* completions of system calls */
+_Static_assert(PV_VECTOR(PV_ENDPOINTS_MAX - 1, PV_QUEUES_MAX - 1) <= 63, "one pending word holds all vectors");
+
+/* ---- Ledger: requests in flight of one queue. Writer: the queue's consumer; read by who takes over (U12). ---- */
+#define PV_LEDGER_MAGIC 0x726567646c5650ull
+struct pv_ledger {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t capacity;
+    uint64_t reserved[6];
+};
+_Static_assert(sizeof(struct pv_ledger) == 64, "one cache line");
+
+/* state: 0 free; otherwise the entry's id (slot, generation). Written last when taken, first when cleared.
+ * position: the free-running ring index that the request was taken from; a position at or beyond the ring's
+ * head was recorded but not yet released when the server died. */
+struct pv_ledger_entry {
+    alignas(PV_LINE) _Atomic uint64_t state;
+    uint64_t position;
+    uint64_t epoch;
+    uint64_t pickup_time;
+    uint64_t reserved[4];
+    struct pv_request request;
+};
+_Static_assert(sizeof(struct pv_ledger_entry) == 128, "two cache lines");
+#define PV_LEDGER_SIZE(capacity) (sizeof(struct pv_ledger) + (size_t)(capacity) * sizeof(struct pv_ledger_entry))
+
+/* ---- Partition descriptor (view): written by the ultravisor, read-only for everybody else (U3). ---- */
+#define PV_ENDPOINT_READ_ONLY 1u
+struct pv_endpoint {
+    uint64_t generation;     /* 0: no endpoint at this index */
+    uint64_t offset;         /* disk: first byte of the granted range within the backing object */
+    uint64_t length;         /* disk: bytes granted */
+    uint32_t operations;     /* bit per enum pv_operation */
+    uint32_t max_transfer;   /* bytes */
+    uint16_t kind;           /* enum pv_endpoint_kind */
+    uint16_t device;         /* device slot */
+    uint16_t port;           /* number at the device */
+    uint16_t flags;
+    uint16_t server;         /* partition slot of the I/O partition in charge */
+    uint8_t mac[6];
+    char name[16];           /* service name for connect, zero terminated */
+};
+_Static_assert(sizeof(struct pv_endpoint) == 64, "one cache line");
+
+struct pv_descriptor {
+    uint64_t partition;      /* id */
+    uint64_t map_generation; /* advances with every change of the partition map: invalidates mapping caches */
+    uint32_t type;           /* enum pv_partition_type */
+    uint32_t state;          /* enum pv_state */
+    uint64_t memory_pages;   /* gpa pages 0 .. memory_pages - 1 */
+    uint64_t services;       /* bit per enum pv_service */
+    uint64_t checksum;       /* of all other words: a torn copy is seen, not believed */
+    uint64_t reserved[2];
+    struct pv_endpoint endpoints[PV_ENDPOINTS_MAX];
+};
+_Static_assert(sizeof(struct pv_descriptor) == 64 + 64 * PV_ENDPOINTS_MAX, "no holes");
+
+/* Two bodies: while generation g is in force (body g & 1), the writer fills the other. */
+#define PV_VIEW_MAGIC 0x7765697650ull
+struct pv_view {
+    alignas(PV_LINE) uint64_t magic;
+    uint32_t version;
+    uint32_t reserved0;
+    _Atomic uint64_t generation; /* 0: nothing published yet */
+    uint64_t reserved[5];
+    struct pv_descriptor bodies[2];
+};
+_Static_assert(offsetof(struct pv_view, bodies) == 64, "header of one line");
+
+enum pv_service { PV_SERVICE_ULTRAVISOR, PV_SERVICE_COMMAND, PV_SERVICE_OPERATIONS, PV_SERVICE_CONSOLE, PV_SERVICE_COUNT };
+
+/* ---- Partition map: one word per gpa page, written by the ultravisor, read by the monitor (U5, U9). ----
+ * bits 12..51 host frame number shifted by 12 (so hpa of the page), bit 0 device may read it, bit 1 device may
+ * write it. 0: not mapped. */
+#define PV_MAP_READ 1ull
+#define PV_MAP_WRITE 2ull
+#define PV_MAP_FRAME 0x000ffffffffff000ull
+#define PV_MAP_SIZE(pages) ((size_t)(pages) * sizeof(uint64_t))
+
+/* ---- Kernel region: written by the monitor, mapped by every worker, read-only by servers, devices and hostd (W8). */
+struct pv_world {                 /* control block of one schedulable entity (W4) */
+    uint64_t partition;           /* id; 0: no world in this slot */
+    _Atomic uint32_t running;     /* 1: on a processor or free to run; 0: scheduled away, wake its system world instead */
+    uint32_t type;                /* enum pv_partition_type */
+    uint32_t state;               /* enum pv_state, of the last view that the monitor took */
+    uint32_t pid;
+    uint64_t view_generation;     /* generation of the view in force */
+    uint64_t calls;               /* system calls taken from this world */
+    uint64_t reserved[3];
+};
+_Static_assert(sizeof(struct pv_world) == 64, "one cache line");
+
+#define PV_KERNEL_MAGIC 0x6c656e72656b5650ull
+struct pv_kernel {
+    alignas(PV_LINE) uint64_t magic;
+    uint32_t version;
+    uint32_t reserved0;
+    uint64_t reserved[6];
+    _Atomic uint64_t epochs[PV_PARTITIONS_MAX]; /* term in office per I/O partition slot; 0: none */
+    struct pv_world worlds[PV_PARTITIONS_MAX];
+};
+
+/* ---- Statistics: one segment per thread that counts; the thread is the only writer (design.md section 12). ---- */
+#define PV_STATISTICS_MAGIC 0x73746174735650ull
+#define PV_BUCKETS 128u /* log-linear: four per power of two from 64 ns; see histogram.h */
+struct pv_statistics {
+    alignas(PV_LINE) uint64_t magic;
+    uint32_t version;
+    uint32_t rows;
+    uint32_t counters;   /* per row */
+    uint32_t histograms; /* per row */
+    uint32_t kind;       /* enum pv_partition_type of the owner, with device rows by enum pv_endpoint_kind */
+    uint32_t row_size;   /* bytes */
+    uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct pv_statistics) == 64, "one cache line");
+
+struct pv_statistics_row {
+    _Atomic uint64_t partition; /* id; 0: free row. Row 0 belongs to the thread itself */
+    _Atomic uint64_t endpoint;
+    uint64_t reserved[6];
+    /* counters, then histograms of PV_BUCKETS + 2 words (buckets, sum in ns, count) */
+};
+#define PV_HISTOGRAM_WORDS (PV_BUCKETS + 2)
+#define PV_ROW_SIZE(counters, histograms) \
+    (sizeof(struct pv_statistics_row) + 8 * (((size_t)(counters) + 7) / 8 * 8 + (size_t)(histograms) * PV_HISTOGRAM_WORDS))
+#define PV_STATISTICS_SIZE(rows, counters, histograms) \
+    (sizeof(struct pv_statistics) + (size_t)(rows) * PV_ROW_SIZE(counters, histograms))
+
+/* Row 0 of every thread. */
+enum pv_thread_counter {
+    PV_THREAD_POLLS, PV_THREAD_BUSY_POLLS, PV_THREAD_BUSY_NS, PV_THREAD_IDLE_NS, PV_THREAD_SLEEP_NS, PV_THREAD_SLEEPS,
+    PV_THREAD_YIELDS, PV_THREAD_LATE_YIELDS, PV_THREAD_WAKES_SENT, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES,
+    PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS, PV_THREAD_COUNT,
+};
+
+/* Rows of an I/O partition, one per endpoint that it serves. */
+enum pv_io_counter {
+    PV_IO_REQUESTS = 0,      /* taken from the guest */
+    PV_IO_COMPLETIONS,       /* given back, whatever the status */
+    PV_IO_SUBMITTED,         /* passed to the monitor */
+    PV_IO_FAILED,            /* completions with PV_STATUS_FAILED */
+    PV_IO_CANCELLED,
+    PV_IO_INTERRUPTS,        /* wake-ups sent to the guest */
+    PV_IO_COPIED_BYTES,      /* guest data copied by this host process: the copy path only */
+    PV_IO_OPERATIONS = 8,    /* completed with PV_STATUS_OK, by operation */
+    PV_IO_BYTES = 16,        /* the same, bytes */
+    PV_IO_REFUSED = 24,      /* by reason */
+    PV_IO_COUNTER_COUNT = 72,
+};
+_Static_assert(PV_OP_COUNT <= 8 && PV_REASON_COUNT <= 48, "room in the counters");
+
+/* Rows of the monitor, one per partition: calls by result. */
+enum pv_monitor_counter {
+    PV_MONITOR_CALLS = 0,    /* PV_MONITOR_CALLS + call * 48 + reason; reason 0: done */
+    PV_MONITOR_COPIED_BYTES = 48 * 4,
+    PV_MONITOR_TRANSLATED,   /* requests of this client translated */
+    PV_MONITOR_TRANSLATED_BYTES,
+    PV_MONITOR_REFUSED = 200, /* requests of this client refused, by reason */
+    PV_MONITOR_COUNTER_COUNT = 248,
+};
+_Static_assert(PV_CALL_COUNT <= 4, "room in the counters; unknown calls count as PV_CALL_NONE");
+
+/* Rows of a NIC, one per port. */
+enum pv_nic_counter {
+    PV_NIC_TRANSMIT_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_RECEIVE_FRAMES, PV_NIC_RECEIVE_BYTES,
+    PV_NIC_FORWARDED_FRAMES, /* copies delivered of frames that this port sent (multicast: one per receiver) */
+    PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED,
+    PV_NIC_FENCED,           /* requests of an old epoch or an old port generation */
+    PV_NIC_TRANSMIT_DROPPED = 8, /* by reason, counted at the sender */
+    PV_NIC_RECEIVE_DROPPED = 56, /* by reason, counted at the receiver */
+    PV_NIC_COUNTER_COUNT = 104,
+};
+
+/* Rows of a disk device, one per port. */
+enum pv_disk_counter {
+    PV_DISK_READS, PV_DISK_READ_BYTES, PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_FLUSHES,
+    PV_DISK_FENCED, PV_DISK_ERRORS = 8, /* by reason */
+    PV_DISK_COUNTER_COUNT = 56,
+};
+
+#endif

@@ -1,0 +1,370 @@
+"""C declarations of abi.h; nothing else. Atomic fields are not declared: ring.h, view.h and statistics.h reach them."""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "abi.h" nogil:
+    const uint32_t PV_VERSION
+    const uint32_t PV_PAGE
+    const uint32_t PV_PAGE_SHIFT
+    const uint32_t PV_SECTOR
+    const uint32_t PV_PARTITIONS_MAX
+    const uint32_t PV_ENDPOINTS_MAX
+    const uint32_t PV_QUEUES_MAX
+    const uint32_t PV_RING_SLOTS_MAX
+    const uint32_t PV_TRANSFER_MAX
+    const uint32_t PV_EXTENTS_MAX
+    const uint32_t PV_DEVICES_MAX
+    const uint32_t PV_DOORBELL_WAITS_MAX
+    const uint32_t PV_FRAME_MAX
+    const uint32_t PV_FRAME_MIN
+    const uint32_t PV_FIRST_FRAME
+    const uint32_t PV_QUEUE_DISK
+    const uint32_t PV_QUEUE_TRANSMIT
+    const uint32_t PV_QUEUE_RECEIVE
+    const uint32_t PV_EXTENTS_PER_SLOT
+    const uint32_t PV_EVENTS_INTERRUPTS
+    const uint32_t PV_EVENTS_SERVER
+    const uint32_t PV_EVENTS_MONITOR
+    const uint32_t PV_EVENTS_SIZE
+    const uint32_t PV_VECTOR_CALL
+    const uint32_t PV_ENDPOINT_READ_ONLY
+    const uint64_t PV_MAP_READ
+    const uint64_t PV_MAP_WRITE
+    const uint64_t PV_MAP_FRAME
+    const uint32_t PV_BUCKETS
+    const uint32_t PV_HISTOGRAM_WORDS
+    const uint64_t PV_VIEW_MAGIC
+    const uint64_t PV_LEDGER_MAGIC
+    const uint64_t PV_KERNEL_MAGIC
+    const uint64_t PV_STATISTICS_MAGIC
+    const uint64_t PV_RING_MAGIC
+
+    uint64_t PV_ID(uint16_t slot, uint64_t generation)
+    uint16_t PV_ID_SLOT(uint64_t id)
+    uint64_t PV_ID_GENERATION(uint64_t id)
+    size_t PV_RING_SIZE(uint32_t capacity)
+    size_t PV_CHANNEL_SIZE(uint32_t capacity)
+    size_t PV_CHANNEL_COMPLETIONS(uint32_t capacity)
+    size_t PV_LEDGER_SIZE(uint32_t capacity)
+    size_t PV_MAP_SIZE(uint64_t pages)
+    size_t PV_ROW_SIZE(uint32_t counters, uint32_t histograms)
+    size_t PV_STATISTICS_SIZE(uint32_t rows, uint32_t counters, uint32_t histograms)
+    uint32_t PV_VECTOR(uint32_t endpoint, uint32_t queue)
+
+    cpdef enum pv_partition_type:
+        PV_TYPE_NONE
+        PV_TYPE_CONSOLE
+        PV_TYPE_ULTRAVISOR
+        PV_TYPE_COMMAND
+        PV_TYPE_OPERATIONS
+        PV_TYPE_MONITOR
+        PV_TYPE_IO
+        PV_TYPE_DEVICE
+        PV_TYPE_GUEST
+        PV_TYPE_COUNT
+
+    cpdef enum pv_state:
+        PV_STATE_NONE
+        PV_STATE_DEFINED
+        PV_STATE_STARTING
+        PV_STATE_RUNNING
+        PV_STATE_STOPPING
+        PV_STATE_STOPPED
+        PV_STATE_FAILED
+        PV_STATE_REMOVED
+        PV_STATE_COUNT
+
+    cpdef enum pv_endpoint_kind:
+        PV_ENDPOINT_NONE
+        PV_ENDPOINT_DISK
+        PV_ENDPOINT_NIC
+        PV_ENDPOINT_KIND_COUNT
+
+    cpdef enum pv_operation:
+        PV_OP_NONE
+        PV_OP_READ
+        PV_OP_WRITE
+        PV_OP_FLUSH
+        PV_OP_SEND
+        PV_OP_RECEIVE
+        PV_OP_COUNT
+
+    cpdef enum pv_call:
+        PV_CALL_NONE
+        PV_CALL_CONNECT
+        PV_CALL_SUBMIT
+        PV_CALL_NULL
+        PV_CALL_COUNT
+
+    cpdef enum pv_status:
+        PV_STATUS_NONE
+        PV_STATUS_OK
+        PV_STATUS_REFUSED
+        PV_STATUS_FAILED
+        PV_STATUS_CANCELLED
+        PV_STATUS_COUNT
+
+    cpdef enum pv_reason:
+        PV_REASON_NONE
+        PV_REASON_QUEUE_BROKEN
+        PV_REASON_ID_INVALID
+        PV_REASON_RESERVED_NONZERO
+        PV_REASON_FLAGS_UNKNOWN
+        PV_REASON_OPERATION_UNKNOWN
+        PV_REASON_OPERATION_DENIED
+        PV_REASON_READ_ONLY
+        PV_REASON_ENDPOINT_UNKNOWN
+        PV_REASON_ENDPOINT_FOREIGN
+        PV_REASON_GENERATION_STALE
+        PV_REASON_LENGTH_ZERO
+        PV_REASON_LENGTH_LIMIT
+        PV_REASON_LENGTH_ALIGNMENT
+        PV_REASON_LIST_LIMIT
+        PV_REASON_OFFSET_RANGE
+        PV_REASON_OFFSET_ALIGNMENT
+        PV_REASON_ADDRESS_RANGE
+        PV_REASON_ADDRESS_ALIGNMENT
+        PV_REASON_ADDRESS_UNMAPPED
+        PV_REASON_ADDRESS_RIGHTS
+        PV_REASON_PARTITION_UNKNOWN
+        PV_REASON_PARTITION_STATE
+        PV_REASON_EPOCH_STALE
+        PV_REASON_CALL_UNKNOWN
+        PV_REASON_CALL_DENIED
+        PV_REASON_CALL_MALFORMED
+        PV_REASON_SERVICE_UNKNOWN
+        PV_REASON_SERVICE_DENIED
+        PV_REASON_SERVICE_UNAVAILABLE
+        PV_REASON_DETACHED
+        PV_REASON_MEDIUM_ERROR
+        PV_REASON_MEDIUM_FULL
+        PV_REASON_MEDIUM_SHORT
+        PV_REASON_FRAME_SIZE
+        PV_REASON_FRAME_SOURCE
+        PV_REASON_NO_DESTINATION
+        PV_REASON_NO_BUFFER
+        PV_REASON_BUFFER_SMALL
+        PV_REASON_LEDGER_FULL
+        PV_REASON_COUNT
+
+    cpdef enum pv_stage:
+        PV_STAGE_QUEUE
+        PV_STAGE_VALIDATION
+        PV_STAGE_POST
+        PV_STAGE_DEVICE
+        PV_STAGE_COMPLETION
+        PV_STAGE_TOTAL
+        PV_STAGE_COUNT
+
+    cpdef enum pv_service:
+        PV_SERVICE_ULTRAVISOR
+        PV_SERVICE_COMMAND
+        PV_SERVICE_OPERATIONS
+        PV_SERVICE_CONSOLE
+        PV_SERVICE_COUNT
+
+    cpdef enum pv_thread_counter:
+        PV_THREAD_POLLS
+        PV_THREAD_BUSY_POLLS
+        PV_THREAD_BUSY_NS
+        PV_THREAD_IDLE_NS
+        PV_THREAD_SLEEP_NS
+        PV_THREAD_SLEEPS
+        PV_THREAD_YIELDS
+        PV_THREAD_LATE_YIELDS
+        PV_THREAD_WAKES_SENT
+        PV_THREAD_MAP_HITS
+        PV_THREAD_MAP_MISSES
+        PV_THREAD_BROKEN_QUEUES
+        PV_THREAD_FOREIGN_COMPLETIONS
+        PV_THREAD_COUNT
+
+    cpdef enum pv_io_counter:
+        PV_IO_REQUESTS
+        PV_IO_COMPLETIONS
+        PV_IO_SUBMITTED
+        PV_IO_FAILED
+        PV_IO_CANCELLED
+        PV_IO_INTERRUPTS
+        PV_IO_COPIED_BYTES
+        PV_IO_OPERATIONS
+        PV_IO_BYTES
+        PV_IO_REFUSED
+        PV_IO_COUNTER_COUNT
+
+    cpdef enum pv_monitor_counter:
+        PV_MONITOR_CALLS
+        PV_MONITOR_COPIED_BYTES
+        PV_MONITOR_TRANSLATED
+        PV_MONITOR_TRANSLATED_BYTES
+        PV_MONITOR_REFUSED
+        PV_MONITOR_COUNTER_COUNT
+
+    cpdef enum pv_nic_counter:
+        PV_NIC_TRANSMIT_FRAMES
+        PV_NIC_TRANSMIT_BYTES
+        PV_NIC_RECEIVE_FRAMES
+        PV_NIC_RECEIVE_BYTES
+        PV_NIC_FORWARDED_FRAMES
+        PV_NIC_BUFFERS_POSTED
+        PV_NIC_BUFFERS_RETURNED
+        PV_NIC_FENCED
+        PV_NIC_TRANSMIT_DROPPED
+        PV_NIC_RECEIVE_DROPPED
+        PV_NIC_COUNTER_COUNT
+
+    cpdef enum pv_disk_counter:
+        PV_DISK_READS
+        PV_DISK_READ_BYTES
+        PV_DISK_WRITES
+        PV_DISK_WRITTEN_BYTES
+        PV_DISK_FLUSHES
+        PV_DISK_FENCED
+        PV_DISK_ERRORS
+        PV_DISK_COUNTER_COUNT
+
+    struct pv_request:
+        uint64_t id
+        uint64_t gpa
+        uint64_t device_offset
+        uint64_t endpoint_generation
+        uint64_t enqueue_time
+        uint32_t length
+        uint32_t list_count
+        uint16_t endpoint
+        uint8_t operation
+        uint8_t flags
+        uint32_t reserved0
+        uint64_t reserved1
+
+    struct pv_completion:
+        uint64_t id
+        uint64_t epoch
+        uint16_t status
+        uint16_t reason
+        uint32_t bytes
+        uint64_t pickup_time
+        uint32_t stage_times[6]
+        uint16_t queue
+        uint16_t reserved0
+        uint32_t result
+
+    struct pv_submit "typeof(((struct pv_system_call *)0)->submit)":
+        uint64_t gpa
+        uint64_t device_offset
+        uint64_t endpoint_generation
+        uint64_t pickup_time
+        uint64_t epoch
+        uint32_t length
+        uint16_t endpoint
+        uint8_t operation
+        uint8_t flags
+
+    struct pv_system_call:
+        uint64_t id
+        pv_submit submit
+        char name[32]
+        uint8_t raw[48]
+        uint16_t call
+        uint16_t client
+        uint16_t queue
+        uint16_t reserved0
+
+    struct pv_dma_request:
+        uint64_t id
+        uint64_t hpa
+        uint64_t device_offset
+        uint64_t pickup_time
+        uint64_t epoch
+        uint32_t length
+        uint32_t validated
+        uint16_t server
+        uint16_t queue
+        uint16_t port
+        uint16_t extent_count
+        uint8_t operation
+        uint8_t flags
+        uint16_t partition
+        uint32_t port_generation
+
+    struct pv_host_extent "typeof(((struct pv_dma_extents *)0)->extent[0])":
+        uint64_t hpa
+        uint64_t length
+
+    struct pv_dma_extents:
+        pv_host_extent extent[4]
+
+    struct pv_ring:
+        pass
+
+    struct pv_doorbell:
+        pass
+
+    struct pv_interrupts:
+        pv_doorbell doorbell
+
+    struct pv_ledger:
+        uint64_t magic
+        uint32_t version
+        uint32_t capacity
+
+    struct pv_ledger_entry:
+        uint64_t position
+        uint64_t epoch
+        uint64_t pickup_time
+        pv_request request
+
+    struct pv_endpoint:
+        uint64_t generation
+        uint64_t offset
+        uint64_t length
+        uint32_t operations
+        uint32_t max_transfer
+        uint16_t kind
+        uint16_t device
+        uint16_t port
+        uint16_t flags
+        uint16_t server
+        uint8_t mac[6]
+        char name[16]
+
+    struct pv_descriptor:
+        uint64_t partition
+        uint64_t map_generation
+        uint32_t type
+        uint32_t state
+        uint64_t memory_pages
+        uint64_t services
+        uint64_t checksum
+        pv_endpoint endpoints[32]
+
+    struct pv_view:
+        uint64_t magic
+        uint32_t version
+        pv_descriptor bodies[2]
+
+    struct pv_world:
+        uint64_t partition
+        uint32_t type
+        uint32_t state
+        uint32_t pid
+        uint64_t view_generation
+        uint64_t calls
+
+    struct pv_kernel:
+        uint64_t magic
+        uint32_t version
+        pv_world worlds[256]
+
+    struct pv_statistics:
+        uint64_t magic
+        uint32_t version
+        uint32_t rows
+        uint32_t counters
+        uint32_t histograms
+        uint32_t kind
+        uint32_t row_size
+
+    struct pv_statistics_row:
+        pass

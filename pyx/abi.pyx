@@ -1,0 +1,126 @@
+"""Names, numbers and sizes of the shared layout, for Python (the one source is abi.h).
+
+Names are the C names without prefix, in lower case: `REASONS["read_only"]`, `PARTITION_TYPES["guest"]`.
+"""
+
+
+def _names(enum, prefix: str) -> dict:
+    return {
+        name[len(prefix):].lower(): int(value)
+        for name, value in enum.__members__.items()
+        if not name.endswith("_COUNT") and not name.endswith("_NONE")
+    }
+
+
+PAGE = PV_PAGE
+SECTOR = PV_SECTOR
+FIRST_FRAME = PV_FIRST_FRAME
+PARTITIONS_MAX = PV_PARTITIONS_MAX
+ENDPOINTS_MAX = PV_ENDPOINTS_MAX
+DEVICES_MAX = PV_DEVICES_MAX
+TRANSFER_MAX = PV_TRANSFER_MAX
+FRAME_MAX = PV_FRAME_MAX
+FRAME_MIN = PV_FRAME_MIN
+RING_SLOTS_MAX = PV_RING_SLOTS_MAX
+SERVER_CLIENTS_MAX = PV_DOORBELL_WAITS_MAX
+ENDPOINT_READ_ONLY = PV_ENDPOINT_READ_ONLY
+
+PARTITION_TYPES = _names(pv_partition_type, "PV_TYPE_")
+STATES = _names(pv_state, "PV_STATE_")
+ENDPOINT_KINDS = _names(pv_endpoint_kind, "PV_ENDPOINT_")
+OPERATIONS = _names(pv_operation, "PV_OP_")
+CALLS = _names(pv_call, "PV_CALL_")
+STATUSES = _names(pv_status, "PV_STATUS_")
+REASONS = _names(pv_reason, "PV_REASON_")
+STAGES = _names(pv_stage, "PV_STAGE_")
+SERVICES = _names(pv_service, "PV_SERVICE_")
+THREAD_COUNTERS = _names(pv_thread_counter, "PV_THREAD_")
+IO_COUNTERS = {name: value for name, value in _names(pv_io_counter, "PV_IO_").items() if not name.endswith("_count")}
+MONITOR_COUNTERS = _names(pv_monitor_counter, "PV_MONITOR_")
+NIC_COUNTERS = _names(pv_nic_counter, "PV_NIC_")
+DISK_COUNTERS = _names(pv_disk_counter, "PV_DISK_")
+
+#: number -> name, for messages and labels
+REASON_NAMES = {0: "none", **{value: name for name, value in REASONS.items()}}
+STATUS_NAMES = {0: "none", **{value: name for name, value in STATUSES.items()}}
+OPERATION_NAMES = {value: name for name, value in OPERATIONS.items()}
+STATE_NAMES = {value: name for name, value in STATES.items()}
+TYPE_NAMES = {value: name for name, value in PARTITION_TYPES.items()}
+
+
+def operations_mask(*names: str) -> int:
+    """Bit mask over `OPERATIONS`, as a descriptor's endpoint has it."""
+    mask = 0
+    for name in names:
+        mask |= 1 << OPERATIONS[name]
+    return mask
+
+
+def make_id(slot: int, generation: int) -> int:
+    """u64: slot in the low 16 bits, generation in the high 48 (rules.md 13). ValueError outside."""
+    if not 0 <= slot < 1 << 16 or not 0 < generation < 1 << 48:
+        raise ValueError(f"no id: slot {slot}, generation {generation}")
+    return slot | generation << 16
+
+
+def slot_of(id: int) -> int:
+    return id & 0xFFFF
+
+
+def generation_of(id: int) -> int:
+    return id >> 16
+
+
+def _capacity(capacity: int) -> int:
+    if capacity < 2 or capacity > PV_RING_SLOTS_MAX or capacity & (capacity - 1):
+        raise ValueError(f"ring capacity {capacity}: a power of two from 2 to {PV_RING_SLOTS_MAX} slots")
+    return capacity
+
+
+def ring_size(capacity: int) -> int:
+    """Bytes of a segment with one ring of `capacity` slots."""
+    return PV_RING_SIZE(_capacity(capacity))
+
+
+def channel_size(capacity: int) -> int:
+    """Bytes of a channel segment: request ring and completion ring of `capacity` slots each."""
+    return PV_CHANNEL_SIZE(_capacity(capacity))
+
+
+def ledger_size(capacity: int) -> int:
+    return PV_LEDGER_SIZE(_capacity(capacity))
+
+
+def view_size() -> int:
+    return sizeof(pv_view)
+
+
+def map_size(pages: int) -> int:
+    """Bytes of the partition map of `pages` gpa pages (at least one page, so that it can be mapped)."""
+    return max(PV_MAP_SIZE(pages), PV_PAGE)
+
+
+def events_size() -> int:
+    return PV_EVENTS_SIZE
+
+
+def kernel_size() -> int:
+    return sizeof(pv_kernel)
+
+
+def bell_size() -> int:
+    """Bytes of a segment with the doorbell of one trusted thread."""
+    return PV_PAGE
+
+
+def statistics_size(rows: int, counters: int, histograms: int) -> int:
+    return PV_STATISTICS_SIZE(rows, counters, histograms)
+
+
+#: counters and histograms per row, by kind of owner
+STATISTICS_SHAPES = {
+    "io": (PV_IO_COUNTER_COUNT, PV_STAGE_COUNT),
+    "monitor": (PV_MONITOR_COUNTER_COUNT, 0),
+    "nic": (PV_NIC_COUNTER_COUNT, 0),
+    "disk": (PV_DISK_COUNTER_COUNT, 0),
+}
