@@ -1,0 +1,53 @@
+"""Options and fixtures that all tests share. See README.md."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.framework import guardian
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the full figures of the long tests: hours")
+    parser.addoption("--unguarded", action="store_true", help="no parent process that checks what the run left behind")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not config.option.unguarded and not config.option.help and not config.option.version:
+        guardian.guard()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.long:
+        return
+    skip = pytest.mark.skip(reason="full figures only with --long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the full figures are asked for."""
+    return request.config.option.long
+
+
+@pytest.fixture(scope="session")
+def build_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the C programs of this session are compiled to."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """A runtime folder of the test's own; its path is short, because socket paths end at 107 bytes."""
+    folder = Path(tempfile.mkdtemp(prefix=f"partvisor-test-{os.getpid()}-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
