@@ -12,7 +12,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = ROOT / "pyx"
 BASE_FLAGS = [
-    "-std=gnu11", "-O2", "-g", "-fno-strict-aliasing", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-pthread",
+    "-std=gnu11", "-O2", "-g", "-fno-strict-aliasing", "-pthread",
+    "-Wall", "-Wextra", "-Wno-unused-function", "-Werror",
 ]
 
 
