@@ -109,13 +109,13 @@ static inline uint32_t pv_producer_free(struct pv_producer *p, uint32_t want)
     uint64_t used = p->tail - p->head;
     if (p->capacity - used < want) {
         /* pairs with the store-release in pv_consumer_release: slots are read before they are given back */
-        p->head = atomic_load_explicit(&p->ring->head, memory_order_acquire);
-        used = p->tail - p->head;
-        if (used > p->capacity) { /* beyond what was published, or running backwards: a lie */
+        uint64_t head = atomic_load_explicit(&p->ring->head, memory_order_acquire);
+        if (head - p->head > p->published - p->head) { /* beyond what was published, or running backwards: a lie */
             p->broken = true;
-            p->head = p->tail - p->capacity;
             return 0;
         }
+        p->head = head;
+        used = p->tail - head;
     }
     return p->broken ? 0 : (uint32_t)(p->capacity - used);
 }
