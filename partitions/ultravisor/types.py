@@ -1,0 +1,48 @@
+"""What each type of partition is made of (U1, U15): one table, read by `partition.create` and by the checker.
+
+Sizes come from the shared layout (`pyx.abi`), counts of slots from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyx import abi
+
+
+@dataclass(frozen=True)
+class TypeRule:
+    """Which segments a partition of this type has, and what may be attached to it."""
+
+    memory: bool  # may own partition memory, and with it a partition map
+    view: bool  # has a partition descriptor that the monitor reads
+    call_capacity: int  # slots of its call ring towards the monitor; 0: none
+    events: bool  # has doorbells and an interrupt page
+    endpoints: bool  # may have virtual disks and NICs
+
+
+TYPES = {
+    "console": TypeRule(memory=True, view=True, call_capacity=256, events=True, endpoints=True),
+    "ultravisor": TypeRule(memory=False, view=True, call_capacity=256, events=True, endpoints=False),
+    "command": TypeRule(memory=False, view=True, call_capacity=256, events=True, endpoints=False),
+    "operations": TypeRule(memory=False, view=True, call_capacity=256, events=True, endpoints=False),
+    # The monitor answers call rings and a device consumes hardware rings; neither calls anybody.
+    "monitor": TypeRule(memory=False, view=False, call_capacity=0, events=False, endpoints=False),
+    "device": TypeRule(memory=False, view=False, call_capacity=0, events=False, endpoints=False),
+    # One call per request of every client: a deeper ring than the others.
+    "io": TypeRule(memory=False, view=True, call_capacity=4096, events=True, endpoints=False),
+    "guest": TypeRule(memory=True, view=True, call_capacity=256, events=True, endpoints=True),
+}
+
+# Queues of an endpoint by kind, in the order of their numbers in the shared layout.
+QUEUES = {"disk": ("disk",), "nic": ("tx", "rx")}
+QUEUE_CAPACITY = {"disk": 256, "nic": 512}
+OPERATIONS = {"disk": ("read", "write", "flush"), "nic": ("send", "receive")}
+TRANSFER_MAX = {"disk": abi.TRANSFER_MAX, "nic": abi.FRAME_MAX}
+DEVICE_CLASSES = ("host-managed", "reserved", "shared")
+PROCESSOR_ROLES = ("infrastructure", "guests", "both")
+
+CONTROL_CAPACITY = 64  # slots of a control channel: requests of people, not of data paths
+PORTS_MAX = 4096  # endpoints of one device; its tables of ports are made for this many
+CHANNELS_MAX = 16384  # half the partitions with half their endpoints, both queues; bounds keeper and database
+FRAME_END = 1 << 40  # frame numbers fit the 40 bits that a partition map's word has for them

@@ -1,0 +1,136 @@
+"""What the database says, as the monitor reads it: partition descriptors and partition maps (U3, U5).
+
+The only writer of these segments. A view is published after the commit that changed its rows and before the
+answer; after a restart all views are published again, so a crash in between is made good. The map is written
+before the view whose `map_generation` announces it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from partitions.ultravisor.database import Database
+from partitions.ultravisor.keeper import Keeper, Pending
+from partitions.ultravisor.plan import plan_of
+from pyx import abi
+from pyx.view import MapWriter, ViewWriter
+
+
+class Views:
+    """Writers of all partitions' views and maps, by partition id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._views: dict[int, ViewWriter] = {}
+        self._maps: dict[int, MapWriter] = {}
+        self._backed: dict[int, list[tuple[int, int]]] = {}  # (first page, pages) that the map shows
+
+    def partitions(self) -> set[int]:
+        """Those whose views are open."""
+        return set(self._views)
+
+    def adopt_all(self, keeper: Keeper, lost: set[int]) -> None:
+        """Opens and publishes the views of all partitions but those whose segments were lost; at start."""
+        rows = self._database.rows("SELECT id, partition, kind FROM segment WHERE kind IN ('view', 'map') ORDER BY id")
+        rows = [row for row in rows if row["id"] not in lost]
+        for row, descriptor in zip(rows, keeper.descriptors([row["id"] for row in rows]), strict=True):
+            self._adopt(row, descriptor)
+        self.publish({row["partition"] for row in rows})
+
+    def adopt_new(self, made: Pending) -> None:
+        """Opens the views among segments that have just been made and committed."""
+        for number, segment in enumerate(made.ids):
+            row = self._database.row(
+                "SELECT id, partition, kind FROM segment WHERE id = ? AND kind IN ('view', 'map')", (segment,)
+            )
+            if row is not None:
+                self._adopt(row, made.take(number))
+
+    def _adopt(self, row: dict[str, Any], descriptor: int) -> None:
+        partition = row["partition"]
+        try:
+            if row["kind"] == "view":
+                self._views[partition] = ViewWriter(descriptor)
+            else:
+                pages = self._database.value("SELECT map_pages FROM partition WHERE id = ?", (partition,))
+                self._maps[partition] = MapWriter(descriptor, pages)
+                # What an earlier ultravisor had written there is not known here: it counts as all of it.
+                self._backed[partition] = [(0, pages)]
+        finally:
+            os.close(descriptor)
+
+    def publish(self, partitions: set[int]) -> None:
+        """Writes maps and descriptors of these partitions as the database has them now."""
+        for partition in sorted(partitions & self._views.keys()):
+            self._write_map(partition)
+            self._views[partition].publish(descriptor_of(self._database, partition))
+
+    def _write_map(self, partition: int) -> None:
+        writer = self._maps.get(partition)
+        if writer is None:
+            return
+        extents = [
+            (row["gpa"] // abi.PAGE, row["frame"], row["frames"])
+            for row in self._database.rows(
+                "SELECT gpa, frame, frames FROM live_extent WHERE partition = ? ORDER BY gpa", (partition,)
+            )
+        ]
+        backed = [(page, pages) for page, _, pages in extents]
+        if backed == self._backed[partition]:
+            return
+        # Partition addresses are backed from 0 without gaps, so what must go lies behind the new end.
+        end = sum(pages for _, pages in backed)
+        old_end = sum(pages for _, pages in self._backed[partition])
+        for page, frame, pages in extents:
+            writer.assign(page, frame, pages)
+        if old_end > end:
+            writer.clear(end, old_end - end)
+        self._backed[partition] = backed
+
+    def forget(self, partitions: set[int]) -> None:
+        """Closes the writers of partitions that are gone."""
+        for partition in partitions:
+            self._backed.pop(partition, None)
+            for writers in (self._views, self._maps):
+                writer = writers.pop(partition, None)
+                if writer is not None:
+                    writer.detach()
+
+
+def descriptor_of(database: Database, partition: int) -> dict[str, Any]:
+    """The partition descriptor in the form that `ViewWriter.publish` takes. A removed partition has nothing."""
+    row = database.row("SELECT * FROM partition WHERE id = ?", (partition,))
+    assert row is not None
+    gone = row["state"] == "removed"
+    services = 0
+    for name in json.loads(row["services"]):
+        services |= 1 << abi.SERVICES[name]
+    return {
+        "partition": partition,
+        "map_generation": row["map_generation"],
+        "type": abi.PARTITION_TYPES[row["type"]],
+        "state": abi.STATES[row["state"]],
+        "memory_pages": 0 if gone else row["memory"] // abi.PAGE,
+        "services": 0 if gone else services,
+        "endpoints": [_endpoint(entry) for entry in plan_of(database, partition)["endpoints"]],
+    }
+
+
+def _endpoint(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "index": entry["index"],
+        "generation": entry["generation"],
+        "name": entry["name"],
+        "kind": abi.ENDPOINT_KINDS[entry["kind"]],
+        "device": entry["device_slot"],
+        "port": entry["port"],
+        "server": entry["server_slot"],
+        "operations": entry["operations"],
+        "offset": entry["offset"],
+        "length": entry["length"],
+        "max_transfer": entry["max_transfer"],
+        "mac": entry["mac"],
+        "flags": abi.ENDPOINT_READ_ONLY if entry["read_only"] else 0,
+    }
