@@ -1,0 +1,68 @@
+"""What the API asks of a supervisor, and the shapes that it answers. Both sides are tested against this.
+
+A row of `list()` describes one process of the host, partition or device:
+
+    {"name": str, "id": int, "type": str, "state": str, "pid": int or None,
+     "start_time": unix seconds or None, "cpu_seconds": float, "memory": bytes, "world": int or None,
+     "exit_status": None or {"exited": code} or {"signalled": number}, "sandbox": one of SANDBOX_STATES,
+     "endpoints": [{"index": int, "name": str, "kind": "nic" or "disk", "device": str, "path": str, "mac": str}]}
+
+Types are those of the partition table; `keeper` and `hostd` have rows too. Methods raise HostError,
+or an error of the wire with the same codes.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from hostd.events import EventLog
+from hostd.manifest import Manifest, PartitionSpec, Policy
+
+STATES = ("defined", "starting", "running", "stopping", "stopped", "failed")
+# full: every layer; reduced: started without some of them; off: none; not every process is confined.
+SANDBOX_STATES = ("full", "reduced", "off")
+
+Row = dict[str, Any]
+
+
+class Supervisor(Protocol):
+    """The host as its API sees it. `key` is the caller's idempotency key, `actor` goes to the audit log."""
+
+    events: EventLog
+
+    def list(self) -> list[Row]:
+        """Rows of all processes, at once and without asking any of them; safe from any thread."""
+
+    async def status(self) -> dict[str, Any]:
+        """{"host": {...}, "processes": [row], "checks": [{"name", "ok", "detail"}]}.
+
+        The checks compare memory maps with the resource database.
+        """
+
+    def manifest(self) -> Manifest:
+        """The host as it is, in the words of a manifest."""
+
+    async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> dict[str, Any]:
+        """{"name", "id", "pid", "seconds"}: seconds from the request to the guest's first line."""
+
+    async def stop(self, name: str, timeout: float, *, key: str | None, actor: str) -> Row:
+        """The row after the end: asks first, kills after `timeout` seconds."""
+
+    async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> dict[str, Any]:
+        """{"name"}: refuses a running partition with code `state` unless `force`."""
+
+    async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
+
+    async def view(self, name: str) -> dict[str, Any]:
+        """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says."""
+
+    async def explain(self, partition: str | None, decision: int | None, replay: bool) -> dict[str, Any]:
+        """{"decisions": [record]}, newest last; with `replay` each record has "replay": {"same": bool, ...}."""
+
+    async def wait(self, name: str, state: str, timeout: float) -> Row:
+        """The row once it has that state; code `timeout`, or `state` when it can not get there any more."""
+
+    async def logs(self, name: str) -> str:
+        """The end of what the process wrote to stdout and stderr."""
+
+    async def down(self) -> None:
+        """Stop everything, keeper and this daemon included."""

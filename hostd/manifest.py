@@ -1,0 +1,222 @@
+"""The manifest: what a host consists of, as checked models. Also the bodies of the API.
+
+One YAML file names processors, memory, devices, policies and partitions. `manifest_source.load`
+reads it and reports every error at once with its place; the same models check JSON bodies and give
+the JSON Schema for editors. Rules across several entries (names, references, ranges) stand in
+`manifest_checks` and run inside the models, so no way in leaves them out.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from hostd import manifest_checks
+from hostd.errors import HostError
+from hostd.manifest_types import (
+    DiskOffset,
+    DiskSize,
+    FileName,
+    Mac,
+    MemorySize,
+    MetricsAddress,
+    Name,
+    Size,
+    Text,
+    Variable,
+    fault,
+)
+from hostd.units import format_size
+
+WORDS_MAX = 256  # of a command line, and of an environment
+ENDPOINTS_MAX = 32  # of one kind in one partition; far below the 120 guests of a server thread
+DEVICES_MAX = 64
+PARTITIONS_MAX = 4096
+
+
+class Model(BaseModel):
+    """Unknown keys are errors everywhere, and numbers are never read out of text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class Disk(Model):
+    """A virtual disk of one partition: a file of a disk device, or a range of one."""
+
+    name: Name = Field(description="name inside the partition, as guest.disk(NAME) takes it")
+    device: Name | None = Field(None, description="disk device; without it the first one of the host")
+    file: FileName | None = Field(None, description="file in the device's folder; without it PARTITION-NAME.img")
+    size: DiskSize = Field(description="size of the file; it is made when missing")
+    read_only: bool = Field(False, description="refuse writes")
+    offset: DiskOffset = Field(0, description="first byte of the file that the partition may use")
+    limit: DiskSize | None = Field(None, description="bytes from offset on that it may use; null: up to the end")
+
+    @property
+    def length(self) -> int:
+        """Bytes that the partition may use, from `offset` on."""
+        return self.size - self.offset if self.limit is None else self.limit
+
+
+class Nic(Model):
+    """A virtual NIC of one partition."""
+
+    name: Name = Field(description="name inside the partition, as guest.nic(NAME) takes it")
+    device: Name | None = Field(None, description="NIC device; without it the first one of the host")
+    mac: Mac | None = Field(None, description="null: chosen by the ultravisor")
+
+
+class PartitionSpec(Model):
+    """A guest partition as a user asks for it; the body of POST /v1/partitions."""
+
+    name: Name
+    program: Annotated[list[Text], Field(min_length=1, max_length=WORDS_MAX)] = Field(
+        description="MODULE:FUNCTION of a Python guest or the path of a program, then its arguments"
+    )
+    memory: MemorySize = Field(64 << 20, description="partition memory, allocated at the start")
+    directory: Text | None = Field(None, description="folder of the program, read-only and first on its module path")
+    environment: Annotated[dict[Variable, Text], Field(max_length=WORDS_MAX)] = Field(
+        default_factory=dict, description="environment variables; nothing else is inherited"
+    )
+    disks: Annotated[list[Disk], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
+    nics: Annotated[list[Nic], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        return _all_errors(cls.__name__, data, handler, manifest_checks.check_partition)
+
+
+class Processors(Model):
+    """Which processors the host's own processes and the guests run on."""
+
+    infrastructure: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    guests: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Host(Model):
+    """The machine that is simulated, and the settings of the daemon."""
+
+    processors: Processors | None = Field(
+        None, description="without it the last processor serves the infrastructure, the others the guests"
+    )
+    memory: MemorySize = Field(2 << 30, description="physical memory of the machine")
+    metrics: MetricsAddress | None = Field(
+        "127.0.0.1:9464", description="HOST:PORT of the metrics page; port 0 takes a free one; null: none"
+    )
+    sandbox: Literal["required", "permissive"] = Field(
+        "required", description="permissive: start guests although a part of the sandbox is missing"
+    )
+
+
+class Device(Model):
+    """A physical device, served by a process of its own."""
+
+    name: Name
+    kind: Literal["nic", "disk"]
+    folder: Text | None = Field(None, description="folder of the disk files; without it STATE/disks")
+
+
+class Policy(Model):
+    """What the command partition follows when it places partitions; null is no limit."""
+
+    name: Name = "default"
+    placement: Literal["first-fit"] = "first-fit"
+    memory_limit: Size | None = Field(None, description="bytes of all guests together")
+    partition_memory_limit: Size | None = Field(None, description="bytes of one guest")
+    partitions_limit: Annotated[int, Field(ge=0)] | None = Field(None, description="number of guests")
+
+
+class Manifest(Model):
+    """A whole host."""
+
+    version: Literal[1] = Field(description="version of this format")
+    host: Host = Field(default_factory=Host)
+    devices: Annotated[list[Device], Field(max_length=DEVICES_MAX)] = Field(default_factory=list)
+    policies: Annotated[list[Policy], Field(max_length=DEVICES_MAX)] = Field(default_factory=list)
+    partitions: Annotated[list[PartitionSpec], Field(max_length=PARTITIONS_MAX)] = Field(default_factory=list)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        return _all_errors(cls.__name__, data, handler, manifest_checks.check_manifest)
+
+
+def _all_errors(
+    title: str, data: Any, handler: Callable[[Any], Any], check: Callable[[Any], Iterable[manifest_checks.Found]]
+) -> Any:
+    """Run `check` on the raw data beside the model's own validation and raise the errors of both."""
+    if isinstance(data, BaseModel):
+        return handler(data)
+    lines: list[InitErrorDetails] = [
+        {"type": fault(found.message, found.accepted, found.hint), "loc": found.path, "input": found.value}
+        for found in check(data)
+    ]
+    try:
+        result = handler(data)
+    except ValidationError as error:
+        lines += [_line(entry) for entry in error.errors(include_url=False)]
+    if lines:
+        raise ValidationError.from_exception_data(title, lines, hide_input=True)
+    return result
+
+
+def _line(entry: Any) -> InitErrorDetails:
+    """An error out of `ValidationError.errors()` as one that can be raised again."""
+    kind, context = entry["type"], entry.get("ctx") or {}
+    if kind == "manifest":
+        kind = PydanticCustomError("manifest", "{text}", context)
+    line: InitErrorDetails = {"type": kind, "loc": entry["loc"], "input": entry["input"]}
+    if context and isinstance(kind, str):
+        line["ctx"] = context
+    return line
+
+
+def complete(spec: PartitionSpec, devices: list[Device]) -> PartitionSpec:
+    """The specification with every default that depends on others filled in: devices and files.
+
+    Raises HostError `invalid` where a device is missing or of the other kind.
+    """
+    disks = [
+        disk.model_copy(
+            update={
+                "device": _device(spec, disk, "disk", devices),
+                "file": disk.file or f"{spec.name}-{disk.name}.img",
+            }
+        )
+        for disk in spec.disks
+    ]
+    nics = [nic.model_copy(update={"device": _device(spec, nic, "nic", devices)}) for nic in spec.nics]
+    return spec.model_copy(update={"disks": disks, "nics": nics})
+
+
+def _device(spec: PartitionSpec, endpoint: Disk | Nic, kind: str, devices: list[Device]) -> str:
+    fitting = [device.name for device in devices if device.kind == kind]
+    if endpoint.device is None and fitting:
+        return fitting[0]
+    if endpoint.device in fitting:
+        return endpoint.device
+    wanted = f"device {endpoint.device!r}" if endpoint.device else "a device"
+    raise HostError(
+        "invalid",
+        f"{spec.name}: {endpoint.name} needs {wanted} of kind {kind}; the host has {', '.join(fitting) or 'none'}",
+    )
+
+
+def export(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as plain data without defaults, sizes as people write them; validates again."""
+    document = manifest.model_dump(mode="json", exclude_defaults=True)
+    document["version"] = manifest.version
+    return _readable(document)
+
+
+_SIZE_KEYS = {"memory", "size", "limit", "offset", "memory_limit", "partition_memory_limit"}
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: format_size(item) if key in _SIZE_KEYS and isinstance(item, int) else _readable(item)
+            for key, item in value.items()
+        }
+    return [_readable(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,172 @@
+"""A supervisor without processes, with the interface of hostd/interface.py, and a host that serves its API.
+
+For tests of the API and of the command line: it keeps partitions as rows, counts effects, and can be told to be slow
+or to fail. `running(runtime)` serves it on RUNTIME/api.sock from a thread of its own.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hostd import api
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.interface import Row
+from hostd.manifest import Device, Manifest, PartitionSpec, Policy, complete
+
+DEVICES = [Device(name="nic0", kind="nic"), Device(name="disk0", kind="disk")]
+
+
+class FakeSupervisor:
+    """Every call that changes something is in `calls` as (method, name, key, actor)."""
+
+    def __init__(self) -> None:
+        self.events = EventLog(capacity=64)
+        self.rows: dict[str, Row] = {}
+        self.specs: dict[str, PartitionSpec] = {}
+        self.policies: list[Policy] = []
+        self.calls: list[tuple[str, str, str | None, str]] = []
+        self.checks: list[dict[str, Any]] = [{"name": "memory maps", "ok": True, "detail": "6 processes agree"}]
+        self.failure: BaseException | None = None
+        self.gate: asyncio.Event | None = None
+        self.went_down = threading.Event()
+        self._next = 1
+
+    def list(self) -> list[Row]:
+        return [*self.rows.values()]
+
+    def manifest(self) -> Manifest:
+        return Manifest(version=1, devices=DEVICES, policies=self.policies, partitions=[*self.specs.values()])
+
+    async def status(self) -> dict[str, Any]:
+        host = {"pid": 4242, "version": "0.1.0", "memory": 2 << 30, "metrics_url": None}
+        return {"host": host, "processes": self.list(), "checks": self.checks}
+
+    async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> dict[str, Any]:
+        await self._begin("spawn", spec.name, key, actor)
+        if spec.name in self.rows:
+            raise HostError("conflict", f"a partition named {spec.name!r} exists")
+        spec = complete(spec, DEVICES)
+        self.specs[spec.name] = spec
+        number = (self._next << 16) + self._next
+        self._next += 1
+        self.rows[spec.name] = {
+            "name": spec.name, "id": number, "type": "guest", "state": "running", "pid": 5000 + self._next,
+            "start_time": time.time(), "cpu_seconds": 0.25, "memory": spec.memory, "world": number & 0xFFFF,
+            "exit_status": None, "sandbox": "full", "endpoints": [
+                {"index": index, "name": endpoint.name, "kind": kind, "device": endpoint.device, "path": "redirect",
+                 "mac": None}
+                for index, (kind, endpoint) in enumerate(
+                    [("disk", disk) for disk in spec.disks] + [("nic", nic) for nic in spec.nics])
+            ],
+        }
+        self.events.publish("started", partition=spec.name)
+        return {"name": spec.name, "id": number, "pid": self.rows[spec.name]["pid"], "seconds": 0.031}
+
+    async def stop(self, name: str, timeout: float, *, key: str | None, actor: str) -> Row:
+        await self._begin("stop", name, key, actor)
+        row = self._row(name)
+        row.update(state="stopped", pid=None, exit_status={"exited": 0})
+        self.events.publish("stopped", partition=name)
+        return row
+
+    async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> dict[str, Any]:
+        await self._begin("remove", name, key, actor)
+        if self._row(name)["state"] == "running" and not force:
+            raise HostError("state", f"{name} runs; stop it first or use force")
+        del self.rows[name], self.specs[name]
+        self.events.publish("removed", partition=name)
+        return {"name": name}
+
+    async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
+        await self._begin("set_policies", "", key, actor)
+        self.policies = [*policies]
+
+    async def view(self, name: str) -> dict[str, Any]:
+        row = self._row(name)
+        return {"believed": {"memory": row["memory"], "devices": ["vda"]}, "true": {"memory": row["memory"]}}
+
+    async def explain(self, partition: str | None, decision: int | None, replay: bool) -> dict[str, Any]:
+        if decision not in (None, 1):
+            raise HostError("not_found", f"there is no decision {decision}")
+        record = {"decision": 1, "time": 1.7e9, "partition": partition or "store", "accepted": True,
+                  "rule": "first-fit", "rejected": [{"alternative": "extent 65536", "reason": "too small"}]}
+        return {"decisions": [{**record, "replay": {"same": True}} if replay else record]}
+
+    async def wait(self, name: str, state: str, timeout: float) -> Row:
+        row = self._row(name)
+        await self.events.wait_for(lambda: row["state"] == state, timeout)
+        return row
+
+    async def logs(self, name: str) -> str:
+        self._row(name)
+        return "first line\nsecond line\n"
+
+    async def down(self) -> None:
+        self.went_down.set()
+
+    def _row(self, name: str) -> Row:
+        if name not in self.rows:
+            raise HostError("not_found", f"no partition is named {name!r}")
+        return self.rows[name]
+
+    async def _begin(self, method: str, name: str, key: str | None, actor: str) -> None:
+        self.calls.append((method, name, key, actor))
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+
+
+class FakeHost:
+    """The fake supervisor, its loop, and the socket on which it is served."""
+
+    def __init__(self, runtime: Path) -> None:
+        self.runtime = runtime
+        self.socket = runtime / "api.sock"
+        self.supervisor = FakeSupervisor()
+        self.loop = asyncio.new_event_loop()
+
+    def call(self, function: Any, *arguments: Any) -> None:
+        """Run a plain function on the loop of the host."""
+        self.loop.call_soon_threadsafe(function, *arguments)
+
+
+@contextmanager
+def running(runtime: Path) -> Iterator[FakeHost]:
+    """A host that answers on RUNTIME/api.sock until the block ends."""
+    host = FakeHost(runtime)
+    ready = threading.Event()
+    task: asyncio.Task[None] | None = None
+
+    async def main() -> None:
+        nonlocal task
+        started = asyncio.Event()
+        task = asyncio.create_task(api.serve(host.supervisor, host.socket, started))
+        await asyncio.wait([asyncio.create_task(started.wait()), task], return_when=asyncio.FIRST_COMPLETED)
+        ready.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def run() -> None:
+        try:
+            asyncio.set_event_loop(host.loop)
+            host.loop.run_until_complete(main())
+        finally:
+            ready.set()
+            host.loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    ready.wait()
+    assert task is not None
+    try:
+        yield host
+    finally:
+        host.call(host.supervisor.events.close)
+        host.call(task.cancel)
+        thread.join(10)
+        assert not thread.is_alive(), "the API did not end"

@@ -1,0 +1,111 @@
+"""Options that all verbs share, and the session that a verb gets for them."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from hostd.paths import Paths, resolve
+from hostd.units import UnitError, parse_duration, parse_size
+from tools import output
+from tools.client import Client
+
+
+@dataclass
+class Session:
+    """One call of a verb: where the host is, and how the answer is printed."""
+
+    paths: Paths
+    form: str
+
+    def client(self, timeout: float | None = None) -> Client:
+        return Client(self.paths) if timeout is None else Client(self.paths, timeout)
+
+    def emit(self, document: Any, text: Callable[[], Iterable[str]], rows: Sequence[Any] | None = None) -> None:
+        output.emit(document, self.form, text, rows)
+
+
+class Unit(click.ParamType):
+    """A size or a duration of hostd.units."""
+
+    def __init__(self, name: str, parse: Callable[[object], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(value)
+        except UnitError as error:
+            self.fail(f"{value!r} {error}", param, ctx)
+
+
+class PartitionName(click.ParamType):
+    """A name of a partition, completed from the running host."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from hostd.errors import HostError
+
+        try:
+            rows = Client(resolve(ctx.params.get("runtime_dir")), timeout=1.0).get("/v1/partitions")["partitions"]
+        except HostError:
+            return []
+        return [
+            CompletionItem(row["name"], help=f"{row['type']}, {row['state']}")
+            for row in rows
+            if row["name"].startswith(incomplete)
+        ]
+
+
+SIZE = Unit("size", parse_size)
+DURATION = Unit("duration", parse_duration)
+NAME = PartitionName()
+
+key_option = click.option("--key", metavar="KEY", help="Idempotency key: the same call with the same key happens once.")
+
+
+def verb(default_form: str = "table", **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Decorator that makes a function a verb. Its first argument is the Session."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def call(runtime_dir: str | None, form: str | None, as_json: bool, **arguments: Any) -> Any:
+            session = Session(resolve(runtime_dir), "json" if as_json else form or default_form)
+            return function(session, **arguments)
+
+        command: Any = call
+        for option in reversed(_shared(default_form)):
+            command = option(command)
+        module = sys.modules[function.__module__]
+        # "hostctl list: the guests of the host." -> what `hostctl --help` shows beside the name
+        short = (module.__doc__ or "").partition("\n")[0].partition(": ")[2]
+        return click.command(module.__name__.rpartition(".")[2], short_help=short, **settings)(command)
+
+    return decorate
+
+
+def _shared(default_form: str) -> list[Any]:
+    return [
+        click.option(
+            "--runtime-dir",
+            metavar="DIR",
+            type=click.Path(file_okay=False),
+            help="Runtime folder of the host. [default: $PARTVISOR_RUNTIME_DIR, else by system and user]",
+        ),
+        click.option(
+            "--output", "form", type=click.Choice(output.FORMATS), help=f"Form of the data. [default: {default_form}]"
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Short for --output json."),
+    ]
+
+
+def absolute(path: str) -> str:
+    """A path as the daemon may use it, whose working directory is another one."""
+    return os.path.abspath(os.path.expanduser(path))

@@ -1,0 +1,117 @@
+"""hostctl spawn: start a guest program of one's own."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from hostd.errors import EXIT_FAILURE, EXIT_OK, HostError
+from hostd.units import UnitError, parse_size
+from tools import options, output
+from tools.client import Client, partition_path
+from tools.verbs.list import ending
+
+WAIT_SECONDS = 86400.0
+
+
+@options.verb()
+@click.argument("name")
+@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
+@click.option("--memory", type=options.SIZE, metavar="SIZE", help="Partition memory, as 64MiB. [default: 64MiB]")
+@click.option("--disk", "disks", multiple=True, metavar="NAME:SIZE[:ro]", help="A virtual disk; may be repeated.")
+@click.option(
+    "--file", "files", multiple=True, metavar="DISK:FILE", help="The file of a disk. [default: GUEST-DISK.img]"
+)
+@click.option("--nic", "nics", multiple=True, metavar="NAME", help="A virtual NIC; may be repeated.")
+@click.option(
+    "--env", "variables", multiple=True, metavar="KEY=VALUE", help="An environment variable; may be repeated."
+)
+@click.option("--directory", default=".", metavar="DIR", help="Folder of the program, seen read-only. [default: here]")
+@click.option(
+    "--wait", "waiting", is_flag=True, help="Wait for the end; exit code 1 where the guest did not end with 0."
+)
+@options.key_option
+def command(
+    session: options.Session,
+    name: str,
+    program: tuple[str, ...],
+    memory: int | None,
+    disks: tuple[str, ...],
+    files: tuple[str, ...],
+    nics: tuple[str, ...],
+    variables: tuple[str, ...],
+    directory: str,
+    waiting: bool,
+    key: str | None,
+) -> int:
+    """Start the guest NAME that runs PROGRAM.
+
+    A first word of the form MODULE:FUNCTION is a Python guest, its module is looked up in the
+    directory first; anything else is an unmodified program. Example:
+
+    \b
+        hostctl spawn hello --disk vda:64MiB --nic eth0 -- hello:main
+    """
+    specification: dict[str, Any] = {
+        "name": name,
+        "program": list(program),
+        "directory": options.absolute(directory),
+        "disks": _disks(disks, files),
+        "nics": [{"name": nic} for nic in nics],
+        "environment": dict(_pair(variable, "=", "--env", "KEY=VALUE") for variable in variables),
+    }
+    if memory is not None:
+        specification["memory"] = memory
+    client = session.client()
+    headers = {"Idempotency-Key": key} if key else None
+    document = client.request("POST", "/v1/partitions", specification, headers=headers)
+    if waiting:
+        document = {**document, **_wait(client, name)}
+    session.emit(document, lambda: _text(document))
+    return EXIT_OK if not waiting or document["exit_status"] == {"exited": 0} else EXIT_FAILURE
+
+
+def _wait(client: Client, name: str) -> dict[str, Any]:
+    """State and exit status after the end, whichever way the guest ended."""
+    try:
+        body = {"state": "stopped", "timeout": WAIT_SECONDS}
+        row = client.post(partition_path(name, "/wait"), body, timeout=WAIT_SECONDS + 10)
+    except HostError as error:
+        if error.code != "state":  # it failed, so it will never be stopped
+            raise
+        row = client.get(partition_path(name))
+    return {"state": row["state"], "exit_status": row["exit_status"]}
+
+
+def _text(document: dict[str, Any]) -> Iterable[str]:
+    seconds = output.seconds(document["seconds"])
+    yield f"{document['name']} runs with pid {document['pid']}, id {document['id']}, after {seconds}"
+    if "state" in document:
+        yield f"{document['name']} {document['state']}: {ending(document)}"
+
+
+def _disks(disks: tuple[str, ...], files: tuple[str, ...]) -> list[dict[str, Any]]:
+    named = dict(_pair(file, ":", "--file", "DISK:FILE") for file in files)
+    result = []
+    for text in disks:
+        name, *rest = text.split(":")
+        if len(rest) not in (1, 2) or rest[1:] not in ([], ["ro"]):
+            raise click.BadParameter(f"{text!r} is not NAME:SIZE or NAME:SIZE:ro", param_hint="--disk")
+        try:
+            size = parse_size(rest[0])
+        except UnitError as error:
+            raise click.BadParameter(f"{rest[0]!r} {error}", param_hint="--disk") from None
+        disk: dict[str, Any] = {"name": name, "size": size, "read_only": rest[1:] == ["ro"]}
+        if name in named:
+            disk["file"] = named.pop(name)
+        result.append(disk)
+    if named:
+        raise click.BadParameter(f"{next(iter(named))!r} is no --disk of this guest", param_hint="--file")
+    return result
+
+
+def _pair(text: str, separator: str, option: str, form: str) -> tuple[str, str]:
+    key, found, value = text.partition(separator)
+    if not found or not key:
+        raise click.BadParameter(f"{text!r} is not {form}", param_hint=option)
+    return key, value
