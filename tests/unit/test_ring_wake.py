@@ -20,6 +20,7 @@ SYMMETRIC, MEMBARRIER = 1, 0
 BITS = {SYMMETRIC: 6, MEMBARRIER: 10}
 TICKS_PER_SECOND = 100
 
+FENCE = "syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);"
 MUTANTS = {
     "no look at the ring after the announcement": (
         SYMMETRIC,
@@ -44,14 +45,13 @@ MUTANTS = {
         SYMMETRIC, [("    atomic_fetch_add_explicit(&doorbell->word, 1, memory_order_seq_cst);\n", "")],
     ),
     "sleeper without membarrier": (
-        MEMBARRIER, [("syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);", "{}")],
+        MEMBARRIER, [(FENCE, "{}")],
     ),
     "membarrier after the last look": (
         MEMBARRIER,
-        [("syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);", "{}"),
-         ("    struct timespec t = {.tv_sec = (time_t)(timeout_ns / 1000000000u)",
-          "    syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);\n"
-          "    struct timespec t = {.tv_sec = (time_t)(timeout_ns / 1000000000u)")],
+        [(FENCE, "{}"),
+         ("    syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word",
+          FENCE + "\n    syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word")],
     ),
 }
 
