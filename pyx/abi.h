@@ -437,9 +437,11 @@ enum pv_nic_counter {
     PV_NIC_FORWARDED_FRAMES, /* copies delivered of frames that this port sent (multicast: one per receiver) */
     PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED,
     PV_NIC_FENCED,           /* requests of an old epoch or an old port generation */
-    PV_NIC_TRANSMIT_DROPPED = 8, /* by reason, counted at the sender */
-    PV_NIC_RECEIVE_DROPPED = 56, /* by reason, counted at the receiver */
-    PV_NIC_COUNTER_COUNT = 104,
+    PV_NIC_DMA_BYTES = 8,    /* moved into this port's buffers */
+    PV_NIC_HELD_FRAMES,      /* waited for a receive buffer */
+    PV_NIC_TRANSMIT_DROPPED = 16, /* by reason, counted at the sender */
+    PV_NIC_RECEIVE_DROPPED = 64, /* by reason, counted at the receiver */
+    PV_NIC_COUNTER_COUNT = 112,
 };
 
 /* Rows of a disk device, one per port. */

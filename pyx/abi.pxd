@@ -210,6 +210,8 @@ cdef extern from "abi.h" nogil:
         PV_NIC_BUFFERS_POSTED
         PV_NIC_BUFFERS_RETURNED
         PV_NIC_FENCED
+        PV_NIC_DMA_BYTES
+        PV_NIC_HELD_FRAMES
         PV_NIC_TRANSMIT_DROPPED
         PV_NIC_RECEIVE_DROPPED
         PV_NIC_COUNTER_COUNT

@@ -80,6 +80,16 @@ static inline void pv_ring_init(void *memory, uint32_t capacity)
     ring->capacity = capacity;
 }
 
+/* At attach: a zeroed ring is given its header, another one must carry exactly ours (rules 11, 18). Both ends may
+ * do it at once: they write the same. */
+static inline bool pv_ring_open(void *memory, uint32_t capacity)
+{
+    struct pv_ring *ring = memory;
+    if (ring->magic == 0 && ring->version == 0 && ring->capacity == 0)
+        pv_ring_init(memory, capacity);
+    return ring->magic == PV_RING_MAGIC && ring->version == PV_VERSION && ring->capacity == capacity;
+}
+
 static inline bool pv_capacity_valid(uint32_t capacity)
 {
     return capacity >= 2 && capacity <= PV_RING_SLOTS_MAX && (capacity & (capacity - 1)) == 0;

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef class Mapping:
@@ -13,3 +13,6 @@ cdef class Window:
     cdef readonly uint64_t size
     cdef dict extents         # hpa -> size of what is mapped now
     cdef char *origin(self) noexcept nogil
+
+
+cdef Mapping map_ring(int fd, uint32_t capacity, uint32_t rings)

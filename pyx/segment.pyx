@@ -8,7 +8,10 @@ import os
 import stat
 
 from libc.errno cimport errno
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
+
+from pyx.abi cimport PV_RING_SIZE, PV_RING_SLOTS_MAX
+from pyx.ringc cimport pv_capacity_valid, pv_ring_open
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
@@ -55,6 +58,21 @@ cdef class Mapping:
     def address(self) -> int:
         """Virtual address in this process, for the check of memory maps against the resource database."""
         return <uint64_t>self.base
+
+
+cdef Mapping map_ring(int fd, uint32_t capacity, uint32_t rings):
+    """A segment of one ring, or of two (a channel), of `capacity` slots each; ring headers are written or checked.
+
+    ValueError where the capacity is no power of two in bounds or the segment holds rings of another kind.
+    """
+    if not pv_capacity_valid(capacity):
+        raise ValueError(f"ring capacity {capacity}: a power of two from 2 to {PV_RING_SLOTS_MAX} slots")
+    cdef Mapping mapping = Mapping(fd, rings * PV_RING_SIZE(capacity))
+    cdef uint32_t i
+    for i in range(rings):
+        if not pv_ring_open(mapping.base + i * PV_RING_SIZE(capacity), capacity):
+            raise ValueError(f"the segment holds no ring of {capacity} slots and this version")
+    return mapping
 
 
 cdef class Window:

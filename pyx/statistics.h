@@ -31,6 +31,22 @@ static inline void pv_count(uint64_t *counter, uint64_t amount)
     __atomic_store_n(counter, *counter + amount, __ATOMIC_RELAXED); /* one writer: no read-modify-write needed */
 }
 
+/* A row for (partition, endpoint): zeroed before it becomes visible. */
+static inline void pv_row_open(struct pv_statistics *s, uint32_t index, uint64_t partition, uint64_t endpoint)
+{
+    struct pv_statistics_row *row = pv_row(s, index);
+    uint64_t *words = (uint64_t *)(row + 1);
+    for (size_t i = 0; i < (s->row_size - sizeof(*row)) / 8; i++)
+        __atomic_store_n(&words[i], 0, __ATOMIC_RELAXED);
+    atomic_store_explicit(&row->endpoint, endpoint, memory_order_relaxed);
+    atomic_store_explicit(&row->partition, partition, memory_order_release);
+}
+
+static inline void pv_row_close(struct pv_statistics *s, uint32_t index)
+{
+    atomic_store_explicit(&pv_row(s, index)->partition, 0, memory_order_release);
+}
+
 static inline uint32_t pv_bucket(uint64_t ns)
 {
     if (ns < 64)

@@ -1,0 +1,55 @@
+"""What the programs of the data plane share: a thread that runs a `Loop` without the interpreter lock.
+
+Run by the monitor, I/O partitions and devices. The main thread stays in the control loop of the skeleton and
+changes tables through the loop's gate.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+from hostd.wire import close_fds
+from partitions.skeleton import Context, Partition
+
+
+class Runnable(Protocol):
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class DataPlane(Partition):
+    """`build(fds, config)` makes the loop object from the initial descriptors, which are closed afterwards: what is
+    needed is mapped by then."""
+
+    loop: Any
+
+    def build(self, fds: dict[str, int], config: dict[str, Any]) -> Runnable:
+        raise NotImplementedError
+
+    def attach(self) -> None:
+        own = {name: fd for name, fd in self.context.fds.items() if name not in ("control", "stdout", "stderr")}
+        self.loop = self.build(own, self.context.config)
+        for name in own:
+            close_fds([self.context.fds.pop(name)])
+
+    def initialize(self) -> None:
+        # A daemon thread: where the control loop fails, the process ends with it and the supervisor sees the exit.
+        self._thread = threading.Thread(target=self.loop.run, name="data", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if hasattr(self, "_thread"):
+            self.loop.stop()
+            self._thread.join()
+
+
+def loop_arguments(context: Context, fds: dict[str, int]) -> dict[str, Any]:
+    """The arguments that every loop takes: own doorbell, statistics, kind of wake-up."""
+    return {
+        "bell_fd": fds["bell"],
+        "statistics_fd": fds["statistics"],
+        "statistics_size": context.config["statistics_size"],
+        "symmetric": context.config["symmetric"],
+    }

@@ -1,0 +1,153 @@
+"""Programs of the device processes: NIC and disk (U10). Each maps memory of attached partitions, and no other.
+
+Descriptors at start: `bell`, `statistics`, `kernel` (read-only). Messages: `connect` (hardware rings of an I/O
+partition), `attach` (an endpoint with the memory of its partition), `detach`, `memory`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any
+
+from hostd.errors import HostError
+from hostd.wire import Message
+from partitions.dataplane import DataPlane, loop_arguments
+from partitions.skeleton import Context
+from pyx.disk import Disk
+from pyx.nic import Nic
+
+
+class DevicePartition(DataPlane):
+    """Attach and detach of ports; subclasses say what a port is."""
+
+    device: type
+
+    def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
+        self._extents: dict[int, int] = {}  # partition -> ports that use its memory
+        self._hpas: dict[int, list[int]] = {}
+        return self.device(
+            **loop_arguments(self.context, fds),
+            kernel_fd=fds["kernel"],
+            window_first=config["window_first"],
+            window_size=config["window_size"],
+        )
+
+    def handle_connect(self, message: Message, fds: list[int]) -> Message:
+        ring, completions, bell = fds
+        self.loop.connect(message["server"], ring, completions, message["capacity"], bell)
+        return {}
+
+    def handle_attach(self, message: Message, fds: list[int]) -> Message:
+        """Maps the partition's memory (first endpoint of it), then attaches the endpoint at its port."""
+        partition = message["partition"]
+        mapped: list[int] = []
+        try:
+            if partition not in self._extents:
+                for extent, fd in zip(message["memory"], fds, strict=True):
+                    self.loop.attach_memory(fd, extent["hpa"], extent["size"])
+                    mapped.append(extent["hpa"])
+                self._hpas[partition] = mapped
+                self._extents[partition] = 0
+            self.attach_port(message)
+        except BaseException:
+            if mapped:
+                self._forget(partition)
+            raise
+        self._extents[partition] += 1
+        return {}
+
+    def handle_detach(self, message: Message, _fds: list[int]) -> Message:
+        """Detaches the port; with the last port of a partition its memory is unmapped."""
+        partition = message["partition"]
+        self.detach_port(message["port"])
+        self._extents[partition] -= 1
+        if self._extents[partition] == 0:
+            self._forget(partition)
+        return {}
+
+    def handle_memory(self, _message: Message, _fds: list[int]) -> Message:
+        return {"extents": [{"hpa": hpa, "size": size} for hpa, size in sorted(self.loop.memory().items())]}
+
+    def _forget(self, partition: int) -> None:
+        for hpa in self._hpas.pop(partition):
+            self.loop.detach_memory(hpa)
+        del self._extents[partition]
+
+    def attach_port(self, message: Message) -> None:
+        raise NotImplementedError
+
+    def detach_port(self, port: int) -> None:
+        self.loop.detach_port(port)
+
+
+class NicPartition(DevicePartition):
+    device = Nic
+
+    def attach_port(self, message: Message) -> None:
+        self.loop.attach_port(
+            message["port"], message["generation"], message["partition"], message["endpoint"],
+            bytes.fromhex(message["mac"].replace(":", "")),
+        )  # fmt: skip
+
+
+class DiskPartition(DevicePartition):
+    """One file per disk, shared by its endpoints; locked against other hosts while it is open."""
+
+    device = Disk
+
+    def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
+        self._files: dict[str, tuple[int, int]] = {}  # path -> (descriptor, ports that use it)
+        self._paths: dict[int, str] = {}  # port -> path
+        return super().build(fds, config)
+
+    def attach_port(self, message: Message) -> None:
+        path = message["file"]
+        descriptor, users = self._files.get(path, (-1, 0))
+        if descriptor < 0:
+            descriptor = _open(Path(path))
+        try:
+            size = message["offset"] + message["length"]
+            if os.fstat(descriptor).st_size < size:
+                os.ftruncate(descriptor, size)
+            self.loop.attach_port(
+                message["port"], message["generation"], message["partition"], message["endpoint"], descriptor
+            )
+        except BaseException:
+            if users == 0:
+                os.close(descriptor)
+            raise
+        self._files[path] = (descriptor, users + 1)
+        self._paths[message["port"]] = path
+
+    def detach_port(self, port: int) -> None:
+        self.loop.detach_port(port)
+        path = self._paths.pop(port)
+        descriptor, users = self._files.pop(path)
+        if users > 1:
+            self._files[path] = (descriptor, users - 1)
+        else:
+            os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """Opens the backing file, for this process alone. `conflict` where another device process has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise HostError("conflict", f"{path} is in use by another host") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def nic(context: Context) -> int:
+    return NicPartition(context).run()
+
+
+def disk(context: Context) -> int:
+    return DiskPartition(context).run()

@@ -1,0 +1,148 @@
+"""The guest runtime: what a user's program sees of its partition (design.md section 10).
+
+    from partitions.guest import Guest
+
+    def main(guest: Guest) -> None:
+        disk, nic = guest.disk("vda"), guest.nic("eth0")
+        buffer = guest.memory.allocate(65536)
+        disk.read_into(buffer, offset=0)
+        nic.send(buffer[:1514])
+
+`main` below runs in the partition's process, inside its sandbox: it maps the segments that it was handed, closes
+their descriptors, and calls the user's function.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from partitions.guest_devices import Disk, Nic
+from partitions.skeleton import Context
+from pyx.guest import CallRing, ClientQueue, Memory, RequestError, Waiter
+
+__all__ = ["Disk", "Guest", "Nic", "RequestError", "Stopped"]
+
+REPORT_MAX = 4096  # bytes of one report; hostd refuses longer ones
+
+
+class Stopped(SystemExit):
+    """Raised in the guest's main thread when its partition is asked to stop. Exit status 0 unless caught."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+
+class Guest:
+    """One partition from inside: its name, memory, endpoints and system calls."""
+
+    def __init__(self, context: Context) -> None:
+        plan = context.config["plan"]
+        self.name = context.name
+        self.arguments: list[str] = context.config.get("arguments", [])
+        self._lifecycle = context.take("lifecycle")
+        self.memory = Memory(sum(extent["size"] for extent in plan["memory"]))
+        for index, extent in enumerate(plan["memory"]):
+            fd = context.take(f"memory{index}")
+            self.memory.attach(fd, extent["gpa"], extent["size"])
+            os.close(fd)
+        events = context.take("events")
+        self.waiter = Waiter(events, context.config["symmetric"])
+        call = context.take("call")
+        self.calls = CallRing(self.waiter, call, events, plan["call"]["capacity"])
+        os.close(call)
+        self._queues: dict[str, list[ClientQueue]] = {}
+        self._endpoints: dict[str, dict[str, Any]] = {}
+        for endpoint in plan["endpoints"]:
+            queues = []
+            for queue in endpoint["queues"]:
+                fd = context.take(f"queue{endpoint['index']}.{queue['queue']}")
+                queues.append(
+                    ClientQueue(self.waiter, fd, events, queue["capacity"], endpoint["index"], endpoint["generation"])
+                )
+                os.close(fd)
+            self._queues[endpoint["name"]] = queues
+            self._endpoints[endpoint["name"]] = endpoint
+        os.close(events)
+        self._opened: dict[str, Disk | Nic] = {}
+
+    def disk(self, name: str) -> Disk:
+        """The disk `name`, opened by a system call on first use. RequestError where the monitor refuses it."""
+        return self._open(name, "disk", Disk)
+
+    def nic(self, name: str) -> Nic:
+        """The NIC `name`, opened by a system call on first use. RequestError where the monitor refuses it."""
+        return self._open(name, "nic", Nic)
+
+    def _open(self, name: str, kind: str, make: Callable[..., Any]) -> Any:
+        if name not in self._opened:
+            self.calls.connect(name)
+            endpoint = self._endpoints[name]
+            if endpoint["kind"] != kind:
+                raise TypeError(f"endpoint {name} of {self.name} is a {endpoint['kind']}, not a {kind}")
+            self._opened[name] = make(self.memory, endpoint, self._queues[name])
+        return self._opened[name]
+
+    def queues(self, name: str) -> list[ClientQueue]:
+        """The bare queues of an endpoint, for load generators and tests: a disk's one, a NIC's transmit and receive."""
+        return self._queues[name]
+
+    @property
+    def endpoints(self) -> list[str]:
+        return list(self._endpoints)
+
+    def report(self, **values: Any) -> None:
+        """Sends values to the host's event stream (`hostctl events`): at most 4 KiB as JSON."""
+        data = json.dumps({"report": values}, separators=(",", ":")).encode()
+        if len(data) > REPORT_MAX:
+            raise ValueError(f"report of {len(data)} bytes; at most {REPORT_MAX}")
+        os.write(self._lifecycle, data)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What this guest's own driver counted, per endpoint and queue: to be compared with the host's metrics."""
+        names = ("submitted", "completed", "refused", "failed", "cancelled", "bytes", "foreign")
+        return {
+            f"{name}.{index}": {field: getattr(queue, field) for field in names}
+            for name, queues in self._queues.items()
+            for index, queue in enumerate(queues)
+        }
+
+    def sleep(self) -> None:
+        """Does nothing until the partition is stopped."""
+        while True:
+            signal.pause()
+
+    def _started(self) -> None:
+        os.write(self._lifecycle, json.dumps({"started": time.monotonic_ns()}).encode())
+
+
+def _stop(_number: int, _frame: Any) -> None:
+    raise Stopped
+
+
+def main(context: Context) -> int:
+    """Entry of a Python guest: `config["program"]` is MODULE:FUNCTION."""
+    guest = Guest(context)
+    signal.signal(signal.SIGTERM, _stop)
+    module, _, function = context.config["program"].partition(":")
+    sys.argv = [context.name, *guest.arguments]
+    try:
+        program = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        print(f"{context.name}: program {context.config['program']!r} cannot be loaded: {error}", file=sys.stderr, flush=True)
+        return 127
+    guest._started()
+    try:
+        status = program(guest)
+    except RequestError as error:
+        print(f"{context.name}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return status if isinstance(status, int) else 0
+
+

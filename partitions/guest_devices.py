@@ -1,0 +1,149 @@
+"""The virtual drivers of a guest: disk and NIC over the queues of their endpoints (A1, W7).
+
+No adapter code is here: a request names partition memory, an offset and a length. Completion means that the device
+has moved the data; a buffer must not change before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyx import abi
+from pyx.guest import Buffer, ClientQueue, Memory, RequestError
+
+READ, WRITE, FLUSH = abi.OPERATIONS["read"], abi.OPERATIONS["write"], abi.OPERATIONS["flush"]
+SEND, RECEIVE = abi.OPERATIONS["send"], abi.OPERATIONS["receive"]
+OK = abi.STATUSES["ok"]
+
+
+class Disk:
+    """A virtual disk of `size` bytes. Offsets and lengths are multiples of 512 bytes."""
+
+    def __init__(self, _memory: Memory, endpoint: dict[str, Any], queues: Sequence[ClientQueue]) -> None:
+        self.name: str = endpoint["name"]
+        self.size: int = endpoint["length"]
+        self.read_only: bool = endpoint["read_only"]
+        self.transfer_max: int = endpoint["max_transfer"]
+        self.queue = queues[0]
+
+    def read_into(self, buffer: Buffer, offset: int = 0) -> None:
+        """Fills `buffer` from byte `offset` of the disk; the device writes into it, nothing is copied."""
+        self._transfer(READ, buffer, offset)
+
+    def write_from(self, buffer: Buffer, offset: int = 0) -> None:
+        """Writes `buffer` at byte `offset`. Durable after the next `flush`."""
+        self._transfer(WRITE, buffer, offset)
+
+    def flush(self) -> None:
+        """Returns when all writes completed before are durable."""
+        self.queue.submit(FLUSH, None, 0)
+        self.queue.kick()
+        self._finish(1, "flush")
+
+    def _transfer(self, operation: int, buffer: Buffer, offset: int) -> None:
+        """The whole buffer, in requests of at most `transfer_max`, as many in flight as the queue takes."""
+        in_flight = 0
+        what = f"{self.name}: {abi.OPERATION_NAMES[operation]} of {len(buffer)} bytes at {offset}"
+        for start in range(0, len(buffer), self.transfer_max):
+            if self.queue.in_flight == self.queue.capacity:
+                self.queue.kick()
+                in_flight -= self._finish(1, what)
+            self.queue.submit(operation, buffer[start : start + self.transfer_max], offset + start)
+            in_flight += 1
+        self.queue.kick()
+        self._finish(in_flight, what)
+
+    def _finish(self, wanted: int, what: str) -> int:
+        """Waits for `wanted` completions; the first bad one is raised once all are there."""
+        found = 0
+        bad: tuple[int, int] | None = None
+        while found < wanted:
+            for _slot, status, reason, _bytes in self.queue.wait():
+                found += 1
+                if status != OK and bad is None:
+                    bad = (status, reason)
+        if bad is not None:
+            raise RequestError(*bad, what)
+        return found
+
+
+class Nic:
+    """A virtual NIC with address `mac` (6 bytes). Frames begin with their Ethernet header.
+
+    `buffers` receive buffers of `frame_size` bytes are posted at the first receive and again when their frame is
+    released.
+    """
+
+    def __init__(
+        self, memory: Memory, endpoint: dict[str, Any], queues: Sequence[ClientQueue], buffers: int = 256,
+        frame_size: int = 2048,
+    ) -> None:  # fmt: skip
+        self.name: str = endpoint["name"]
+        self.mac = bytes.fromhex(endpoint["mac"].replace(":", ""))
+        self.transmit, self.receive_queue = queues
+        self.dropped: dict[str, int] = {}  # frames of ours that the switch dropped, by reason
+        self._memory = memory
+        self._buffers = min(buffers, self.receive_queue.capacity)
+        self._frame_size = frame_size
+        self._posted: dict[int, Buffer] = {}
+        self._arrived: list[Buffer] = []
+
+    def open(self, buffers: int = 256, frame_size: int = 2048) -> None:
+        """Chooses number and size of the receive buffers; before the first receive only."""
+        if self._posted:
+            raise RuntimeError(f"{self.name}: receive buffers are posted already")
+        self._buffers = min(buffers, self.receive_queue.capacity)
+        self._frame_size = frame_size
+        self._post([self._memory.allocate(frame_size) for _ in range(self._buffers)])
+
+    def send(self, frame: Buffer) -> None:
+        """Sends one frame from partition memory; returns when the device has taken it."""
+        self.send_many([frame])
+
+    def send_many(self, frames: Sequence[Buffer]) -> None:
+        """Sends frames in order; returns when the device has taken all. RequestError where one is refused."""
+        in_flight = 0
+        for frame in frames:
+            if self.transmit.in_flight == self.transmit.capacity:
+                self.transmit.kick()
+                in_flight -= self._sent()
+            self.transmit.submit(SEND, frame)
+            in_flight += 1
+        self.transmit.kick()
+        while in_flight > 0:
+            in_flight -= self._sent()
+
+    def _sent(self) -> int:
+        answers = self.transmit.wait()
+        for _slot, status, reason, _bytes in answers:
+            if status != OK:
+                raise RequestError(status, reason, f"{self.name}: send")
+            if reason:
+                name = abi.REASON_NAMES[reason]
+                self.dropped[name] = self.dropped.get(name, 0) + 1
+        return len(answers)
+
+    def receive(self, timeout: float | None = None) -> Buffer | None:
+        """The next frame, in the buffer that it arrived in; None after `timeout` seconds. Give it back with
+        `release`, or the NIC runs out of buffers."""
+        if not self._posted and not self._arrived:
+            self.open(self._buffers, self._frame_size)
+        if not self._arrived:
+            for slot, status, reason, length in self.receive_queue.wait(timeout):
+                buffer = self._posted.pop(slot)
+                if status == OK:
+                    self._arrived.append(buffer[:length])
+                else:
+                    raise RequestError(status, reason, f"{self.name}: receive")
+            self._arrived.reverse()
+        return self._arrived.pop() if self._arrived else None
+
+    def release(self, *frames: Buffer) -> None:
+        """Posts the buffers of received frames again."""
+        self._post([frame.whole for frame in frames])
+
+    def _post(self, buffers: Sequence[Buffer]) -> None:
+        for buffer in buffers:
+            self._posted[self.receive_queue.submit(RECEIVE, buffer)] = buffer
+        self.receive_queue.kick()

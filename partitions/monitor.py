@@ -1,0 +1,74 @@
+"""The monitor's program: one call worker, and the control thread that takes partitions on and lets them go (U3, U5).
+
+Descriptors at start: `bell`, `statistics`, `kernel`. Messages: `open`, `close`, `connect_hardware`, `set_epoch`,
+`answer`, `worlds`. Events to hostd: {"event": "connect", "partition", "call", "service"} for services that only the
+control plane can open.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hostd.wire import Message, Wire
+from partitions.dataplane import DataPlane, loop_arguments
+from partitions.skeleton import CONTROL, Context
+from pyx.monitor import Monitor
+
+
+class MonitorPartition(DataPlane):
+    def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
+        self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return Monitor(**loop_arguments(self.context, fds), kernel_fd=fds["kernel"], event_fd=self._events)
+
+    def initialize(self) -> None:
+        self._control = Wire.from_fd(self.context.take(CONTROL))
+        self.serve(self._control)
+        self.watch(self._events, self._take_events)
+        super().initialize()
+
+    def handle_open(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors: view, then map, call ring and events as far as the partition has them ("has")."""
+        has: list[str] = message["has"]
+        by_name = dict(zip(["view", *has], fds, strict=True))
+        self.loop.open(
+            message["partition"],
+            message["type"],
+            message["pid"],
+            by_name["view"],
+            by_name.get("map", -1),
+            message.get("map_pages", 0),
+            by_name.get("call", -1),
+            message.get("call_capacity", 0),
+            by_name.get("events", -1),
+        )
+        return {}
+
+    def handle_close(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.close(message["partition"])
+        return {}
+
+    def handle_connect_hardware(self, message: Message, fds: list[int]) -> Message:
+        ring, bell = fds
+        self.loop.connect_hardware(message["server"], message["device"], ring, message["capacity"], bell)
+        return {}
+
+    def handle_set_epoch(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.set_epoch(message["server"], message["epoch"])
+        return {}
+
+    def handle_answer(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.answer(message["partition"], message["call"], message["connected"], message["result"])
+        return {}
+
+    def handle_worlds(self, _message: Message, _fds: list[int]) -> Message:
+        return {"worlds": self.loop.worlds()}
+
+    def _take_events(self) -> None:
+        os.eventfd_read(self._events)
+        for partition, call, service in self.loop.take_events():
+            self._control.send({"event": "connect", "partition": partition, "call": call, "service": service}, timeout=5.0)
+
+
+def main(context: Context) -> int:
+    return MonitorPartition(context).run()

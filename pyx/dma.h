@@ -1,0 +1,82 @@
+/* Movement of guest data: the routines here are the only ones that copy it (a style test bans all others), and
+ * each copy is counted in the account that the caller names.
+ *
+ * A device passes its own account of DMA bytes: moving data between guests' memories is what an adapter does. A
+ * server or monitor passes its account of copied bytes, the price of the conventional path (A4); on the
+ * redirected path these accounts stay 0 (U10, A3), and `hostctl status` shows from the memory maps that those
+ * processes could not even reach the data.
+ */
+#ifndef PV_DMA_H
+#define PV_DMA_H
+
+#include "abi.h"
+#include "statistics.h"
+
+#include <string.h>
+
+struct pv_span {
+    uint64_t hpa;
+    uint64_t length;
+};
+
+/* Copies `length` bytes between two lists of host extents; both hold at least that many. `origin` is what makes
+ * an hpa a pointer (pyx/segment.pyx, Window). Guests may write the source meanwhile: the receiver gets what was
+ * there, as with an adapter. */
+static inline void pv_dma_move(char *origin, const struct pv_span *to, const struct pv_span *from, uint64_t length,
+                               uint64_t *account)
+{
+    pv_count(account, length);
+    if (length <= to->length && length <= from->length) {
+        memcpy(origin + to->hpa, origin + from->hpa, length);
+        return;
+    }
+    uint64_t to_at = 0, from_at = 0;
+    while (length) {
+        uint64_t part = to->length - to_at;
+        if (part > from->length - from_at)
+            part = from->length - from_at;
+        if (part > length)
+            part = length;
+        memcpy(origin + to->hpa + to_at, origin + from->hpa + from_at, part);
+        length -= part;
+        to_at += part;
+        from_at += part;
+        if (to_at == to->length) {
+            to++;
+            to_at = 0;
+        }
+        if (from_at == from->length) {
+            from++;
+            from_at = 0;
+        }
+    }
+}
+
+/* Fetches `length` bytes of a header once into private memory, for decisions. */
+/* (14 bytes of a frame: not data moved, so not counted.) */
+static inline void pv_dma_fetch(const char *origin, void *to, const struct pv_span *from, uint32_t length)
+{
+    char *out = to;
+    while (length) {
+        uint32_t part = from->length < length ? (uint32_t)from->length : length;
+        memcpy(out, origin + from->hpa, part);
+        out += part;
+        length -= part;
+        from++;
+    }
+}
+
+/* Puts a header that was fetched and judged in front of the moved data. */
+static inline void pv_dma_store(char *origin, const struct pv_span *to, const void *from, uint32_t length)
+{
+    const char *in = from;
+    while (length) {
+        uint32_t part = to->length < length ? (uint32_t)to->length : length;
+        memcpy(origin + to->hpa, in, part);
+        in += part;
+        length -= part;
+        to++;
+    }
+}
+
+#endif

@@ -1,0 +1,462 @@
+"""Channel server of an I/O partition: takes guests' requests, records them in ledgers, passes them to the monitor,
+gives completions back (U7, U9, U10, W7). Maps rings and ledgers, never guest memory.
+
+Order within one poll: completions of the devices, refusals of the monitor, then new requests, so that room is made
+before it is used. Complete first, clear the ledger second (rules.md 18).
+"""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from pyx.abi cimport (
+    PV_CALL_SUBMIT, PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER,
+    PV_ID, PV_ID_GENERATION, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED,
+    PV_IO_INTERRUPTS, PV_IO_OPERATIONS, PV_IO_REFUSED, PV_IO_REQUESTS, PV_IO_SUBMITTED, PV_LEDGER_MAGIC,
+    PV_LEDGER_SIZE, PV_OP_COUNT, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_SEND, PV_OP_WRITE, PV_PAGE, PV_QUEUE_RECEIVE,
+    PV_REASON_COUNT, PV_REASON_DETACHED, PV_REASON_ENDPOINT_FOREIGN, PV_REASON_ID_INVALID, PV_REASON_NONE, PV_REASON_QUEUE_BROKEN,
+    PV_REASON_RESERVED_NONZERO, PV_REASON_FLAGS_UNKNOWN, PV_REASON_LIST_LIMIT,
+    PV_REASON_OPERATION_UNKNOWN, PV_STAGE_COMPLETION, PV_STAGE_COUNT, PV_STAGE_DEVICE, PV_STAGE_POST,
+    PV_STAGE_QUEUE, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_CANCELLED, PV_STATUS_FAILED, PV_STATUS_OK,
+    PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS, PV_THREAD_WAKES_SENT, PV_VECTOR,
+    PV_VERSION, pv_completion, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry, pv_reason, pv_request,
+    pv_system_call,
+)
+from pyx.loop cimport Loop
+from pyx.ringc cimport (
+    pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
+    pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_observe, pv_producer,
+    pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_row, pv_row_close,
+    pv_row_counters, pv_row_histogram, pv_saturate,
+)
+from pyx.segment cimport Mapping, map_ring
+
+cdef extern from *:
+    """
+    #include "ring.h"
+    static inline uint64_t pv_ledger_state(const struct pv_ledger_entry *e)
+    { return atomic_load_explicit(&((struct pv_ledger_entry *)e)->state, memory_order_acquire); }
+    static inline void pv_ledger_set(struct pv_ledger_entry *e, uint64_t state)
+    { atomic_store_explicit(&e->state, state, memory_order_release); }
+    """
+    uint64_t pv_ledger_state(const pv_ledger_entry *e) nogil
+    void pv_ledger_set(pv_ledger_entry *e, uint64_t state) nogil
+
+cdef enum:
+    BATCH = 64           # requests of one queue per round (rules.md 12)
+    QUEUES_MAX = 384     # 120 guests with three queues each, and the console
+    DEVICES = 32
+
+cdef struct Queue:
+    bint used
+    bint counted_broken
+    uint64_t partition
+    uint16_t endpoint
+    uint16_t queue
+    uint32_t operations         # bit per operation that belongs on this queue
+    uint32_t capacity
+    pv_consumer requests
+    pv_producer completions
+    pv_ledger_entry *ledger
+    uint16_t *free_slots        # stack
+    uint32_t free_count
+    uint64_t *generations       # of each ledger slot
+    pv_interrupts *interrupts
+    pv_doorbell *doorbell
+    uint64_t vector
+    uint64_t *counters
+    uint64_t *histograms[6]
+    uint32_t row
+    bint dirty                  # completions pushed, not yet published
+    bint stalled                # the guest does not consume its completions
+    uint32_t clear_count
+    uint16_t clear[256]         # ledger slots to clear after publication
+    uint32_t run_times[6]       # coalesced observation: same stage times in one batch
+    uint32_t run_length
+
+
+cdef class IoServer(Loop):
+    """The thread of a channel server. `call_fd`: call ring into the monitor; `events_fd`: own events segment;
+    `monitor_bell_fd`: the doorbell of the monitor's worker is page 2 of the own events segment."""
+    cdef uint16_t slot
+    cdef uint64_t epoch
+    cdef Mapping call_mapping, own_events
+    cdef pv_producer calls
+    cdef pv_consumer refusals
+    cdef pv_consumer hardware[32]
+    cdef bint connected[32]
+    cdef Queue *queues
+    cdef uint32_t queue_count            # highest used + 1
+    cdef uint16_t dirty[384]
+    cdef uint32_t dirty_count
+    cdef uint32_t first                  # round robin: the queue that is served first in this round
+    cdef dict kept
+    cdef dict bells_used                 # partition -> [Mapping interrupts, Mapping doorbell, number of queues]
+
+    def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
+                 uint64_t partition, uint64_t epoch, int call_fd, uint32_t call_capacity, int events_fd):
+        self.slot = PV_ID_SLOT(partition)
+        self.epoch = epoch
+        self.call_mapping = map_ring(call_fd, call_capacity, 2)
+        self.own_events = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
+        pv_producer_attach(&self.calls, self.call_mapping.base, call_capacity, <pv_doorbell *>self.own_events.base,
+                           self.symmetric)
+        pv_consumer_attach(&self.refusals, self.call_mapping.base + PV_CHANNEL_COMPLETIONS(call_capacity), call_capacity)
+        # The monitor wakes its callers at the doorbell of their interrupt page.
+        interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
+        self.kept = {"interrupts": interrupts}
+        self.add_bell(<pv_doorbell *>(<Mapping>interrupts).base)
+        self.queues = <Queue *>calloc(QUEUES_MAX, sizeof(Queue))
+        if self.queues == NULL:
+            raise MemoryError()
+        self.bells_used = {}
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.queues != NULL:
+            for i in range(QUEUES_MAX):
+                free(self.queues[i].free_slots)
+                free(self.queues[i].generations)
+            free(self.queues)
+
+    # ---- control thread ----
+
+    def connect_hardware(self, uint32_t device, int ring_fd, uint32_t capacity):
+        """Connects the completion ring of a device: the device produces, this thread consumes."""
+        cdef Mapping ring = map_ring(ring_fd, capacity, 1)
+        if device >= DEVICES or self.connected[device]:
+            raise ValueError(f"device slot {device} is out of range or connected already")
+        with self.quiet():
+            pv_consumer_attach(&self.hardware[device], ring.base, capacity)
+            self.connected[device] = True
+        self.kept["hardware", device] = ring
+
+    def add_queue(self, uint64_t partition, uint16_t endpoint, uint16_t queue, str kind, uint32_t capacity,
+                  int channel_fd, int ledger_fd, int events_fd) -> int:
+        """Takes one queue of an endpoint into service; returns the server's queue number. ValueError where there is
+        no room."""
+        cdef Mapping channel = map_ring(channel_fd, capacity, 2)
+        cdef Mapping ledger = Mapping(ledger_fd, PV_LEDGER_SIZE(capacity))
+        cdef Queue fresh
+        cdef uint32_t number, i
+        memset(&fresh, 0, sizeof(fresh))
+        fresh.partition = partition
+        fresh.endpoint = endpoint
+        fresh.queue = queue
+        fresh.capacity = capacity
+        if kind == "disk":
+            fresh.operations = 1 << <int>PV_OP_READ | 1 << <int>PV_OP_WRITE | 1 << <int>PV_OP_FLUSH
+        else:
+            fresh.operations = 1 << <int>PV_OP_RECEIVE if queue == PV_QUEUE_RECEIVE else 1 << <int>PV_OP_SEND
+        pv_consumer_attach(&fresh.requests, channel.base, capacity)
+        pv_producer_attach(&fresh.completions, channel.base + PV_CHANNEL_COMPLETIONS(capacity), capacity, NULL, self.symmetric)
+        head = <pv_ledger *>ledger.base
+        head.magic = PV_LEDGER_MAGIC
+        head.version = PV_VERSION
+        head.capacity = capacity
+        fresh.ledger = <pv_ledger_entry *>(ledger.base + sizeof(pv_ledger))
+        fresh.free_slots = <uint16_t *>calloc(capacity, sizeof(uint16_t))
+        fresh.generations = <uint64_t *>calloc(capacity, sizeof(uint64_t))
+        if fresh.free_slots == NULL or fresh.generations == NULL:
+            free(fresh.free_slots)
+            free(fresh.generations)
+            raise MemoryError()
+        for i in range(capacity):
+            fresh.free_slots[i] = capacity - 1 - i
+            fresh.generations[i] = 1
+        fresh.free_count = capacity
+        with self.quiet():
+            for number in range(QUEUES_MAX):
+                if not self.queues[number].used:
+                    break
+            else:
+                free(fresh.free_slots)
+                free(fresh.generations)
+                raise ValueError(f"this server serves {QUEUES_MAX} queues already")
+            if partition not in self.bells_used:
+                interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
+                bell = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_SERVER)
+                self.add_bell(<pv_doorbell *>(<Mapping>bell).base)
+                self.bells_used[partition] = [interrupts, bell, 0]
+            record = self.bells_used[partition]
+            record[2] += 1
+            fresh.interrupts = <pv_interrupts *>(<Mapping>record[0]).base
+            fresh.doorbell = <pv_doorbell *>(<Mapping>record[1]).base
+            fresh.vector = <uint64_t>1 << PV_VECTOR(endpoint, queue)
+            fresh.row = self.open_row(partition, endpoint | queue << 8)
+            row = pv_row(self.statistics, fresh.row)
+            fresh.counters = pv_row_counters(row)
+            for i in range(PV_STAGE_COUNT):
+                fresh.histograms[i] = pv_row_histogram(row, self.statistics.counters, i)
+            fresh.used = True
+            self.queues[number] = fresh
+            self.kept["queue", number] = (channel, ledger)
+            if number >= self.queue_count:
+                self.queue_count = number + 1
+        return number
+
+    def remove_queue(self, uint32_t number):
+        """Ends service of a queue after the devices dropped its requests; late completions count as foreign."""
+        cdef Queue *q
+        if number >= QUEUES_MAX or not self.queues[number].used:
+            raise KeyError(f"queue {number} is not in service")
+        q = &self.queues[number]
+        with self.quiet():
+            record = self.bells_used[q.partition]
+            record[2] -= 1
+            if record[2] == 0:
+                self.remove_bell(q.doorbell)
+                del self.bells_used[q.partition]
+                record[0].detach()
+                record[1].detach()
+            pv_row_close(self.statistics, q.row)
+            free(q.free_slots)
+            free(q.generations)
+            memset(q, 0, sizeof(Queue))
+            for mapping in self.kept.pop(("queue", number)):
+                mapping.detach()
+
+    def in_flight(self, uint32_t number) -> int:
+        """Requests of a queue that stand in its ledger."""
+        return self.queues[number].capacity - self.queues[number].free_count
+
+    # ---- data thread ----
+
+    cdef bint pending(self) noexcept nogil:
+        cdef uint32_t i
+        for i in range(DEVICES):
+            if self.connected[i] and pv_consumer_pending(&self.hardware[i]):
+                return True
+        if pv_consumer_pending(&self.refusals):
+            return True
+        for i in range(self.queue_count):
+            # Ledger full: the next completion makes room. Stalled: only the guest can end that, by its next doorbell.
+            if (self.queues[i].used and self.queues[i].free_count and not self.queues[i].stalled
+                    and pv_consumer_pending(&self.queues[i].requests)):
+                return True
+        return False
+
+    cdef uint32_t poll(self) noexcept nogil:
+        cdef uint32_t work = 0, i, n, index
+        cdef uint64_t now = 0
+        for i in range(DEVICES):
+            if self.connected[i]:
+                n = pv_consumer_available(&self.hardware[i])
+                if n:
+                    if now == 0:
+                        now = pv_now()
+                    work += self.completions(&self.hardware[i], n, now)
+        n = pv_consumer_available(&self.refusals)
+        if n:
+            work += self.completions(&self.refusals, n, pv_now())
+        if self.dirty_count:
+            self.publish()
+        now = 0
+        index = self.first
+        for i in range(self.queue_count):
+            if index >= self.queue_count:
+                index = 0
+            if self.queues[index].used:
+                n = pv_consumer_available(&self.queues[index].requests)
+                if n:
+                    if now == 0:
+                        now = pv_now()
+                    work += self.take(&self.queues[index], index, n, now)
+                elif self.queues[index].requests.broken and not self.queues[index].counted_broken:
+                    self.queues[index].counted_broken = True
+                    pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
+                    pv_count(&self.queues[index].counters[<int>PV_IO_REFUSED + <int>PV_REASON_QUEUE_BROKEN], 1)
+            index += 1
+        self.first += 1
+        if self.first >= self.queue_count:
+            self.first = 0
+        pv_producer_publish(&self.calls)
+        if self.dirty_count:
+            self.publish()
+        return work
+
+    cdef uint32_t take(self, Queue *q, uint32_t number, uint32_t available, uint64_t now) noexcept nogil:
+        """Takes a bounded batch of new requests: record each, pass it on, then give the ring slots back."""
+        cdef pv_request request
+        cdef pv_system_call call
+        cdef pv_ledger_entry *entry
+        cdef pv_reason reason
+        cdef uint32_t taken = 0, room, i, submitted = 0
+        cdef uint16_t slot
+        cdef uint64_t id
+        if available > BATCH:
+            available = BATCH
+        if available > q.free_count:
+            available = q.free_count
+        # Room for the completion of everything in flight and of this batch: a guest that does not consume is
+        # stalled, and nobody else (rules.md 17).
+        room = pv_producer_free(&q.completions, q.capacity)
+        q.stalled = room <= q.capacity - q.free_count
+        if q.stalled:
+            return 0
+        room -= q.capacity - q.free_count
+        if available > room:
+            available = room
+        room = pv_producer_free(&self.calls, available)
+        if available > room:
+            available = room
+        memset(&call, 0, sizeof(call))
+        call.call = PV_CALL_SUBMIT
+        call.client = PV_ID_SLOT(q.partition)
+        call.queue = number
+        for i in range(available):
+            pv_consumer_prefetch(&q.requests, i + 4)
+            pv_consumer_fetch(&q.requests, i, &request)
+            reason = PV_REASON_NONE
+            # What the monitor cannot see, because the call does not carry it; all else is the monitor's to judge.
+            if request.id == 0:
+                reason = PV_REASON_ID_INVALID
+            elif request.reserved0 or request.reserved1:
+                reason = PV_REASON_RESERVED_NONZERO
+            elif request.list_count:
+                reason = PV_REASON_LIST_LIMIT
+            elif request.endpoint != q.endpoint:
+                reason = PV_REASON_ENDPOINT_FOREIGN
+            elif request.operation >= PV_OP_COUNT or not q.operations >> request.operation & 1:
+                reason = PV_REASON_OPERATION_UNKNOWN
+            taken += 1
+            if reason != PV_REASON_NONE:
+                self.refuse(q, number, &request, reason, now)
+                continue
+            q.free_count -= 1
+            slot = q.free_slots[q.free_count]
+            entry = &q.ledger[slot]
+            id = PV_ID(slot, q.generations[slot])
+            entry.request = request
+            entry.position = q.requests.head + i
+            entry.epoch = self.epoch
+            entry.pickup_time = now
+            pv_ledger_set(entry, id)
+            call.id = id
+            call.submit.gpa = request.gpa
+            call.submit.device_offset = request.device_offset
+            call.submit.endpoint_generation = request.endpoint_generation
+            call.submit.pickup_time = now
+            call.submit.epoch = self.epoch
+            call.submit.length = request.length
+            call.submit.endpoint = request.endpoint
+            call.submit.operation = request.operation
+            call.submit.flags = request.flags
+            pv_producer_push(&self.calls, &call)
+            submitted += 1
+        if taken:
+            pv_consumer_release(&q.requests, taken)
+            pv_count(&q.counters[<int>PV_IO_REQUESTS], taken)
+            pv_count(&q.counters[<int>PV_IO_SUBMITTED], submitted)
+        return taken
+
+    cdef void refuse(self, Queue *q, uint32_t number, const pv_request *request, pv_reason reason, uint64_t now) noexcept nogil:
+        cdef pv_completion answer
+        memset(&answer, 0, sizeof(answer))
+        answer.id = request.id
+        answer.epoch = self.epoch
+        answer.status = PV_STATUS_REFUSED
+        answer.reason = reason
+        answer.pickup_time = now
+        pv_producer_push(&q.completions, &answer)
+        pv_count(&q.counters[<int>PV_IO_REFUSED + <int>reason], 1)
+        pv_count(&q.counters[<int>PV_IO_COMPLETIONS], 1)
+        self.mark(q, number)
+
+    cdef void mark(self, Queue *q, uint32_t number) noexcept nogil:
+        if not q.dirty:
+            q.dirty = True
+            self.dirty[self.dirty_count] = number
+            self.dirty_count += 1
+
+    cdef uint32_t completions(self, pv_consumer *ring, uint32_t available, uint64_t now) noexcept nogil:
+        """Gives completions of a device or refusals of the monitor back to the guests."""
+        cdef pv_completion answer
+        cdef pv_ledger_entry *entry
+        cdef Queue *q
+        cdef uint32_t i, operation
+        cdef uint64_t total, spent
+        cdef uint16_t slot
+        if available > 256:
+            available = 256
+        for i in range(available):
+            pv_consumer_prefetch(ring, i + 4)
+            pv_consumer_fetch(ring, i, &answer)
+            slot = PV_ID_SLOT(answer.id)
+            q = &self.queues[answer.queue] if answer.queue < self.queue_count else NULL
+            if q == NULL or not q.used or slot >= q.capacity or answer.id != PV_ID(slot, q.generations[slot]) or pv_ledger_state(&q.ledger[slot]) != answer.id:
+                # Late answer to a queue that was removed, or a device that lies: exactly one answer wins (rules.md 13).
+                pv_count(&self.counters[<int>PV_THREAD_FOREIGN_COMPLETIONS], 1)
+                continue
+            entry = &q.ledger[slot]
+            answer.id = entry.request.id
+            answer.epoch = self.epoch
+            answer.queue = 0
+            answer.pickup_time = entry.pickup_time
+            total = now - entry.pickup_time
+            spent = <uint64_t>answer.stage_times[<int>PV_STAGE_VALIDATION] + answer.stage_times[<int>PV_STAGE_POST] + answer.stage_times[<int>PV_STAGE_DEVICE]
+            answer.stage_times[<int>PV_STAGE_QUEUE] = pv_saturate(entry.pickup_time - entry.request.enqueue_time if entry.pickup_time > entry.request.enqueue_time and entry.request.enqueue_time else 0)
+            answer.stage_times[<int>PV_STAGE_COMPLETION] = pv_saturate(total - spent if total > spent else 0)
+            answer.stage_times[<int>PV_STAGE_TOTAL] = pv_saturate(total)
+            operation = entry.request.operation
+            pv_producer_push(&q.completions, &answer)
+            q.generations[slot] += 1
+            q.clear[q.clear_count] = slot
+            q.clear_count += 1
+            pv_count(&q.counters[<int>PV_IO_COMPLETIONS], 1)
+            if answer.status == PV_STATUS_OK:
+                pv_count(&q.counters[<int>PV_IO_OPERATIONS + operation], 1)
+                pv_count(&q.counters[<int>PV_IO_BYTES + operation], answer.bytes)
+                self.observe(q, &answer)
+            elif answer.status == PV_STATUS_REFUSED:
+                pv_count(&q.counters[<int>PV_IO_REFUSED + (answer.reason if answer.reason < PV_REASON_COUNT else 0)], 1)
+            elif answer.status == PV_STATUS_CANCELLED:
+                pv_count(&q.counters[<int>PV_IO_CANCELLED], 1)
+            else:
+                pv_count(&q.counters[<int>PV_IO_FAILED], 1)
+            self.mark(q, <uint32_t>(q - self.queues))
+            if q.clear_count == 256:
+                self.publish()
+        pv_consumer_release(ring, available)
+        return available
+
+    cdef void observe(self, Queue *q, const pv_completion *answer) noexcept nogil:
+        """Adds to the stage histograms; equal neighbours of one batch are added as one."""
+        cdef uint32_t i
+        cdef bint same = q.run_length > 0
+        if same:
+            for i in range(PV_STAGE_COUNT):
+                if q.run_times[i] != answer.stage_times[i]:
+                    same = False
+                    break
+        if not same:
+            self.observe_run(q)
+            for i in range(PV_STAGE_COUNT):
+                q.run_times[i] = answer.stage_times[i]
+        q.run_length += 1
+
+    cdef void observe_run(self, Queue *q) noexcept nogil:
+        cdef uint32_t i
+        if q.run_length:
+            for i in range(PV_STAGE_COUNT):
+                pv_observe(q.histograms[i], q.run_times[i], q.run_length)
+            q.run_length = 0
+
+    cdef void publish(self) noexcept nogil:
+        """Publishes completions, clears their ledger entries, then wakes the guests that sleep."""
+        cdef uint32_t i, k
+        cdef Queue *q
+        for i in range(self.dirty_count):
+            q = &self.queues[self.dirty[i]]
+            q.dirty = False
+            pv_producer_publish(&q.completions)
+            for k in range(q.clear_count):
+                pv_ledger_set(&q.ledger[q.clear[k]], 0)
+                q.free_slots[q.free_count] = q.clear[k]
+                q.free_count += 1
+            q.clear_count = 0
+            self.observe_run(q)
+            if pv_interrupt_post(q.interrupts, q.vector, self.symmetric):
+                pv_count(&q.counters[<int>PV_IO_INTERRUPTS], 1)
+                pv_count(&self.counters[<int>PV_THREAD_WAKES_SENT], 1)
+        self.dirty_count = 0

@@ -1,0 +1,28 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from pyx.abi cimport pv_doorbell, pv_statistics
+from pyx.ringc cimport pv_gate, pv_idle
+from pyx.segment cimport Mapping
+
+
+cdef class Loop:
+    cdef pv_gate gate
+    cdef pv_idle idle
+    cdef pv_doorbell *bell              # own doorbell, rung by trusted peers and the gate
+    cdef pv_doorbell *bells[128]        # clients' doorbells that this thread sleeps on; [0] is its own
+    cdef uint32_t bell_count
+    cdef Mapping bell_mapping
+    cdef Mapping statistics_mapping
+    cdef pv_statistics *statistics
+    cdef uint64_t *counters             # row 0
+    cdef readonly bint symmetric        # wake-ups by seq_cst on both sides instead of membarrier
+    cdef bint stopping
+
+    cdef uint32_t poll(self) noexcept nogil
+    cdef bint pending(self) noexcept nogil
+    cdef void loop(self) noexcept nogil
+    cdef uint64_t sleep_limit(self) noexcept nogil
+    cdef void sleep(self) noexcept nogil
+    cdef int add_bell(self, pv_doorbell *bell) except -1
+    cdef void remove_bell(self, pv_doorbell *bell) noexcept
+    cdef int open_row(self, uint64_t partition, uint64_t endpoint) except -1

@@ -1,0 +1,162 @@
+"""The loop of every data-plane thread: poll, yield while traffic is recent, sleep on doorbells, park at the gate.
+
+A role derives from `Loop`, overrides `poll` (one bounded round of work, returns how much was found) and
+`pending` (the last look before sleep), and changes its tables only inside `with self.quiet():`.
+"""
+
+from contextlib import contextmanager
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from pyx.abi cimport (
+    PV_PAGE, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_IDLE_NS, PV_THREAD_POLLS, pv_doorbell, pv_statistics,
+    pv_statistics_row,
+)
+from pyx.ringc cimport (
+    FUTEX_32, pv_count, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbells_wait, pv_gate_close,
+    pv_gate_init, pv_gate_open, pv_gate_park, pv_gate_run, pv_gate_wanted, pv_idle_init, pv_idle_sleep, pv_idle_step,
+    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_now, pv_row, pv_row_counters, pv_row_open, pv_wait,
+)
+from pyx.segment cimport Mapping
+
+cdef extern from *:
+    """
+    #include "statistics.h"
+    static inline bool pv_row_free(struct pv_statistics *s, uint32_t index)
+    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed) == 0; }
+    """
+    bint pv_row_free(pv_statistics *s, uint32_t index) nogil
+
+# Every wait has a timeout (rules.md 15): a lost wake-up costs at most this.
+cdef uint64_t SLEEP_NS = 1_000_000_000
+
+
+def register_membarrier() -> bool:
+    """Makes this process a producer that membarrier sleepers may rely on. False: the host must use symmetric
+    wake-ups (the kernel lacks membarrier)."""
+    return pv_membarrier_register() == 0
+
+
+cdef class Loop:
+    """`bell_fd`: segment of the thread's own doorbell. `statistics_fd`, `statistics_size`: its statistics segment."""
+
+    def __cinit__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *args, **kwargs):
+        self.bell_mapping = Mapping(bell_fd, PV_PAGE)
+        self.bell = <pv_doorbell *>self.bell_mapping.base
+        self.statistics_mapping = Mapping(statistics_fd, statistics_size)
+        self.statistics = <pv_statistics *>self.statistics_mapping.base
+        self.counters = pv_row_counters(pv_row(self.statistics, 0))
+        self.symmetric = symmetric
+        self.bells[0] = self.bell
+        self.bell_count = 1
+        pv_gate_init(&self.gate)
+        if pv_membarrier_register() != 0:
+            self.symmetric = True
+
+    cdef uint32_t poll(self) noexcept nogil:
+        return 0
+
+    cdef bint pending(self) noexcept nogil:
+        return False
+
+    cdef uint64_t sleep_limit(self) noexcept nogil:
+        """Longest sleep in ns; a role with something due earlier says so."""
+        return SLEEP_NS
+
+    def run(self):
+        """The data thread: returns after `stop`. Runs without the interpreter lock."""
+        with nogil:
+            pv_gate_run(&self.gate, True)
+            self.loop()
+            pv_gate_run(&self.gate, False)
+
+    cdef void loop(self) noexcept nogil:
+        cdef uint64_t polls = 0, busy = 0, mark, now
+        cdef bint worked = False
+        cdef uint32_t work
+        pv_idle_init(&self.idle)
+        mark = self.idle.now
+        while not self.stopping:
+            if pv_gate_wanted(&self.gate):
+                pv_gate_park(&self.gate)
+                continue
+            work = self.poll()
+            polls += 1
+            if work:
+                busy += 1
+                worked = True
+            if worked and (not work or busy == 4096):
+                # Time stamps only where a busy stretch ends: busy rounds take none for accounting.
+                now = pv_now()
+                pv_count(&self.counters[<int>PV_THREAD_BUSY_NS], now - mark)
+                mark = now
+                pv_idle_worked(&self.idle, now)
+                worked = False
+            if polls == 4096 or busy == 4096 or not work:
+                pv_count(&self.counters[<int>PV_THREAD_POLLS], polls)
+                pv_count(&self.counters[<int>PV_THREAD_BUSY_POLLS], busy)
+                polls = busy = 0
+            if work:
+                continue
+            if pv_idle_step(&self.idle, self.counters):
+                self.sleep()
+            pv_count(&self.counters[<int>PV_THREAD_IDLE_NS], self.idle.now - mark)
+            mark = self.idle.now
+
+    cdef void sleep(self) noexcept nogil:
+        cdef pv_wait waits[128]
+        cdef uint32_t i
+        cdef bint found
+        memset(waits, 0, sizeof(pv_wait) * self.bell_count)
+        for i in range(self.bell_count):
+            waits[i].value = pv_doorbell_prepare(self.bells[i])
+            waits[i].address = <uint64_t>self.bells[i]
+            waits[i].flags = <uint32_t>FUTEX_32
+        pv_doorbell_fence(self.symmetric)
+        pv_idle_sleep(&self.idle)
+        found = self.pending()
+        if not found and not pv_gate_wanted(&self.gate) and not self.stopping:
+            pv_doorbells_wait(waits, self.bell_count, self.sleep_limit())
+            found = self.pending()
+        for i in range(self.bell_count):
+            pv_doorbell_cancel(self.bells[i])
+        pv_idle_woken(&self.idle, found, self.counters)
+
+    @contextmanager
+    def quiet(self):
+        """The data thread is parked inside: tables may change."""
+        with nogil:
+            pv_gate_close(&self.gate, self.bell)
+        try:
+            yield
+        finally:
+            pv_gate_open(&self.gate)
+
+    def stop(self):
+        """Ends `run` after the current poll."""
+        with self.quiet():
+            self.stopping = True
+
+    cdef int add_bell(self, pv_doorbell *bell) except -1:
+        if self.bell_count >= 121:
+            raise ValueError("this thread sleeps on 120 clients' doorbells already (futex_waitv takes 128 words)")
+        self.bells[self.bell_count] = bell
+        self.bell_count += 1
+        return 0
+
+    cdef void remove_bell(self, pv_doorbell *bell) noexcept:
+        cdef uint32_t i
+        for i in range(1, self.bell_count):
+            if self.bells[i] == bell:
+                self.bell_count -= 1
+                self.bells[i] = self.bells[self.bell_count]
+                return
+
+    cdef int open_row(self, uint64_t partition, uint64_t endpoint) except -1:
+        cdef uint32_t i
+        for i in range(1, self.statistics.rows):
+            if pv_row_free(self.statistics, i):
+                pv_row_open(self.statistics, i, partition, endpoint)
+                return i
+        raise ValueError(f"no free statistics row among {self.statistics.rows}")

@@ -1,0 +1,488 @@
+"""Call worker of the monitor: takes system calls, validates and translates, posts to the devices (U3, U5, U8, U9, U15).
+
+Reads views and partition maps, never guest memory. Writes hardware rings, call completions and the kernel region.
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
+from posix.unistd cimport write
+
+from pyx.abi cimport (
+    PV_CALL_CONNECT, PV_CALL_COUNT, PV_CALL_NONE, PV_CALL_NULL, PV_CALL_SUBMIT, PV_CHANNEL_COMPLETIONS,
+    PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EXTENTS_MAX, PV_EXTENTS_PER_SLOT,
+    PV_ID_SLOT, PV_KERNEL_MAGIC, PV_MONITOR_CALLS, PV_MONITOR_REFUSED, PV_MONITOR_TRANSLATED,
+    PV_MONITOR_TRANSLATED_BYTES, PV_PAGE, PV_PARTITIONS_MAX, PV_REASON_CALL_DENIED, PV_REASON_CALL_MALFORMED,
+    PV_REASON_CALL_UNKNOWN, PV_REASON_ENDPOINT_UNKNOWN, PV_REASON_EPOCH_STALE, PV_REASON_NONE,
+    PV_REASON_PARTITION_STATE, PV_REASON_PARTITION_UNKNOWN, PV_REASON_QUEUE_BROKEN, PV_REASON_SERVICE_DENIED,
+    PV_REASON_SERVICE_UNAVAILABLE, PV_REASON_SERVICE_UNKNOWN, PV_SERVICE_COUNT, PV_STATUS_OK,
+    PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES, PV_TYPE_IO, PV_VECTOR_CALL,
+    PV_VERSION, pv_completion, pv_descriptor, pv_dma_extents, pv_dma_request, pv_doorbell, pv_interrupts, pv_kernel,
+    pv_reason, pv_request, pv_system_call, pv_view, pv_world,
+)
+from pyx.loop cimport Loop
+from pyx.ringc cimport (
+    pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
+    pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_producer, pv_producer_attach,
+    pv_producer_free, pv_producer_publish, pv_producer_push, pv_row, pv_row_close, pv_row_counters, pv_saturate,
+)
+from pyx.segment cimport Mapping, map_ring
+
+from pyx import abi as names
+
+cdef extern from "<string.h>" nogil:
+    size_t strnlen(const char *text, size_t most)
+
+cdef extern from "validate.h" nogil:
+    struct pv_extent:
+        uint64_t hpa
+        uint64_t length
+
+    struct pv_cache:
+        uint64_t hits
+        uint64_t misses
+
+    pv_reason pv_validate(pv_cache *cache, const pv_descriptor *d, const uint64_t *map, const pv_request *r,
+                          pv_extent *extents, uint32_t *extent_count)
+
+cdef extern from "view.h" nogil:
+    uint64_t pv_view_generation(const pv_view *view)
+    uint64_t pv_view_read(const pv_view *view, pv_descriptor *copy)
+
+cdef extern from *:
+    """
+    #include "abi.h"
+    static inline void pv_epoch_store(struct pv_kernel *kernel, uint32_t slot, uint64_t epoch)
+    { atomic_store_explicit(&kernel->epochs[slot], epoch, memory_order_seq_cst); }
+    static inline uint64_t pv_epoch_load(struct pv_kernel *kernel, uint32_t slot)
+    { return atomic_load_explicit(&kernel->epochs[slot], memory_order_acquire); }
+    static inline void pv_world_run(struct pv_world *world, uint32_t running)
+    { atomic_store_explicit(&world->running, running, memory_order_seq_cst); }
+    """
+    void pv_epoch_store(pv_kernel *kernel, uint32_t slot, uint64_t epoch) nogil
+    uint64_t pv_epoch_load(pv_kernel *kernel, uint32_t slot) nogil
+    void pv_world_run(pv_world *world, uint32_t running) nogil
+
+cdef enum:
+    BATCH = 64          # calls of one partition per round: bounds what one caller can take (rules.md 12)
+    SERVERS_MAX = 8     # I/O partitions
+    EVENTS_MAX = 256    # connect calls that wait for the control thread; more are refused as unavailable
+
+cdef struct Caller:
+    bint used
+    bint broken_counted
+    uint64_t id
+    uint32_t type
+    int server                    # number among the I/O partitions, -1: no I/O partition
+    const pv_view *view
+    const uint64_t *map
+    uint64_t map_pages            # size of the map segment, trusted
+    uint64_t view_generation
+    pv_descriptor descriptor      # private copy of the view in force
+    bint calls
+    pv_consumer requests
+    pv_producer completions
+    pv_interrupts *interrupts
+    pv_doorbell *doorbell
+    uint64_t *counters
+    uint32_t row
+
+cdef struct Event:
+    uint64_t partition
+    uint64_t call
+    uint32_t service
+
+
+cdef class Monitor(Loop):
+    """One call worker. `kernel_fd`: the kernel region, written by this thread alone. `event_fd`: wakes the control
+    thread when `take_events` has something."""
+    cdef Mapping kernel_mapping
+    cdef pv_kernel *kernel
+    cdef Caller *callers                  # [PV_PARTITIONS_MAX]
+    cdef uint16_t active[256]             # slots with a call ring
+    cdef uint32_t active_count
+    cdef pv_producer hardware[8][32]      # [server][device]; ring NULL: not connected
+    cdef uint16_t server_slots[8]
+    cdef uint32_t server_count
+    cdef pv_cache *cache
+    cdef Event events[256]
+    cdef uint32_t event_count
+    cdef int event_fd
+    cdef dict mappings                    # slot -> [Mapping]; keeps them alive
+    cdef dict hardware_mappings
+
+    def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
+                 int kernel_fd, int event_fd):
+        self.kernel_mapping = Mapping(kernel_fd, sizeof(pv_kernel))
+        self.kernel = <pv_kernel *>self.kernel_mapping.base
+        self.kernel.magic = PV_KERNEL_MAGIC
+        self.kernel.version = PV_VERSION
+        self.callers = <Caller *>calloc(PV_PARTITIONS_MAX, sizeof(Caller))
+        self.cache = <pv_cache *>calloc(1, sizeof_cache())
+        if self.callers == NULL or self.cache == NULL:
+            raise MemoryError()
+        self.event_fd = event_fd
+        self.mappings = {}
+        self.hardware_mappings = {}
+
+    def __dealloc__(self):
+        free(self.callers)
+        free(self.cache)
+
+    # ---- control thread; tables change only while the worker is parked ----
+
+    def open(self, uint64_t partition, str type, int pid, int view_fd, int map_fd, uint64_t map_pages, int call_fd,
+             uint32_t call_capacity, int events_fd):
+        """Takes a partition on: its view, its map (map_fd -1: no memory), its call ring (call_fd -1: none).
+        ValueError where the slot is in use."""
+        cdef uint16_t slot = PV_ID_SLOT(partition)
+        if slot >= PV_PARTITIONS_MAX:
+            raise ValueError(f"partition slot {slot}: at most {PV_PARTITIONS_MAX}")
+        cdef Caller *c = &self.callers[slot]
+        if c.used:
+            raise ValueError(f"partition slot {slot} is in use by generation {names.generation_of(c.id)}")
+        cdef Mapping view = Mapping(view_fd, sizeof(pv_view), writable=False)
+        kept = [view]
+        cdef Mapping mapping
+        cdef Caller fresh
+        memset(&fresh, 0, sizeof(fresh))
+        fresh.id = partition
+        fresh.type = names.PARTITION_TYPES[type]
+        fresh.server = -1
+        fresh.view = <const pv_view *>view.base
+        if map_fd >= 0:
+            mapping = Mapping(map_fd, map_pages * 8, writable=False)
+            kept.append(mapping)
+            fresh.map = <const uint64_t *>mapping.base
+            fresh.map_pages = map_pages
+        if call_fd >= 0:
+            mapping = map_ring(call_fd, call_capacity, 2)
+            kept.append(mapping)
+            pv_consumer_attach(&fresh.requests, mapping.base, call_capacity)
+            pv_producer_attach(&fresh.completions, mapping.base + PV_CHANNEL_COMPLETIONS(call_capacity), call_capacity,
+                               NULL, self.symmetric)
+            fresh.calls = True
+            interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
+            bell = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
+            kept += [interrupts, bell]
+            fresh.interrupts = <pv_interrupts *>(<Mapping>interrupts).base
+            fresh.doorbell = <pv_doorbell *>(<Mapping>bell).base
+        with self.quiet():
+            fresh.row = self.open_row(partition, 0)
+            fresh.counters = pv_row_counters(pv_row(self.statistics, fresh.row))
+            if type == "io":
+                if self.server_count == SERVERS_MAX:
+                    raise ValueError(f"at most {SERVERS_MAX} I/O partitions")
+                fresh.server = self.server_count
+                self.server_slots[self.server_count] = slot
+                self.server_count += 1
+            fresh.used = True
+            c[0] = fresh
+            self.refresh(c)
+            if fresh.calls:
+                self.add_bell(fresh.doorbell)
+                self.active[self.active_count] = slot
+                self.active_count += 1
+            self.mappings[slot] = kept
+            self.kernel.worlds[slot].partition = partition
+            self.kernel.worlds[slot].type = fresh.type
+            self.kernel.worlds[slot].pid = pid
+            pv_world_run(&self.kernel.worlds[slot], 1)
+
+    def close(self, uint64_t partition):
+        """After the return no request of this partition is translated any more; what was posted is with the
+        devices. KeyError where the partition is unknown."""
+        cdef uint16_t slot = PV_ID_SLOT(partition)
+        cdef Caller *c = &self.callers[slot]
+        cdef uint32_t i
+        if not c.used or c.id != partition:
+            raise KeyError(f"partition {partition:#x} is not open")
+        with self.quiet():
+            if c.calls:
+                self.remove_bell(c.doorbell)
+                for i in range(self.active_count):
+                    if self.active[i] == slot:
+                        self.active_count -= 1
+                        self.active[i] = self.active[self.active_count]
+                        break
+            pv_row_close(self.statistics, c.row)
+            self.kernel.worlds[slot].partition = 0
+            memset(c, 0, sizeof(Caller))
+            for mapping in self.mappings.pop(slot):
+                mapping.detach()
+
+    def connect_hardware(self, uint64_t server, uint32_t device, int ring_fd, uint32_t capacity, int bell_fd):
+        """Connects the hardware ring of (I/O partition, device): this worker produces, the device consumes."""
+        cdef Caller *c = &self.callers[PV_ID_SLOT(server)]
+        if not c.used or c.id != server or c.server < 0:
+            raise KeyError(f"{server:#x} is no I/O partition")
+        if device >= PV_DEVICES_MAX:
+            raise ValueError(f"device slot {device}: at most {PV_DEVICES_MAX}")
+        cdef Mapping ring = map_ring(ring_fd, capacity, 1)
+        cdef Mapping bell = Mapping(bell_fd, PV_PAGE)
+        with self.quiet():
+            pv_producer_attach(&self.hardware[c.server][device], ring.base, capacity, <pv_doorbell *>bell.base, self.symmetric)
+        self.hardware_mappings[(server, device)] = (ring, bell)
+
+    def set_epoch(self, uint64_t server, uint64_t epoch):
+        """Puts `server` into office for `epoch`; requests of other epochs are refused here and at the devices."""
+        with self.quiet():
+            pv_epoch_store(self.kernel, PV_ID_SLOT(server), epoch)
+
+    def take_events(self) -> list:
+        """Connect calls to infrastructure services that wait for an answer: [(partition, call id, service name)]."""
+        services = {number: name for name, number in names.SERVICES.items()}
+        with self.quiet():
+            result = [(self.events[i].partition, self.events[i].call, services[self.events[i].service])
+                      for i in range(self.event_count)]
+            self.event_count = 0
+        return result
+
+    def answer(self, uint64_t partition, uint64_t call, bint connected, uint32_t result):
+        """Completes a connect call that `take_events` gave."""
+        cdef Caller *c = &self.callers[PV_ID_SLOT(partition)]
+        with self.quiet():
+            if c.used and c.id == partition:
+                self.complete(c, call, PV_CALL_CONNECT,
+                              PV_REASON_NONE if connected else PV_REASON_SERVICE_UNAVAILABLE, result)
+                self.flush(c)
+
+    def worlds(self) -> list:
+        """Control blocks in use: [{"partition", "type", "pid", "state", "calls", "view_generation"}] (W4)."""
+        return [
+            {"partition": w.partition, "type": names.TYPE_NAMES[w.type], "pid": w.pid,
+             "state": names.STATE_NAMES.get(w.state, "none"), "calls": w.calls, "view_generation": w.view_generation}
+            for w in self.kernel.worlds[:256] if w.partition
+        ]
+
+    # ---- worker ----
+
+    cdef bint refresh(self, Caller *c) noexcept nogil:
+        """Takes the view in force; keeps the old copy where the new one cannot be had."""
+        cdef pv_descriptor fresh
+        cdef uint64_t generation = pv_view_generation(c.view)
+        if generation == c.view_generation:
+            return True
+        generation = pv_view_read(c.view, &fresh)
+        if generation == 0 or fresh.partition != c.id or fresh.memory_pages > c.map_pages:
+            return False
+        c.descriptor = fresh
+        c.view_generation = generation
+        cdef pv_world *world = &self.kernel.worlds[PV_ID_SLOT(c.id)]
+        world.state = fresh.state
+        world.view_generation = generation
+        return True
+
+    cdef void complete(self, Caller *c, uint64_t call, uint32_t number, pv_reason reason, uint32_t result) noexcept nogil:
+        cdef pv_completion answer
+        memset(&answer, 0, sizeof(answer))
+        answer.id = call
+        answer.status = PV_STATUS_OK if reason == PV_REASON_NONE else PV_STATUS_REFUSED
+        answer.reason = reason
+        answer.result = result
+        pv_producer_push(&c.completions, &answer)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + (number if number < PV_CALL_COUNT else 0) * 48 + <int>reason], 1)
+
+    cdef void flush(self, Caller *c) noexcept nogil:
+        pv_producer_publish(&c.completions)
+        pv_interrupt_post(c.interrupts, <uint64_t>1 << PV_VECTOR_CALL, self.symmetric)
+
+    cdef uint32_t poll(self) noexcept nogil:
+        cdef uint32_t i, work = 0
+        for i in range(self.active_count):
+            work += self.serve(&self.callers[self.active[i]])
+        if work:
+            pv_count(&self.counters[<int>PV_THREAD_MAP_HITS], self.cache.hits)
+            pv_count(&self.counters[<int>PV_THREAD_MAP_MISSES], self.cache.misses)
+            self.cache.hits = self.cache.misses = 0
+        return work
+
+    cdef bint pending(self) noexcept nogil:
+        cdef uint32_t i
+        for i in range(self.active_count):
+            if pv_consumer_pending(&self.callers[self.active[i]].requests):
+                return True
+        return False
+
+    cdef uint32_t serve(self, Caller *c) noexcept nogil:
+        """One bounded round over one call ring."""
+        cdef uint32_t available = pv_consumer_available(&c.requests)
+        cdef uint32_t taken = 0, room, i
+        cdef pv_system_call call
+        cdef uint64_t now
+        if available == 0:
+            if c.requests.broken and not c.broken_counted:
+                c.broken_counted = True
+                pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
+                pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_REASON_QUEUE_BROKEN], 1)
+            return 0
+        if available > BATCH:
+            available = BATCH
+        # Every call may need a completion: without room for them the caller waits (rules.md 17).
+        room = pv_producer_free(&c.completions, available)
+        if available > room:
+            available = room
+        now = pv_now()
+        for i in range(available):
+            pv_consumer_prefetch(&c.requests, i + 4)
+            pv_consumer_fetch(&c.requests, i, &call)
+            if call.call == PV_CALL_SUBMIT and c.type == PV_TYPE_IO:
+                if not self.submit(c, &call, now):
+                    break  # the device's ring is full: the rest waits on the call ring
+            else:
+                self.call(c, &call)
+            taken += 1
+        if taken:
+            pv_consumer_release(&c.requests, taken)
+            self.kernel.worlds[PV_ID_SLOT(c.id)].calls += taken
+            if c.server >= 0:
+                for i in range(PV_DEVICES_MAX):
+                    if self.hardware[c.server][i].ring != NULL:
+                        pv_producer_publish(&self.hardware[c.server][i])
+            if c.completions.tail != c.completions.published:
+                self.flush(c)
+        return taken
+
+    cdef bint submit(self, Caller *c, const pv_system_call *call, uint64_t now) noexcept nogil:
+        """Validates, translates and posts one request of a client. False: no room at the device, nothing happened."""
+        cdef Caller *client
+        cdef pv_request request
+        cdef pv_dma_request dma
+        cdef pv_dma_extents more
+        cdef pv_extent extents[260]
+        cdef uint32_t count = 0, slots, i
+        cdef pv_producer *ring
+        cdef pv_reason reason
+        if pv_epoch_load(self.kernel, PV_ID_SLOT(c.id)) != call.submit.epoch or call.submit.epoch == 0:
+            self.complete_submit(c, call, PV_REASON_EPOCH_STALE)
+            return True
+        client = &self.callers[call.client] if call.client < PV_PARTITIONS_MAX else NULL
+        if client == NULL or not client.used or client.map == NULL:
+            self.complete_submit(c, call, PV_REASON_PARTITION_UNKNOWN)
+            return True
+        if not self.refresh(client):
+            self.complete_submit(c, call, PV_REASON_PARTITION_STATE)
+            return True
+        # A server may name only endpoints that the ultravisor gave into its charge.
+        if (call.submit.endpoint < PV_ENDPOINTS_MAX and client.descriptor.endpoints[call.submit.endpoint].generation
+                and client.descriptor.endpoints[call.submit.endpoint].server != PV_ID_SLOT(c.id)):
+            self.complete_submit(c, call, PV_REASON_PARTITION_UNKNOWN)
+            return True
+        memset(&request, 0, sizeof(request))
+        request.id = call.id
+        request.gpa = call.submit.gpa
+        request.device_offset = call.submit.device_offset
+        request.endpoint_generation = call.submit.endpoint_generation
+        request.length = call.submit.length
+        request.endpoint = call.submit.endpoint
+        request.operation = call.submit.operation
+        request.flags = call.submit.flags
+        reason = pv_validate(self.cache, &client.descriptor, client.map, &request, extents, &count)
+        if reason != PV_REASON_NONE:
+            pv_count(&client.counters[<int>PV_MONITOR_REFUSED + <int>reason], 1)
+            self.complete_submit(c, call, reason)
+            return True
+        endpoint = &client.descriptor.endpoints[request.endpoint]
+        ring = &self.hardware[c.server][endpoint.device] if endpoint.device < PV_DEVICES_MAX else NULL
+        if ring == NULL or ring.ring == NULL:
+            self.complete_submit(c, call, PV_REASON_ENDPOINT_UNKNOWN)
+            return True
+        slots = 1 if count <= 1 else 1 + (count + PV_EXTENTS_PER_SLOT - 1) // PV_EXTENTS_PER_SLOT
+        if pv_producer_free(ring, slots) < slots:
+            return False
+        dma.id = call.id
+        dma.hpa = extents[0].hpa if count == 1 else 0
+        dma.device_offset = request.device_offset + endpoint.offset
+        dma.pickup_time = call.submit.pickup_time
+        dma.epoch = call.submit.epoch
+        dma.length = request.length
+        dma.validated = pv_saturate(now - call.submit.pickup_time if now > call.submit.pickup_time else 0)
+        dma.server = PV_ID_SLOT(c.id)
+        dma.queue = call.queue
+        dma.port = endpoint.port
+        dma.extent_count = count
+        dma.operation = request.operation
+        dma.flags = 0
+        dma.partition = call.client
+        dma.port_generation = <uint32_t>endpoint.generation
+        pv_producer_push(ring, &dma)
+        if count > 1:
+            for i in range(count):
+                more.extent[i % PV_EXTENTS_PER_SLOT].hpa = extents[i].hpa
+                more.extent[i % PV_EXTENTS_PER_SLOT].length = extents[i].length
+                if i % PV_EXTENTS_PER_SLOT == PV_EXTENTS_PER_SLOT - 1 or i == count - 1:
+                    pv_producer_push(ring, &more)
+        pv_count(&client.counters[<int>PV_MONITOR_TRANSLATED], 1)
+        pv_count(&client.counters[<int>PV_MONITOR_TRANSLATED_BYTES], request.length)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_SUBMIT * 48], 1)
+        return True
+
+    cdef void complete_submit(self, Caller *c, const pv_system_call *call, pv_reason reason) noexcept nogil:
+        cdef pv_completion answer
+        memset(&answer, 0, sizeof(answer))
+        answer.id = call.id
+        answer.status = PV_STATUS_REFUSED
+        answer.reason = reason
+        answer.queue = call.queue
+        answer.pickup_time = call.submit.pickup_time
+        pv_producer_push(&c.completions, &answer)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_SUBMIT * 48 + <int>reason], 1)
+
+    cdef void call(self, Caller *c, const pv_system_call *call) noexcept nogil:
+        """Every call but an I/O partition's submit."""
+        if call.id == 0 or call.reserved0:
+            self.complete(c, call.id, call.call, PV_REASON_CALL_MALFORMED, 0)
+        elif call.call == PV_CALL_NULL:
+            self.complete(c, call.id, PV_CALL_NULL, PV_REASON_NONE, 0)
+        elif call.call == PV_CALL_CONNECT:
+            self.connect(c, call)
+        elif call.call == PV_CALL_SUBMIT:
+            self.complete(c, call.id, PV_CALL_SUBMIT, PV_REASON_CALL_DENIED, 0)
+        else:
+            self.complete(c, call.id, PV_CALL_NONE, PV_REASON_CALL_UNKNOWN, 0)
+
+    cdef void connect(self, Caller *c, const pv_system_call *call) noexcept nogil:
+        """Opens a service by name: an own endpoint is answered here (result: its index), an infrastructure
+        partition by the control thread."""
+        cdef size_t length = strnlen(call.name, 32)
+        cdef uint32_t i
+        if length == 0 or length == 32:
+            self.complete(c, call.id, PV_CALL_CONNECT, PV_REASON_CALL_MALFORMED, 0)
+            return
+        if not self.refresh(c):
+            self.complete(c, call.id, PV_CALL_CONNECT, PV_REASON_PARTITION_STATE, 0)
+            return
+        for i in range(PV_ENDPOINTS_MAX):
+            if c.descriptor.endpoints[i].generation and length < 16 and memcmp(c.descriptor.endpoints[i].name, call.name, length + 1) == 0:
+                self.complete(c, call.id, PV_CALL_CONNECT, PV_REASON_NONE, i)
+                return
+        for i in range(PV_SERVICE_COUNT):
+            if memcmp(SERVICE_NAMES[i], call.name, length + 1) == 0:
+                if not c.descriptor.services >> i & 1:
+                    self.complete(c, call.id, PV_CALL_CONNECT, PV_REASON_SERVICE_DENIED, 0)
+                elif self.event_count == EVENTS_MAX:
+                    self.complete(c, call.id, PV_CALL_CONNECT, PV_REASON_SERVICE_UNAVAILABLE, 0)
+                else:
+                    self.events[self.event_count].partition = c.id
+                    self.events[self.event_count].call = call.id
+                    self.events[self.event_count].service = i
+                    self.event_count += 1
+                    write(self.event_fd, &ONE, 8)
+                return
+        self.complete(c, call.id, PV_CALL_CONNECT, PV_REASON_SERVICE_UNKNOWN, 0)
+
+
+cdef uint64_t ONE = 1
+cdef char SERVICE_NAMES[4][32]
+memset(SERVICE_NAMES, 0, sizeof(SERVICE_NAMES))
+for _name, _number in names.SERVICES.items():
+    for _i, _byte in enumerate(_name.encode("ascii")):
+        SERVICE_NAMES[<int>_number][<int>_i] = <char>_byte
+
+
+cdef extern from *:
+    """
+    #include "validate.h"
+    static inline size_t sizeof_cache(void) { return sizeof(struct pv_cache); }
+    """
+    size_t sizeof_cache() nogil

@@ -1,0 +1,87 @@
+"""C declarations of ring.h, wait.h, gate.h, interrupt.h and statistics.h; nothing else."""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from pyx.abi cimport pv_doorbell, pv_interrupts, pv_ring, pv_statistics, pv_statistics_row
+
+
+cdef extern from "ring.h" nogil:
+    struct pv_producer:
+        pv_ring *ring
+        pv_doorbell *doorbell
+        uint64_t tail
+        uint64_t published
+        uint64_t wakes
+        uint32_t capacity
+        bint broken
+
+    struct pv_consumer:
+        pv_ring *ring
+        uint64_t head
+        uint64_t tail
+        uint32_t capacity
+        bint broken
+
+    struct pv_wait:
+        uint64_t value
+        uint64_t address
+        uint32_t flags
+        uint32_t reserved
+
+    const uint32_t FUTEX_32
+    uint64_t pv_now()
+    void pv_pause()
+    void pv_ring_init(void *memory, uint32_t capacity)
+    bint pv_ring_open(void *memory, uint32_t capacity)
+    bint pv_capacity_valid(uint32_t capacity)
+    void pv_producer_attach(pv_producer *p, void *memory, uint32_t capacity, pv_doorbell *doorbell, bint symmetric)
+    void pv_consumer_attach(pv_consumer *c, void *memory, uint32_t capacity)
+    uint32_t pv_producer_free(pv_producer *p, uint32_t want)
+    void pv_producer_push(pv_producer *p, const void *slot)
+    void pv_producer_publish(pv_producer *p)
+    uint32_t pv_consumer_available(pv_consumer *c)
+    void pv_consumer_fetch(const pv_consumer *c, uint32_t index, void *copy)
+    void pv_consumer_prefetch(const pv_consumer *c, uint32_t index)
+    void pv_consumer_release(pv_consumer *c, uint32_t count)
+    bint pv_consumer_pending(const pv_consumer *c)
+    int pv_membarrier_register()
+    uint32_t pv_doorbell_prepare(pv_doorbell *doorbell)
+    void pv_doorbell_fence(bint symmetric)
+    void pv_doorbell_cancel(pv_doorbell *doorbell)
+    bint pv_doorbell_ring(pv_doorbell *doorbell)
+    void pv_doorbell_wait(pv_doorbell *doorbell, uint32_t word, uint64_t timeout_ns)
+    long pv_doorbells_wait(pv_wait *waits, uint32_t count, uint64_t timeout_ns)
+
+cdef extern from "interrupt.h" nogil:
+    bint pv_interrupt_post(pv_interrupts *interrupts, uint64_t vectors, bint symmetric)
+    uint64_t pv_interrupt_take(pv_interrupts *interrupts)
+
+cdef extern from "statistics.h" nogil:
+    pv_statistics_row *pv_row(pv_statistics *s, uint32_t index)
+    uint64_t *pv_row_counters(pv_statistics_row *row)
+    uint64_t *pv_row_histogram(pv_statistics_row *row, uint32_t counters, uint32_t index)
+    void pv_row_open(pv_statistics *s, uint32_t index, uint64_t partition, uint64_t endpoint)
+    void pv_row_close(pv_statistics *s, uint32_t index)
+    void pv_count(uint64_t *counter, uint64_t amount)
+    void pv_observe(uint64_t *histogram, uint64_t ns, uint64_t times)
+    uint32_t pv_saturate(uint64_t ns)
+
+cdef extern from "wait.h" nogil:
+    struct pv_idle:
+        uint64_t last_work
+        uint64_t now
+    void pv_idle_init(pv_idle *idle)
+    void pv_idle_worked(pv_idle *idle, uint64_t now)
+    bint pv_idle_step(pv_idle *idle, uint64_t *counters)
+    void pv_idle_sleep(pv_idle *idle)
+    void pv_idle_woken(pv_idle *idle, bint found, uint64_t *counters)
+
+cdef extern from "gate.h" nogil:
+    struct pv_gate:
+        bint running
+    void pv_gate_init(pv_gate *gate)
+    bint pv_gate_wanted(pv_gate *gate)
+    void pv_gate_run(pv_gate *gate, bint running)
+    void pv_gate_park(pv_gate *gate)
+    void pv_gate_close(pv_gate *gate, pv_doorbell *bell)
+    void pv_gate_open(pv_gate *gate)
