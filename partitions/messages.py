@@ -34,6 +34,12 @@ def shown(value: object) -> str:
 class Fields:
     """The fields of one JSON object, taken one by one; `where` names the object in error messages."""
 
+    @classmethod
+    def of_request(cls, message: dict[str, Any]) -> Fields:
+        """The fields of a request on a wire, without those of the wire itself."""
+        rest = {name: value for name, value in message.items() if name not in ("op", "seq")}
+        return cls(rest, str(message["op"]))
+
     def __init__(self, message: object, where: str) -> None:
         if not isinstance(message, dict):
             raise Refusal("invalid", f"{where}: expected an object, got {shown(message)}")

@@ -1,114 +1,83 @@
-"""The loop of a server of the control plane: one thread, several wires, one request at a time.
+"""A partition that serves requests of the control plane: the skeleton, with answers to whatever arrives.
 
-Run by the ultravisor, the command and the operations partition. Peers are trusted for nothing but who they are
-(each wire was handed over by hostd): whatever a message holds, it gets an answer and the server goes on. A peer
-that does not read its answers is cut off, so that it blocks nobody for longer than ANSWER_TIMEOUT.
+Base of the ultravisor, the command and the operations partition. Peers are trusted for nothing but who they are
+(each wire was handed over by hostd): a message that is no message is answered too, an answer that is too long
+becomes a short refusal, and a peer that does not read its answers is cut off, so that it blocks nobody for longer
+than ANSWER_TIMEOUT.
 """
 
 from __future__ import annotations
 
 import selectors
 import sys
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from hostd.errors import HostError
-from hostd.wire import RemoteError, WireError, close_fds, error_reply
+from hostd.wire import Message, Wire, WireError, close_fds, error_reply
+from partitions.skeleton import CONTROL, Partition
 
 ANSWER_TIMEOUT = 1.0  # seconds that a peer may take to make room for an answer
-IDLE_AFTER = 0.05  # seconds without a request after which there is time for housekeeping
-
-Handler = Callable[[dict[str, Any], str], dict[str, Any]]
 
 
 class Transport(Protocol):
-    """What a server needs of a wire; also a control channel in shared memory offers it."""
+    """What a service needs of a wire; a control channel in shared memory offers it as well."""
 
     def fileno(self) -> int: ...
 
-    def send(self, message: dict[str, Any], fds: Sequence[int] = (), timeout: float | None = None) -> None: ...
+    def send(self, message: Message, fds: Sequence[int] = (), timeout: float | None = None) -> None: ...
 
-    def receive(self, timeout: float | None = None) -> tuple[dict[str, Any], list[int]]: ...
+    def receive(self, timeout: float | None = None) -> tuple[Message, list[int]]: ...
 
     def close(self) -> None: ...
 
 
-class Service:
-    """Answers requests by a table of handlers. A handler takes the request's fields and the name of the peer,
-    returns the fields of the answer, and refuses by raising HostError (or passes a RemoteError on)."""
+class Service(Partition):
+    """Each ready peer gets one request per round. `OWN` names descriptors that are not peers'; programs take them
+    in `attach` and override `tidy` for what can wait until an answer is on its way."""
 
-    def __init__(self, name: str, handlers: dict[str, Handler], housekeeping: Callable[[], None] | None = None) -> None:
-        self.name = name
-        self._handlers = handlers
-        self._housekeeping = housekeeping
-        self._selector = selectors.DefaultSelector()
+    OWN: tuple[str, ...] = ()
 
-    def add(self, peer: str, transport: Transport) -> None:
-        self._selector.register(transport, selectors.EVENT_READ, peer)
+    peer = ""  # whose request is being served
 
-    def run(self) -> None:
-        """Serves until the last peer has gone. Each ready peer gets one request per round."""
-        untidy = self._housekeeping is not None
-        with self._selector:
-            while self._selector.get_map():
-                ready = self._selector.select(IDLE_AFTER if untidy else None)
-                if not ready:
-                    untidy = False
-                    assert self._housekeeping is not None
-                    self._housekeeping()
-                for key, _ in ready:
-                    untidy = self._housekeeping is not None
-                    self._serve_one(key.fileobj, key.data)
+    def initialize(self) -> None:
+        for name in [name for name in self.context.fds if name != CONTROL and name not in self.OWN]:
+            self.serve(Wire.from_fd(self.context.take(name)), name)
 
-    def _serve_one(self, transport: Any, peer: str) -> None:
+    def tidy(self) -> None:
+        """Called after each answer."""
+
+    def serve(self, wire: Transport, peer: str = CONTROL) -> None:
+        self._selector.register(wire, selectors.EVENT_READ, lambda: self._serve_one(wire, peer))
+
+    def _serve_one(self, wire: Transport, peer: str) -> None:
         try:
-            message, descriptors = transport.receive(timeout=0)
-            close_fds(descriptors)  # no request of these services carries any
-            reply = self.answer(message, peer)
+            message, descriptors = wire.receive(0)
         except TimeoutError:
             return
         except EOFError:
-            self._cut_off(transport)
+            self._cut_off(wire)
             return
         except WireError as error:
-            reply = error_reply(None, "usage", str(error))
+            self._answer(wire, peer, error_reply(None, "usage", str(error)))
+            return
+        close_fds(descriptors)  # no request of a service carries any
+        self.peer = peer
+        reply, _ = self._dispatch(message, [])
+        sequence = message.get("seq")
+        self._answer(wire, peer, {**reply, "reply": sequence if type(sequence) is int else None})
+        self.tidy()
+
+    def _answer(self, wire: Transport, peer: str, reply: dict[str, Any]) -> None:
         try:
-            self._send(transport, reply)
+            try:
+                wire.send(reply, timeout=ANSWER_TIMEOUT)
+            except WireError as error:
+                # Too long, or not to be encoded. If the wire itself is broken, this fails as well.
+                wire.send(error_reply(reply["reply"], "invalid", f"no answer: {error}"), timeout=ANSWER_TIMEOUT)
         except WireError as error:
-            print(f"{self.name}: {peer} is cut off: {error}", file=sys.stderr, flush=True)
-            self._cut_off(transport)
+            print(f"{self.context.name}: {peer} is cut off: {error}", file=sys.stderr, flush=True)
+            self._cut_off(wire)
 
-    def _send(self, transport: Transport, reply: dict[str, Any]) -> None:
-        try:
-            transport.send(reply, timeout=ANSWER_TIMEOUT)
-        except WireError:
-            if "error" in reply:
-                raise
-            # An answer that is too long for a message is the request's fault; a closed wire fails here again.
-            short = error_reply(reply["reply"], "invalid", "the answer is too long for one message; ask for fewer rows")
-            transport.send(short, timeout=ANSWER_TIMEOUT)
-
-    def _cut_off(self, transport: Transport) -> None:
-        self._selector.unregister(transport)
-        transport.close()
-
-    def answer(self, message: dict[str, Any], peer: str) -> dict[str, Any]:
-        """The reply to one message, whatever it holds."""
-        fields = dict(message)
-        seq, operation = fields.pop("seq", None), fields.pop("op", None)
-        if type(seq) is not int:
-            return error_reply(None, "usage", "a request needs an integer 'seq'")
-        handler = self._handlers.get(operation) if isinstance(operation, str) else None
-        if handler is None:
-            known = ", ".join(sorted(self._handlers))
-            return error_reply(seq, "usage", f"{self.name}: unknown operation {ascii(operation)[:80]}; known: {known}")
-        try:
-            return {"reply": seq, **handler(fields, peer)}
-        except (HostError, RemoteError) as error:
-            return error_reply(seq, error.code, error.message, **error.details)
-        except Exception as error:  # our own fault: this request fails, the others go on
-            if getattr(error, "fatal", False):
-                raise
-            traceback.print_exc()
-            return error_reply(seq, "internal", f"{self.name}: fault while serving {operation}; its log has more")
+    def _cut_off(self, wire: Transport) -> None:
+        self._selector.unregister(wire)
+        wire.close()

@@ -6,7 +6,6 @@ ultravisor's segments from hostd's.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from partitions.ultravisor.change import LABEL_PREFIX
 
 TIMEOUT = 10.0  # seconds for an answer of a healthy keeper
 BYTES_PER_SECOND = 100 << 20  # slowest rate at which the kernel is expected to hand out zeroed pages
-IDS_MAX = 1024  # segments that one `drop` names
 
 
 class Keeper:
@@ -43,17 +41,30 @@ class Keeper:
 
     def drop(self, segments: Sequence[int]) -> None:
         """Drops segments; one that is gone already is no error, so that a drop can be repeated."""
-        for part in parts(segments, IDS_MAX):
-            self._ask({"op": "segment.drop", "segments": part})
+        for part in parts(segments, DESCRIPTORS_MAX):
+            try:
+                self._ask({"op": "segment.drop", "segments": part})
+            except Refusal as refusal:
+                if refusal.code != "not_found":
+                    raise
+                present = self.own_segments()
+                self._ask({"op": "segment.drop", "segments": [segment for segment in part if segment in present]})
 
     def own_segments(self) -> dict[int, dict[str, Any]]:
         """The ultravisor's segments at the keeper, by id."""
-        answer, _ = self._ask({"op": "list"})
-        return {row["id"]: row for row in answer["segments"] if row["label"].startswith(LABEL_PREFIX)}
+        return {row["id"]: row for row in self._list("segments") if row["label"].startswith(LABEL_PREFIX)}
 
     def living_processes(self) -> list[dict[str, Any]]:
-        answer, _ = self._ask({"op": "list"})
-        return [row for row in answer["processes"] if row.get("status") is None]
+        return [row for row in self._list("processes") if row["status"] is None]
+
+    def _list(self, kind: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        first: int | None = 0
+        while first is not None:
+            answer, _ = self._ask({"op": "list", "from": first})
+            rows += answer[kind]
+            first = answer["next"]
+        return rows
 
     # -- wire
 
@@ -143,9 +154,3 @@ def parts(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
     rest = list(items)
     for first in range(0, len(rest), size):
         yield rest[first : first + size]
-
-
-def keeper_from(descriptor: int) -> Keeper:
-    """The keeper behind a descriptor that was handed over; it must not reach programs started from here."""
-    os.set_inheritable(descriptor, False)
-    return Keeper(Wire.from_fd(descriptor))

@@ -6,58 +6,46 @@ Descriptors: `keeper` is the wire to the keeper; every other one is a wire of a 
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
-
-from hostd.wire import Wire
+from hostd.wire import Message, Wire
 from partitions.messages import Fields
 from partitions.service import Service
+from partitions.skeleton import Context
 from partitions.ultravisor import checker, queries, reconcile
-from partitions.ultravisor.database import Database, Fault
-from partitions.ultravisor.keeper import keeper_from
+from partitions.ultravisor.database import Database
+from partitions.ultravisor.keeper import Keeper
 from partitions.ultravisor.transactions import Transactions
 from partitions.ultravisor.views import Views
 
-if TYPE_CHECKING:
-    from partitions.skeleton import Context
 
-NOT_PEERS = ("keeper", "stdout", "stderr")
+class Ultravisor(Service):
+    """One request after the other; the database has one writer, and this is it."""
+
+    OWN = ("keeper",)
+
+    def attach(self) -> None:
+        self._keeper = Keeper(Wire.from_fd(self.context.take("keeper")))
+        self._database = Database(self.context.config["database"])
+        self._transactions = Transactions(self._database, self._keeper, Views(self._database))
+        self._transactions.recover()
+        reconcile.remove_lost(self._transactions)
+
+    def tidy(self) -> None:
+        self._database.tidy()
+
+    def handle_transaction(self, message: Message, _fds: list[int]) -> Message:
+        return self._transactions.run(Fields.of_request(message), self.peer)
+
+    def handle_query(self, message: Message, _fds: list[int]) -> Message:
+        return queries.run(self._database, Fields.of_request(message))
+
+    def handle_reconcile(self, message: Message, _fds: list[int]) -> Message:
+        return reconcile.run(self._transactions, self._keeper, Fields.of_request(message), self.peer)
+
+    def handle_check(self, message: Message, _fds: list[int]) -> Message:
+        Fields.of_request(message).done()
+        return {"version": self._database.version, "violations": checker.check(self._database, self._keeper)}
 
 
 def main(context: Context) -> int:
-    """Serves until the last peer has gone. Exit status 1 with a sentence where the database cannot be used."""
-    try:
-        serve(context)
-    except Fault as fault:
-        print(f"ultravisor: {fault}", file=sys.stderr, flush=True)
-        return 1
-    return 0
-
-
-def serve(context: Context) -> None:
-    keeper = keeper_from(context.fds["keeper"])
-    database = Database(context.config["database"])
-    transactions = Transactions(database, keeper, Views(database))
-    transactions.recover()
-    reconcile.remove_lost(transactions)
-
-    def transaction(message: dict[str, Any], peer: str) -> dict[str, Any]:
-        return transactions.run(Fields(message, "transaction"), peer)
-
-    def query(message: dict[str, Any], peer: str) -> dict[str, Any]:
-        return queries.run(database, Fields(message, "query"))
-
-    def reconciliation(message: dict[str, Any], peer: str) -> dict[str, Any]:
-        return reconcile.run(transactions, keeper, Fields(message, "reconcile"), peer)
-
-    def check(message: dict[str, Any], peer: str) -> dict[str, Any]:
-        Fields(message, "check").done()
-        return {"version": database.version, "violations": checker.check(database, keeper)}
-
-    handlers = {"transaction": transaction, "query": query, "reconcile": reconciliation, "check": check}
-    service = Service("ultravisor", handlers, housekeeping=database.checkpoint)
-    for name, descriptor in context.fds.items():
-        if name not in NOT_PEERS:
-            service.add(name, Wire.from_fd(descriptor))
-    service.run()
-    database.close()
+    """Exit status 0 after `stop`; 1 with a sentence on stderr where the database cannot be used."""
+    return Ultravisor(context).run()

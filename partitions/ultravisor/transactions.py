@@ -24,8 +24,9 @@ from collections.abc import Callable
 from typing import Any
 
 from partitions.messages import Fields, Refusal, shown
+from partitions.store import Fault
 from partitions.ultravisor.change import PLACEHOLDER, Change, label_of
-from partitions.ultravisor.database import Database, Fault
+from partitions.ultravisor.database import Database
 from partitions.ultravisor.keeper import Keeper
 from partitions.ultravisor.operations import OPERATIONS
 from partitions.ultravisor.views import Views

@@ -1,0 +1,1 @@
+"""The command partition: decides which resources a partition gets, and says why (U13)."""

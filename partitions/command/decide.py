@@ -1,0 +1,189 @@
+"""The decision where a partition goes: a pure function of request, resources and policy (U13).
+
+It reads no clock, file or random number, so a replay over the stored inputs gives the same answer byte for byte.
+Checks run in the order of RULES; the first that objects decides against the request and gives its name to the
+decision. Raise VERSION with every change that makes some answer another one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pyx import abi
+
+VERSION = 1
+PIECES_MAX = 8  # extents of one partition: each costs every process that maps the partition a mapping
+REJECTED_MAX = 32  # alternatives that a decision names; the rest is counted
+
+
+@dataclass
+class Decision:
+    """`rule` decided, `reason` is its sentence; `placement` has extents and processors where it was accepted."""
+
+    accepted: bool
+    rule: str
+    reason: str
+    placement: dict[str, Any] | None = None
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    rejected_more: int = 0
+
+    def text(self) -> str:
+        """The form that is stored and compared."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`request`: fields of `partition.create`; `resources`: answer of the ultravisor's query of that name;
+    `policy`: as the operations partition keeps it."""
+
+    request: dict[str, Any]
+    resources: dict[str, Any]
+    policy: dict[str, Any]
+
+    @property
+    def memory(self) -> int:
+        return self.request.get("memory") or 0
+
+
+def decide(request: dict[str, Any], resources: dict[str, Any], policy: dict[str, Any]) -> Decision:
+    """Accepts with a placement or refuses with the first rule that objects."""
+    inputs = Inputs(request, resources, policy)
+    for rule, check in RULES.items():
+        objection = next(check(inputs), None)
+        if objection is not None:
+            return Decision(False, rule, objection)
+    return _place(inputs)
+
+
+# -- rules: each yields its objection, or nothing
+
+
+def _partitions_limit(inputs: Inputs) -> Iterator[str]:
+    limit, running = inputs.policy.get("partitions_limit"), _usage(inputs)["partitions"]
+    if _limited(inputs) and limit is not None and running + 1 > limit:
+        yield f"{running} guests exist, the policy allows {limit}"
+
+
+def _partition_memory_limit(inputs: Inputs) -> Iterator[str]:
+    limit = inputs.policy.get("partition_memory_limit")
+    if _limited(inputs) and limit is not None and inputs.memory > limit:
+        yield f"{inputs.memory} bytes asked for, the policy allows {limit} for one partition"
+
+
+def _memory_limit(inputs: Inputs) -> Iterator[str]:
+    limit, owned = inputs.policy.get("memory_limit"), _usage(inputs)["memory"]
+    if _limited(inputs) and limit is not None and owned + inputs.memory > limit:
+        yield f"guests own {owned} bytes, {inputs.memory} more would pass the policy's limit of {limit}"
+
+
+def _devices(inputs: Inputs) -> Iterator[str]:
+    """Each endpoint's device exists, is of its kind and has a port left."""
+    devices = {device["name"]: device for device in inputs.resources["devices"]}
+    wanted: dict[str, int] = {}
+    for endpoint in inputs.request.get("endpoints") or []:
+        name = endpoint["device"]
+        device = devices.get(name)
+        if device is None or device["kind"] != endpoint["kind"]:
+            known = ", ".join(row["name"] for row in devices.values() if row["kind"] == endpoint["kind"]) or "none"
+            yield f"there is no {endpoint['kind']} device {name}; known: {known}"
+            continue
+        wanted[name] = wanted.get(name, 0) + 1
+        if device["used"] + wanted[name] > device["ports"]:
+            yield f"device {name} has {device['ports']} ports and {device['used']} of them are taken"
+
+
+def _servers(inputs: Inputs) -> Iterator[str]:
+    """Each endpoint's server is an I/O partition that runs."""
+    states = {server["name"]: server["state"] for server in inputs.resources["servers"]}
+    for endpoint in inputs.request.get("endpoints") or []:
+        server = endpoint["server"]
+        if states.get(server) != "running":
+            known = ", ".join(f"{name} ({state})" for name, state in states.items()) or "none"
+            yield f"no I/O partition {server} runs; known: {known}"
+
+
+def _processors(inputs: Inputs) -> Iterator[str]:
+    known = [processor["number"] for processor in inputs.resources["processors"]]
+    for number in inputs.request.get("processors") or []:
+        if number not in known:
+            yield f"the machine has no processor {number}; known: {', '.join(map(str, known)) or 'none'}"
+
+
+def _placement_known(inputs: Inputs) -> Iterator[str]:
+    if inputs.policy.get("placement") not in PLACEMENTS:
+        yield f"the policy asks for the placement {inputs.policy.get('placement')!r}; known: {', '.join(PLACEMENTS)}"
+
+
+RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
+    "placement": _placement_known,
+    "partitions_limit": _partitions_limit,
+    "partition_memory_limit": _partition_memory_limit,
+    "memory_limit": _memory_limit,
+    "devices": _devices,
+    "servers": _servers,
+    "processors": _processors,
+}
+
+
+def _limited(inputs: Inputs) -> bool:
+    """Policies speak about guests: what belongs to the host itself must start whatever they say."""
+    return inputs.request["type"] == "guest"
+
+
+def _usage(inputs: Inputs) -> dict[str, int]:
+    return inputs.resources["usage"]["guest"]
+
+
+# -- placement
+
+
+def _place(inputs: Inputs) -> Decision:
+    frames = inputs.memory // abi.PAGE
+    extents, rejected = PLACEMENTS[inputs.policy["placement"]](frames, inputs.resources["free"])
+    more = max(0, len(rejected) - REJECTED_MAX)
+    if extents is None:
+        reason = f"no room for {frames} frames in at most {PIECES_MAX} pieces"
+        return Decision(False, "memory", reason, None, rejected[:REJECTED_MAX], more)
+    placement = {"extents": extents, "processors": _chosen_processors(inputs)}
+    reason = f"{frames} frames in {len(extents)} extents" if frames else "needs no memory"
+    return Decision(True, inputs.policy["placement"], reason, placement, rejected[:REJECTED_MAX], more)
+
+
+def _first_fit(
+    frames: int, free: list[dict[str, int]]
+) -> tuple[list[dict[str, int]] | None, list[dict[str, Any]]]:
+    """The first free extent that holds everything; if none does, the largest ones until it is enough."""
+    if frames == 0:
+        return [], []
+    rejected: list[dict[str, Any]] = []
+    for extent in free:
+        if extent["frames"] >= frames:
+            return [{"frame": extent["frame"], "frames": frames}], rejected
+        rejected.append({"alternative": extent, "reason": f"{extent['frames']} frames, {frames} needed"})
+    # Largest first, so that there are few pieces; among equals the lowest.
+    pieces, missing = [], frames
+    for extent in sorted(free, key=lambda extent: (-extent["frames"], extent["frame"]))[:PIECES_MAX]:
+        count = min(extent["frames"], missing)
+        pieces.append({"frame": extent["frame"], "frames": count})
+        missing -= count
+        if missing == 0:
+            return sorted(pieces, key=lambda piece: piece["frame"]), rejected
+    return None, rejected
+
+
+PLACEMENTS = {"first-fit": _first_fit}
+
+
+def _chosen_processors(inputs: Inputs) -> list[int]:
+    """Those asked for, otherwise all that guests may have; infrastructure stays where hostd put it."""
+    wanted = inputs.request.get("processors")
+    if wanted:
+        return sorted(set(wanted))
+    if inputs.request["type"] != "guest":
+        return []
+    known = inputs.resources["processors"]
+    return [processor["number"] for processor in known if processor["role"] != "infrastructure"]

@@ -1,0 +1,117 @@
+"""The command partition's program: decides where partitions go and says why; passes the rest on (U13).
+
+Descriptors: `ultravisor` and `operations` are wires to those partitions; every other one is a wire of a peer
+(`control` is hostd's). Configuration: `decisions`, path of the decisions file.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+from hostd.wire import Message, Wire
+from partitions.command.decide import VERSION, decide
+from partitions.command.journal import Journal
+from partitions.command.placing import Placing, ask, checked_request
+from partitions.messages import Fields, Refusal
+from partitions.service import Service
+from partitions.skeleton import Context
+
+RECORDS_MAX = 20  # of one answer of `explain`; each has all its inputs
+SIGNED = ("transaction", "policy.set")  # recorded with who made them; the next partition sees only this one
+KEY_MAX = 100  # characters; the ultravisor's keys have a prefix more
+
+
+class Command(Service):
+    """Peers may ask for anything; only the ultravisor can change anything."""
+
+    OWN = ("ultravisor", "operations")
+
+    def attach(self) -> None:
+        self._journal = Journal(self.context.config["decisions"])
+        self._ultravisor = Wire.from_fd(self.context.take("ultravisor"))
+        self._operations = Wire.from_fd(self.context.take("operations"))
+        self._placing = Placing(self._journal, self._ultravisor, self._operations)
+
+    def tidy(self) -> None:
+        self._journal.tidy()
+
+    # -- decisions
+
+    def handle_place(self, message: Message, _fds: list[int]) -> Message:
+        """`request` (fields of `partition.create` without extents), `key`, `zone`, `dry_run`, `actor`."""
+        fields = Fields.of_request(message)
+        request = checked_request(fields.take("request"))
+        key = fields.text("key", KEY_MAX, default=None) or secrets.token_hex(16)
+        zone = fields.name("zone", default="default")
+        dry_run = fields.boolean("dry_run", default=False)
+        actor = fields.text("actor", 64, default=self.peer)
+        fields.done()
+        if dry_run:
+            return self._placing.rehearse(request, zone)
+        return self._placing.place(request, zone, key, actor)
+
+    def handle_remove(self, message: Message, _fds: list[int]) -> Message:
+        """Removes a `partition` without a process; `key`, `actor`."""
+        fields = Fields.of_request(message)
+        partition = fields.reference("partition")
+        key = fields.text("key", KEY_MAX, default=None) or secrets.token_hex(16)
+        actor = fields.text("actor", 64, default=self.peer)
+        fields.done()
+        operations = [{"op": "partition.remove", "partition": partition}]
+        transaction = {"op": "transaction", "operations": operations, "key": f"remove:{key}", "actor": actor}
+        answer = ask(self._ultravisor, "ultravisor", transaction)
+        return {"version": answer["version"], "removed": answer["results"][0], "replayed": answer["replayed"]}
+
+    def handle_explain(self, message: Message, _fds: list[int]) -> Message:
+        """Records, newest last: of one `decision`, of one `partition` by name, or the last ones."""
+        fields = Fields.of_request(message)
+        number = fields.integer("decision", least=1, default=None)
+        partition = fields.name("partition", default=None)
+        limit = fields.integer("limit", 1, RECORDS_MAX, default=10)
+        fields.done()
+        if number is not None:
+            return {"records": [self._known(number)]}
+        records = self._journal.find(partition, limit)
+        if partition is not None and not records:
+            raise Refusal("not_found", f"no decision about {partition} is on record")
+        return {"records": records}
+
+    def handle_replay(self, message: Message, _fds: list[int]) -> Message:
+        """Decides again on the stored inputs of a `decision` and compares the answers byte for byte."""
+        fields = Fields.of_request(message)
+        record = self._known(fields.integer("decision", least=1))
+        fields.done()
+        again = decide(record["request"], record["resources"], record["policy"])
+        return {
+            "decision": record["decision"],
+            "same": again.text() == self._journal.text(record["decision"]),
+            "answer": json.loads(again.text()),
+            "code": {"then": record["code"], "now": VERSION},
+        }
+
+    def _known(self, number: int) -> dict[str, Any]:
+        record = self._journal.get(number)
+        if record is None:
+            raise Refusal("not_found", f"no decision {number} is on record")
+        return record
+
+    # -- passed on: hostd has no other way to these partitions than this one
+
+    def _to_ultravisor(self, message: Message, _fds: list[int]) -> Message:
+        return ask(self._ultravisor, "ultravisor", self._signed(message))
+
+    def _to_operations(self, message: Message, _fds: list[int]) -> Message:
+        return ask(self._operations, "operations", self._signed(message))
+
+    def _signed(self, message: Message) -> Message:
+        return {"actor": self.peer, **message} if message["op"] in SIGNED else message
+
+    handle_transaction = handle_query = handle_reconcile = handle_check = _to_ultravisor
+    handle_policy_get = handle_policy_set = handle_policy_list = _to_operations
+
+
+def main(context: Context) -> int:
+    """Exit status 0 after `stop`; 1 with a sentence on stderr where the file cannot be used."""
+    return Command(context).run()

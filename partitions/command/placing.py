@@ -1,0 +1,151 @@
+"""From a request to a placed partition: policy, resources, decision, record, transaction (U13).
+
+    place -> policy.get (operations) -> query resources (ultravisor) -> decide -> journal -> transaction (ultravisor)
+
+The transaction names the version of the resources that was decided on, so a decision is never carried out on
+others; if they have changed, it is made anew. A repeated key goes on where the first request was interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from hostd.wire import RemoteError, WireError
+from partitions.command.decide import decide
+from partitions.command.journal import Journal
+from partitions.messages import Fields, Refusal
+from pyx import abi
+
+ATTEMPTS_MAX = 8  # decisions of one request: others may change the resources between a decision and its transaction
+TIMEOUT = 120.0  # seconds for the ultravisor, which allocates the memory of a partition before it answers
+# Refusals that say nothing about the request: the same one may succeed later, so they are no outcome.
+PASSING = ("timeout", "unreachable", "internal")
+
+
+class Peer(Protocol):
+    """A partition that answers requests: a wire, or a control channel in shared memory."""
+
+    def request(
+        self, message: dict[str, Any], fds: Any = (), timeout: float | None = None
+    ) -> tuple[dict[str, Any], list[int]]: ...
+
+
+def ask(peer: Peer, name: str, message: dict[str, Any]) -> dict[str, Any]:
+    """The fields of another partition's answer; its refusals pass through as RemoteError."""
+    try:
+        answer = peer.request(message, timeout=TIMEOUT)[0]
+    except (WireError, EOFError, OSError) as error:
+        code = "timeout" if isinstance(error, TimeoutError) else "unreachable"
+        raise Refusal(code, f"{name}: {error}") from error
+    return {field: value for field, value in answer.items() if field != "reply"}
+
+
+class Placing:
+    """`clock` gives the time for the journal."""
+
+    def __init__(
+        self, journal: Journal, ultravisor: Peer, operations: Peer, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._journal = journal
+        self._ultravisor = ultravisor
+        self._operations = operations
+        self._clock = clock
+
+    def place(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
+        """{"decision", "plan", "replayed"}, or the refusal that was decided under this key."""
+        record = self._journal.latest(key)
+        if record is not None and record["request"] != request:
+            raise Refusal("conflict", "the key stands for another request", rule="key_reused", rows=[])
+        for _ in range(ATTEMPTS_MAX):
+            if record is None or record["outcome"] == "superseded":
+                record = self._decide(request, zone, key, actor)
+            answer = self._carry_out(record)
+            if answer is not None:
+                return answer
+            record = None
+        raise Refusal("conflict", f"the resources changed {ATTEMPTS_MAX} times while deciding; try again")
+
+    def rehearse(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
+        """What `place` would answer now. Nothing is recorded, because nothing is decided."""
+        decision = decide(**self._inputs(request, zone))
+        if not decision.accepted:
+            raise Refusal("not_placed", decision.reason, rule=decision.rule, rejected=decision.rejected)
+        operations = [operation_of(request, decision.placement)]
+        transaction = {"op": "transaction", "operations": operations, "dry_run": True}
+        plan = ask(self._ultravisor, "ultravisor", transaction)["results"][0]
+        return {"decision": None, "plan": plan, "replayed": False}
+
+    def _inputs(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
+        policy = ask(self._operations, "operations", {"op": "policy.get", "zone": zone})["policy"]
+        resources = ask(self._ultravisor, "ultravisor", {"op": "query", "what": "resources"})
+        return {"request": request, "resources": resources, "policy": policy}
+
+    def _decide(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
+        """The record of a new decision, durable before anything is done about it."""
+        inputs = self._inputs(request, zone)
+        number = self._journal.record(key, self._clock(), actor, inputs, decide(**inputs))
+        record = self._journal.get(number)
+        assert record is not None
+        return record
+
+    def _carry_out(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to a recorded decision: the stored one, or that of its transaction, which may have been sent
+        before a crash and then answers again. None where the resources have changed since."""
+        number = record["decision"]
+        if record["outcome"] == "committed":
+            return {"decision": number, "plan": record["detail"], "replayed": True}
+        if record["outcome"] == "refused":
+            raise _refusal(record)
+        transaction = {
+            "op": "transaction",
+            "operations": [operation_of(record["request"], record["answer"]["placement"])],
+            "key": f"place:{record['key']}",
+            "expect": record["resources"]["version"],
+            "actor": record["actor"],
+        }
+        try:
+            answer = ask(self._ultravisor, "ultravisor", transaction)
+        except RemoteError as error:
+            if error.code not in PASSING:
+                detail = {"code": error.code, "message": error.message, "details": error.details}
+                superseded = error.details.get("rule") == "version"
+                self._journal.conclude(number, "superseded" if superseded else "refused", detail)
+                if superseded:
+                    return None
+            raise RemoteError(error.code, error.message, {**error.details, "decision": number}) from error
+        plan = answer["results"][0]
+        self._journal.conclude(number, "committed", plan)
+        return {"decision": number, "plan": plan, "replayed": answer["replayed"]}
+
+
+def _refusal(record: dict[str, Any]) -> Refusal:
+    """The refusal on record: of the decision itself, or of the ultravisor."""
+    detail, answer = record["detail"], record["answer"]
+    details = detail.get("details") or {"rule": answer["rule"], "rejected": answer["rejected"]}
+    return Refusal(detail["code"], detail["message"], **details, decision=record["decision"])
+
+
+def checked_request(request: object) -> dict[str, Any]:
+    """A request whose fields `decide` can read; the ultravisor checks the rest of them."""
+    fields = Fields(request, "request")
+    fields.name("name")
+    fields.choice("type", tuple(abi.PARTITION_TYPES))
+    fields.integer("memory", default=0)
+    fields.integers("processors", default=None)
+    for position, item in enumerate(fields.items("endpoints", abi.ENDPOINTS_MAX, default=[])):
+        endpoint = Fields(item, f"request.endpoints.{position}")
+        endpoint.choice("kind", tuple(abi.ENDPOINT_KINDS))
+        endpoint.name("device")
+        endpoint.name("server")
+    if fields.take("extents", default=None) is not None:
+        raise Refusal("invalid", "request.extents: the command partition chooses them", field="extents")
+    assert isinstance(request, dict)
+    return request
+
+
+def operation_of(request: dict[str, Any], placement: dict[str, Any] | None) -> dict[str, Any]:
+    """The transaction's operation that carries a decision out."""
+    assert placement is not None
+    return {**request, "op": "partition.create", **placement}

@@ -1,0 +1,1 @@
+"""The operations partition: keeps the versioned policies that decisions follow (U13)."""
