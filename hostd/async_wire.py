@@ -147,11 +147,11 @@ class AsyncWire:
     def _readable(self) -> None:
         for _ in range(BURST):
             if self.error is not None:
-                return None
+                return
             try:
                 message, fds = receive_packet(self._sock)
             except BlockingIOError:
-                return None
+                return
             except (EOFError, WireError, OSError) as error:
                 self._end(error)
                 return

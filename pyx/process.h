@@ -115,12 +115,19 @@ static inline int pv_register_membarrier(void) {
     return (int)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0);
 }
 
-/* Start and length of the area of the argument vector, where `ps` reads the command line. */
+/* Start and length of the area of the argument vector, where `ps` reads the command line. It lies where it is in
+ * every clone of this process too, so it is looked up once.
+ */
 static inline int pv_arguments(char **start, size_t *length) {
+    static unsigned long from, to;
     char line[2048], *field;
-    unsigned long from = 0, to = 0;
-    FILE *stat = fopen("/proc/self/stat", "re");
+    FILE *stat = to != 0 ? NULL : fopen("/proc/self/stat", "re");
 
+    if (to != 0) {
+        *start = (char *)from;
+        *length = to - from;
+        return 0;
+    }
     if (stat == NULL)
         return -1;
     field = fgets(line, sizeof line, stat);
@@ -130,6 +137,7 @@ static inline int pv_arguments(char **start, size_t *length) {
         if ((field = strchr(field + 1, ' ')) == NULL)
             break;
     if (field == NULL || sscanf(field, " %lu %lu", &from, &to) != 2 || from == 0 || to <= from) {
+        from = to = 0;
         errno = ENOENT;
         return -1;
     }

@@ -1,0 +1,157 @@
+"""What this host allows, check by check, for `hostctl doctor`: name, whether it is there, what was seen, the cure.
+
+`run()` works in any process: the probes that clone or unshare do so in a fresh interpreter with one thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import resource
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hostd import rootfs, seccomp, segments
+from hostd.sandbox import Abilities
+from pyx import process
+
+TIMEOUT = 20.0  # seconds
+KERNEL_LEAST = (5, 16)  # futex_waitv; everything else that is needed is older
+DESCRIPTORS_LEAST = 4096  # 64 partitions with some twenty segments each, and their pidfds
+
+Check = dict[str, Any]
+Found = tuple[bool, str]
+
+
+def run() -> list[Check]:
+    """All checks, each {"name", "ok", "detail", "cure"}; `cure` is empty where nothing is wrong."""
+    result = subprocess.run(
+        [sys.executable, "-P", "-m", "hostd.probe"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+        text=True,
+    )
+    try:
+        return json.loads(result.stdout)
+    except ValueError:
+        detail = (result.stderr.strip().splitlines() or [f"exit status {result.returncode}"])[-1]
+        return [{"name": "probe", "ok": False, "detail": detail, "cure": "report this as a bug"}]
+
+
+def _kernel() -> Found:
+    release = platform.release()
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2])
+    return numbers >= KERNEL_LEAST, f"Linux {release}"
+
+
+def _architecture() -> Found:
+    seccomp.program("guest")
+    return True, platform.machine()
+
+
+def _uid() -> Found:
+    return os.geteuid() == 0, f"uid {os.geteuid()}"
+
+
+def _interpreter() -> Found:
+    """Folders of the guest root must be readable for others; the folders above them need not (they are made anew)."""
+    for folder in rootfs.sources():
+        mode = stat.S_IMODE(os.stat(folder).st_mode)
+        if mode & 0o005 != 0o005:
+            return False, f"{folder} has mode {mode:04o}"
+    return True, ", ".join(rootfs.sources())
+
+
+def _sealed_memory() -> Found:
+    descriptor = segments.create(segments.MEMORY, segments.PAGE, "probe")
+    try:
+        segments.check(descriptor, segments.MEMORY, segments.PAGE)
+        return True, f"seals {fcntl.fcntl(descriptor, fcntl.F_GET_SEALS):#x}"
+    finally:
+        os.close(descriptor)
+
+
+def _shared_memory() -> Found:
+    descriptor = segments.create("channel", segments.PAGE, "probe")
+    try:
+        segments.check(descriptor, "channel", segments.PAGE)
+    finally:
+        os.close(descriptor)
+    room = os.statvfs(segments.FOLDER)
+    return True, f"{room.f_bavail * room.f_frsize >> 20} MiB free in {segments.FOLDER}"
+
+
+def _descriptors() -> Found:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return hard == resource.RLIM_INFINITY or hard >= DESCRIPTORS_LEAST, f"hard limit {hard}"
+
+
+def _membarrier() -> Found:
+    process.register_membarrier()
+    return True, "global expedited"
+
+
+def _thread_id() -> Found:
+    return process.knows_tid_address(), "PR_GET_TID_ADDRESS"
+
+
+def _pidfd() -> Found:
+    os.close(os.pidfd_open(os.getpid()))
+    return True, "pidfd_open"
+
+
+def _real_time() -> Found:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code == 0, "SCHED_FIFO" if code == 0 else f"SCHED_FIFO: {os.strerror(code)}"
+
+
+def _confinement() -> Found:
+    found = Abilities.find()
+    spaces = ", ".join(found.namespaces) + (", user" if found.user_namespace else "")
+    return not found.missing, "; ".join(found.missing) or f"namespaces {spaces}; guest root built"
+
+
+_CHECKS: list[tuple[str, Callable[[], Found], str]] = [
+    ("kernel", _kernel, "use Linux {}.{} or newer".format(*KERNEL_LEAST)),
+    ("processor architecture", _architecture, "system call numbers are known for x86_64 and aarch64 only"),
+    ("started as root", _uid, "start hostd as root: each guest needs a uid of its own; or allow unsafe guests"),
+    ("guest confinement", _confinement, "give CAP_SYS_ADMIN (a privileged container), or allow unsafe guests"),
+    ("interpreter readable", _interpreter, "chmod o+rx the folder named: guests read it under their own uid"),
+    ("sealed memory", _sealed_memory, "the kernel needs memfd_create with sealing (CONFIG_MEMFD_CREATE)"),
+    ("shared memory", _shared_memory, "mount a tmpfs with enough room on /dev/shm"),
+    ("process descriptors", _pidfd, "the kernel needs pidfd_open (5.3)"),
+    ("open files", _descriptors, f"raise the hard limit of open files to {DESCRIPTORS_LEAST} (ulimit -Hn)"),
+    ("membarrier", _membarrier, "the kernel needs CONFIG_MEMBARRIER; sleeping rings cost more without"),
+    ("thread id address", _thread_id, "the kernel needs CONFIG_CHECKPOINT_RESTORE; robust locks need it"),
+    ("real-time scheduling", _real_time, "give CAP_SYS_NICE and a real-time budget; worlds run unscheduled without"),
+]
+
+
+def main() -> None:
+    checks = []
+    for name, probe, cure in _CHECKS:
+        try:
+            ok, detail = probe()
+        except Exception as error:
+            ok, detail = False, f"{type(error).__name__}: {error}"
+        checks.append({"name": name, "ok": ok, "detail": detail, "cure": "" if ok else cure})
+    json.dump(checks, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
