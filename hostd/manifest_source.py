@@ -85,7 +85,7 @@ class Source:
         except yaml.reader.ReaderError as error:
             before = text[: error.position]
             mark = yaml.Mark(self.file, error.position, before.count("\n"), len(before.rpartition("\n")[2]), None, 0)
-            self._problem(mark, (), f"not YAML: character U+{ord(error.character):04X} is not allowed")
+            self._problem(mark, (), f"not YAML: character U+{error.character:04X} is not allowed")
         except RecursionError:
             self._problem(None, (), "nested too deep to be read", accepted=f"at most {DEPTH_MAX} levels")
         else:
@@ -101,7 +101,7 @@ class Source:
         if len(path) > DEPTH_MAX or self._nodes > NODES_MAX:
             if not self.problems or self.problems[-1].accepted is None:
                 limit = f"{DEPTH_MAX} levels" if len(path) > DEPTH_MAX else f"{NODES_MAX} values with aliases expanded"
-                self._problem(node.start_mark, path[:DEPTH_MAX], "is too large", accepted=f"at most {limit}")
+                self._problem(node.start_mark, path[:1], "is too large", accepted=f"at most {limit}")
             return None
         if isinstance(node, yaml.CollectionNode) and node.tag not in (_TAG + "map", _TAG + "seq"):
             self._problem(node.start_mark, path, f"can not be read as {node.tag}", hint="leave the tag out")

@@ -20,6 +20,7 @@ STOP_SECONDS = 30.0
 LOG_BYTES_MAX = 8 << 20  # a longer log is put aside at the next start
 LOG_LINES_SHOWN = 20
 READY = b"READY"
+HOSTD = (sys.executable, "-m", "hostd")
 
 
 def start(paths: Paths, manifest: str | None, timeout: float = START_SECONDS) -> int:
@@ -31,7 +32,7 @@ def start(paths: Paths, manifest: str | None, timeout: float = START_SECONDS) ->
     if running is not None:
         raise HostError("conflict", f"a host runs in {paths.runtime} already (hostd has pid {running})", pid=running)
     prepare(paths)
-    command = [sys.executable, "-m", "hostd", "--runtime-dir", str(paths.runtime), "--state-dir", str(paths.state)]
+    command = [*HOSTD, "--runtime-dir", str(paths.runtime), "--state-dir", str(paths.state)]
     if manifest is not None:
         command += ["--manifest", os.path.abspath(manifest)]
     read, write = os.pipe()
@@ -118,8 +119,9 @@ def stop(paths: Paths, timeout: float = STOP_SECONDS, force: bool = False) -> di
     with _Processes(pids) as processes:
         if pids["hostd"] is not None and force:
             processes.kill("hostd")
-        if pids["hostd"] is None or force or not _ask_daemon(paths, deadline):
-            _ask_keeper(paths, pids["keeper"])
+        asked = pids["hostd"] is not None and not force and _ask_daemon(paths, deadline)
+        if pids["keeper"] is not None and not asked:
+            _ask_keeper(paths, deadline)
         left = processes.wait(deadline)
     if left:
         raise HostError(
@@ -127,6 +129,7 @@ def stop(paths: Paths, timeout: float = STOP_SECONDS, force: bool = False) -> di
             f"still there after {timeout:g} s: {', '.join(f'{name} (pid {pids[name]})' for name in left)}; "
             "`hostctl down --force` does not ask the daemon",
         )
+    _sweep(paths)
     return pids
 
 
@@ -140,12 +143,28 @@ def _ask_daemon(paths: Paths, deadline: float) -> bool:
     return True
 
 
-def _ask_keeper(paths: Paths, pid: int | None) -> None:
-    if pid is None:
-        return
-    from hostd import keeper
+def _ask_keeper(paths: Paths, deadline: float) -> None:
+    """Have the keeper end itself and all that it started; it may be ending already."""
+    from hostd.wire import Wire, WireError
 
-    keeper.connect(paths.runtime).stop()
+    try:
+        with Wire.connect(paths.keeper_socket) as wire:
+            wire.request({"op": "stop"}, timeout=max(0.1, deadline - time.monotonic()))
+    except (FileNotFoundError, ConnectionError, WireError, EOFError):
+        pass  # whether it is gone is seen by its descriptor
+    except TimeoutError:
+        raise HostError("timeout", "the keeper does not answer") from None
+
+
+def _sweep(paths: Paths) -> None:
+    """Remove what killed processes left: sockets that nobody answers, shared memory with a name."""
+    from hostd.runtime import sweep_stale
+
+    if not paths.runtime.is_dir():
+        return
+    sweep_stale(paths.runtime)
+    if peer_pid(paths.api_socket) is None:
+        paths.api_socket.unlink(missing_ok=True)
 
 
 class _Processes:

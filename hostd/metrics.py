@@ -1,0 +1,311 @@
+"""The collector: statistics rows and the supervisor's rows, as Prometheus metrics at the time of a scrape.
+
+It runs on the metrics server's thread, reads shared memory only and asks no process, so a scrape
+blocks nobody and works while the data plane hangs. Rows with the same labels are added up: two
+servers of one endpoint, or two workers of the monitor, are one series. All known series exist from
+the start with value 0, and those of a stopped partition stay until it is removed.
+"""
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from hostd.interface import SANDBOX_STATES, STATES, Row
+from hostd.metrics_table import (
+    BUCKETS,
+    COUNTERS,
+    DISK_HELP,
+    DISK_METRIC,
+    ENDPOINT,
+    PREFIX,
+    STAGES_HELP,
+    STAGES_METRIC,
+    TOTAL_STAGE,
+    Counter,
+)
+from pyx.abi import STAGES, slot_of
+
+log = logging.getLogger("hostd.metrics")
+
+Labels = tuple[str, ...]
+Values = dict[str, dict[Labels, float]]
+_KINDS = {kind: [counter for counter in COUNTERS if counter.kind == kind] for kind in {c.kind for c in COUNTERS}}
+_ENDPOINT_ROWS = {"disk": ("io", "disk"), "nic": ("io", "nic")}
+
+
+def statistics_rows(readers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
+    """All rows of (process name, pyx.statistics.Reader) pairs, with a row of kind `thread` for each reader."""
+    rows: list[dict[str, Any]] = []
+    threads: dict[str, int] = {}
+    for process, reader in readers:
+        number = threads[process] = threads.get(process, -1) + 1
+        rows += reader.rows()
+        rows.append({"kind": "thread", "process": process, "thread": str(number), "counters": reader.thread()})
+    return rows
+
+
+class HostCollector(Collector):
+    """Metrics of one host. `statistics` and `partitions` are called on every scrape, from its thread.
+
+    `statistics()` gives rows as `statistics_rows` does; `partitions()` rows as Supervisor.list() does.
+    """
+
+    def __init__(
+        self, statistics: Callable[[], list[dict[str, Any]]], partitions: Callable[[], Sequence[Row]], version: str
+    ) -> None:
+        self._statistics = statistics
+        self._partitions = partitions
+        self._version = version
+        self._errors = 0
+        self._cpu = _CpuTimes()
+
+    def describe(self) -> list[Metric]:
+        return []  # so that registering does not scrape
+
+    def collect(self) -> Iterator[Metric]:
+        began = time.perf_counter()
+        partitions = self._partitions()
+        statistics = self._read_statistics()
+        yield from _counters(partitions, statistics)
+        yield from _histograms(partitions, statistics)
+        yield from _processes(partitions, self._cpu)
+        yield from self._host(time.perf_counter() - began)
+
+    def _read_statistics(self) -> list[dict[str, Any]]:
+        try:
+            return self._statistics()
+        except Exception:  # a segment that can not be read must not hide the host's state
+            self._errors += 1
+            log.exception("statistics can not be read")
+            return []
+
+    def _host(self, seconds: float) -> Iterator[Metric]:
+        labels = {"version": self._version, "python": platform.python_version(), "kernel": os.uname().release}
+        build = GaugeMetricFamily(PREFIX + "build_info", "What runs here; always 1.", labels=list(labels))
+        build.add_metric(list(labels.values()), 1)
+        yield build
+        yield CounterMetricFamily(
+            PREFIX + "statistics_errors", "Scrapes that could not read the statistics segments.", self._errors
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "scrape_duration_seconds", "Time that collecting the values of this page took.", seconds
+        )
+
+
+def _counters(partitions: Sequence[Row], statistics: list[dict[str, Any]]) -> Iterator[Metric]:
+    values: Values = {counter.metric: {} for counter in COUNTERS}
+    _add_zeros(values, partitions)
+    names = _Names(partitions)
+    for row in statistics:
+        owner = names.of(row)
+        if owner is not None:
+            for counter in _KINDS[row["kind"]]:
+                _add(values[counter.metric], counter, owner, row["counters"])
+    described: set[str] = set()
+    for counter in COUNTERS:
+        if counter.metric not in described:
+            described.add(counter.metric)
+            family = CounterMetricFamily(PREFIX + counter.metric, counter.help, labels=counter.labels)
+            for labels, value in values[counter.metric].items():
+                family.add_metric(labels, value)
+            yield family
+    yield from _in_flight(values, partitions)
+
+
+def _add_zeros(values: Values, partitions: Sequence[Row]) -> None:
+    """Series that are known without any row: a rate over a series that begins late would miss its start."""
+    for row in partitions:
+        if row["type"] != "guest":
+            continue
+        for counter in _KINDS["monitor"]:
+            _zero(values, counter, (row["name"],))
+        for endpoint in row["endpoints"]:
+            owner = (row["name"], endpoint["device"], endpoint["name"])
+            for kind in _ENDPOINT_ROWS[endpoint["kind"]]:
+                for counter in _KINDS[kind]:
+                    if counter.endpoint in (None, endpoint["kind"]):
+                        _zero(values, counter, owner)
+
+
+def _zero(values: Values, counter: Counter, owner: Labels) -> None:
+    base = (*owner[: len(counter.by)], *counter.fixed.values())
+    for nested in counter.known:
+        values[counter.metric].setdefault((*base, *nested), 0)
+
+
+def _add(series: dict[Labels, float], counter: Counter, owner: Labels, counters: Mapping[str, Any]) -> None:
+    found = counters.get(counter.counter)
+    if found is None:
+        return
+    base = (*owner[: len(counter.by)], *counter.fixed.values())
+    for nested, value in _leaves(found, len(counter.nested)):
+        labels = (*base, *nested)
+        # Lines that differ in `endpoint` alone read the same counters: each takes what it knows.
+        if counter.endpoint is not None and counter.nested and nested not in counter.known:
+            continue
+        if value or labels in series or not counter.nested:
+            series[labels] = series.get(labels, 0) + value * counter.scale
+
+
+def _leaves(found: Any, depth: int) -> Iterator[tuple[Labels, float]]:
+    if depth == 0:
+        yield (), found
+    else:
+        for key, value in found.items():
+            for nested, leaf in _leaves(value, depth - 1):
+                yield (str(key), *nested), leaf
+
+
+class _Names:
+    """Label values for the owner of a row; None for one that the supervisor does not know (any more)."""
+
+    def __init__(self, partitions: Sequence[Row]) -> None:
+        self._partitions = {row["id"]: row["name"] for row in partitions}
+        self._endpoints = {
+            (row["id"], endpoint["index"]): (row["name"], endpoint["device"], endpoint["name"])
+            for row in partitions
+            for endpoint in row["endpoints"]
+        }
+
+    def of(self, row: dict[str, Any]) -> Labels | None:
+        if row["kind"] == "thread":
+            return row["process"], row["thread"]
+        if row["kind"] == "monitor":
+            name = self._partitions.get(row["partition"])
+            return None if name is None else (name,)
+        return self._endpoints.get((row["partition"], slot_of(row["endpoint"])))
+
+
+def _in_flight(values: Values, partitions: Sequence[Row]) -> Iterator[Metric]:
+    completions = values["io_completions"]
+    for kind, noun in (("disk", "disk"), ("nic", "network")):
+        family = GaugeMetricFamily(f"{PREFIX}{noun}_io_now", "Requests in flight.", labels=list(ENDPOINT))
+        for labels in _endpoints(partitions, kind):
+            # The two words are read one after the other: never below zero.
+            flying = values["io_requests"].get(labels, 0) - completions.get(labels, 0)
+            family.add_metric(labels, max(0, flying))
+        yield family
+
+
+def _endpoints(partitions: Sequence[Row], kind: str) -> Iterator[Labels]:
+    for row in partitions:
+        for endpoint in row["endpoints"]:
+            if endpoint["kind"] == kind:
+                yield row["name"], endpoint["device"], endpoint["name"]
+
+
+def _histograms(partitions: Sequence[Row], statistics: list[dict[str, Any]]) -> Iterator[Metric]:
+    stages = HistogramMetricFamily(PREFIX + STAGES_METRIC, STAGES_HELP, labels=[*ENDPOINT, "stage"])
+    disks = HistogramMetricFamily(PREFIX + DISK_METRIC, DISK_HELP, labels=list(ENDPOINT))
+    disk_owners = set(_endpoints(partitions, "disk"))
+    folded: dict[Labels, tuple[list[float], float]] = {
+        (*owner, stage): ([0] * (len(BUCKETS) + 1), 0)
+        for owner in (*sorted(disk_owners), *_endpoints(partitions, "nic"))
+        for stage in STAGES
+    }
+    names = _Names(partitions)
+    for row in statistics:
+        owner = names.of(row) if row.get("histograms") else None
+        if owner is not None:
+            for stage, histogram in row["histograms"].items():
+                counts, total = folded[(*owner, stage)]
+                added = fold(histogram["buckets"], histogram["count"])
+                folded[(*owner, stage)] = (
+                    [a + b for a, b in zip(counts, added, strict=True)],
+                    total + histogram["sum"],
+                )
+    for (*owner, stage), (counts, total) in folded.items():
+        buckets = [(_go(bound), count) for bound, count in zip((*BUCKETS, float("inf")), counts, strict=True)]
+        stages.add_metric([*owner, stage], buckets, total)
+        if stage == TOTAL_STAGE and tuple(owner) in disk_owners:
+            disks.add_metric(owner, buckets, total)
+    yield stages
+    yield disks
+
+
+def fold(fine: Sequence[tuple[float, int]], count: int) -> list[float]:
+    """Cumulative counts at BUCKETS and at infinity, of cumulative counts at fine bounds."""
+    result: list[float] = []
+    index, reached = 0, 0
+    for bound in BUCKETS:
+        while index < len(fine) and fine[index][0] <= bound:
+            reached = fine[index][1]
+            index += 1
+        result.append(reached)
+    # The writer goes on while we read: the total must not be below a part of it.
+    return [*result, max(count, fine[-1][1] if fine else 0)]
+
+
+def _go(bound: float) -> str:
+    return "+Inf" if bound == float("inf") else repr(bound)
+
+
+def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
+    state = GaugeMetricFamily(
+        PREFIX + "partition_state", "1 for the state that a partition has.", labels=["partition", "type", "state"]
+    )
+    sandbox = GaugeMetricFamily(
+        PREFIX + "sandbox_state", "1 for how far a process is confined.", labels=["partition", "state"]
+    )
+    info = GaugeMetricFamily(
+        PREFIX + "partition_info", "Facts of a partition; always 1.", labels=["partition", "type", "id", "pid"]
+    )
+    endpoint_info = GaugeMetricFamily(
+        PREFIX + "endpoint_info", "Facts of an endpoint; always 1.", labels=[*ENDPOINT, "kind", "path", "mac"]
+    )
+    memory = GaugeMetricFamily(PREFIX + "partition_memory_bytes", "Partition memory.", labels=["partition"])
+    started = GaugeMetricFamily(
+        PREFIX + "partition_start_timestamp_seconds", "Unix time of the last start.", labels=["partition"]
+    )
+    times = CounterMetricFamily(PREFIX + "cpu_seconds", "Processor time of a process.", labels=["partition", "mode"])
+    for row in partitions:
+        name = row["name"]
+        for known in STATES:
+            state.add_metric([name, row["type"], known], row["state"] == known)
+        for known in SANDBOX_STATES:
+            sandbox.add_metric([name, known], row["sandbox"] == known)
+        info.add_metric([name, row["type"], str(row["id"]), str(row["pid"] or "")], 1)
+        for end in row["endpoints"]:
+            facts = [name, end["device"], end["name"], end["kind"], end.get("path") or "", end.get("mac") or ""]
+            endpoint_info.add_metric(facts, 1)
+        memory.add_metric([name], row["memory"] or 0)
+        if row["start_time"] is not None:
+            started.add_metric([name], row["start_time"])
+        for mode, value in cpu.of(row).items():
+            times.add_metric([name, mode], value)
+    cpu.keep({(row["name"], row["id"]) for row in partitions})
+    yield from (state, sandbox, info, endpoint_info, memory, started, times)
+
+
+class _CpuTimes:
+    """CPU time by the kernel's word; the last one of a process that ended stays."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], tuple[Any, dict[str, float]]] = {}
+
+    def of(self, row: Row) -> dict[str, float]:
+        import psutil  # on the first scrape, not at the start of the daemon
+
+        key = (row["name"], row["id"])
+        process, last = self._known.get(key, (None, {"user": 0.0, "system": 0.0}))
+        try:
+            if row["pid"] is not None:
+                if process is None or process.pid != row["pid"]:
+                    process = psutil.Process(row["pid"])
+                if process.is_running():  # false for another process with the same pid
+                    now = process.cpu_times()
+                    last = {"user": now.user + now.children_user, "system": now.system + now.children_system}
+        except psutil.Error:
+            pass  # ended since the row was made
+        self._known[key] = (process, last)
+        return last
+
+    def keep(self, keys: set[tuple[str, int]]) -> None:
+        """Forget all others, for ids never come back."""
+        self._known = {key: value for key, value in self._known.items() if key in keys}

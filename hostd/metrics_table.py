@@ -1,0 +1,139 @@
+"""Which counter of a statistics row becomes which metric: one line each.
+
+Names keep node_exporter's word order (noun, direction, quantity), so that panels port with a change
+of prefix; units are base units. A new counter in `pyx/abi.h` is one more line here. Label values are
+bounded: partitions and endpoints come from the supervisor, everything else from the shared layout.
+"""
+
+from dataclasses import dataclass, field
+
+from pyx.abi import CALLS, OPERATIONS, REASONS
+
+PREFIX = "partvisor_"
+ENDPOINT = ("partition", "device", "endpoint")
+PARTITION = ("partition",)
+THREAD = ("process", "thread")
+NANOSECONDS = 1e-9
+
+
+@dataclass(frozen=True)
+class Counter:
+    """One counter (or a family of them) of rows of `kind`, as part of the metric `metric`.
+
+    `nested` names the labels that the keys of a nested counter become, and `known` the label values
+    that are exported as 0 before they first occur. `endpoint` restricts zeros to that kind of endpoint.
+    """
+
+    kind: str
+    counter: str
+    metric: str
+    help: str
+    by: tuple[str, ...] = ENDPOINT
+    nested: tuple[str, ...] = ()
+    known: tuple[tuple[str, ...], ...] = ((),)
+    fixed: dict[str, str] = field(default_factory=dict)
+    endpoint: str | None = None
+    scale: float = 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (*self.by, *self.fixed, *self.nested)
+
+
+def _each(*values: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((value,) for value in values)
+
+
+_ALL_REASONS = _each(*REASONS)
+# Drops can have any reason of a frame's way; the rest of the reasons appear if they ever happen.
+_DROP_REASONS = _each(
+    "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached"
+)
+_MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
+_DISK_OPERATIONS, _NIC_OPERATIONS = _each("read", "write", "flush"), _each("send", "receive")
+_CALL_RESULTS = (
+    ("unknown", "call_unknown"),
+    *((call, result) for call in CALLS for result in ("done", "call_malformed", "call_denied")),
+    *(("connect", f"service_{result}") for result in ("unknown", "denied", "unavailable")),
+    *(("submit", reason) for reason in REASONS if not reason.startswith(("call_", "service_", "medium_"))),
+)
+assert {operation for (operation,) in _DISK_OPERATIONS + _NIC_OPERATIONS} == set(OPERATIONS)
+
+COUNTERS = (
+    # I/O partitions: one row per endpoint that they serve.
+    Counter("io", "requests", "io_requests", "Requests that an I/O partition took from the guest."),
+    Counter("io", "completions", "io_completions", "Requests that an I/O partition gave back, whatever the result."),
+    Counter("io", "submitted", "io_submitted", "Requests that an I/O partition passed to the monitor."),
+    Counter("io", "failed", "io_failed", "Requests that the medium failed."),
+    Counter("io", "cancelled", "io_cancelled", "Requests ended because partition or endpoint went away."),
+    Counter("io", "interrupts", "io_interrupts", "Wake-ups sent to the guest."),
+    Counter("io", "operations", "io_operations_completed", "Requests completed well, by operation.",
+            nested=("op",), known=_DISK_OPERATIONS, endpoint="disk"),
+    Counter("io", "operations", "io_operations_completed", "", nested=("op",), known=_NIC_OPERATIONS, endpoint="nic"),
+    Counter("io", "bytes", "io_bytes", "Bytes of requests completed well, by operation.",
+            nested=("op",), known=_DISK_OPERATIONS, endpoint="disk"),
+    Counter("io", "bytes", "io_bytes", "", nested=("op",), known=_NIC_OPERATIONS, endpoint="nic"),
+    Counter("io", "refused", "io_refused", "Requests refused, by reason.", nested=("reason",), known=_ALL_REASONS),
+    Counter("io", "copied_bytes", "host_copied_bytes", "Bytes of guest data that host processes copied.",
+            by=PARTITION, fixed={"process": "io"}),
+    # The monitor: one row per partition.
+    Counter("monitor", "copied_bytes", "host_copied_bytes", "", by=PARTITION, fixed={"process": "monitor"}),
+    Counter("monitor", "calls", "system_calls", "System calls of a partition, by call and result.",
+            by=PARTITION, nested=("call", "result"), known=_CALL_RESULTS),
+    Counter("monitor", "translated", "translations", "Requests validated and translated for a partition.",
+            by=PARTITION),
+    Counter("monitor", "translated_bytes", "translated_bytes", "Bytes of requests translated for a partition.",
+            by=PARTITION),
+    Counter("monitor", "refused", "translations_refused", "Requests that the monitor refused, by reason.",
+            by=PARTITION, nested=("reason",), known=_ALL_REASONS),
+    # NIC devices: one row per port.
+    Counter("nic", "transmit_frames", "network_transmit_packets", "Frames that the guest sent."),
+    Counter("nic", "transmit_bytes", "network_transmit_bytes", "Bytes that the guest sent."),
+    Counter("nic", "transmit_dropped", "network_transmit_drops", "Frames of the guest that were dropped, by reason.",
+            nested=("reason",), known=_DROP_REASONS),
+    Counter("nic", "receive_frames", "network_receive_packets", "Frames delivered to the guest."),
+    Counter("nic", "receive_bytes", "network_receive_bytes", "Bytes delivered to the guest."),
+    Counter("nic", "receive_dropped", "network_receive_drops", "Frames to the guest that were dropped, by reason.",
+            nested=("reason",), known=_DROP_REASONS),
+    Counter("nic", "forwarded_frames", "network_forwarded_packets",
+            "Deliveries of frames that the guest sent; several where a frame had several receivers."),
+    Counter("nic", "buffers_posted", "network_buffers_posted", "Receive buffers that the guest posted."),
+    Counter("nic", "buffers_returned", "network_buffers_returned", "Receive buffers given back to the guest."),
+    Counter("nic", "dma_bytes", "network_dma_bytes", "Bytes that the device moved into the guest's buffers."),
+    Counter("nic", "held_frames", "network_held_packets", "Frames that waited for a receive buffer."),
+    # Disk devices: one row per port.
+    Counter("disk", "reads", "disk_reads_completed", "Reads that the device completed."),
+    Counter("disk", "read_bytes", "disk_read_bytes", "Bytes read."),
+    Counter("disk", "writes", "disk_writes_completed", "Writes that the device completed."),
+    Counter("disk", "written_bytes", "disk_written_bytes", "Bytes written."),
+    Counter("disk", "flushes", "disk_flushes_completed", "Flushes that the device completed."),
+    Counter("disk", "errors", "disk_errors", "Requests that the medium failed, by reason.",
+            nested=("reason",), known=_MEDIUM_REASONS),
+    Counter("nic", "fenced", "device_fenced_requests", "Requests of an old epoch or port that the device refused.",
+            endpoint="nic"),
+    Counter("disk", "fenced", "device_fenced_requests", "", endpoint="disk"),
+    # Every thread of the data plane: row 0 of its segment.
+    Counter("thread", "busy_ns", "thread_seconds", "Time of a data-plane thread, by what it did.",
+            by=THREAD, fixed={"mode": "busy"}, scale=NANOSECONDS),
+    Counter("thread", "idle_ns", "thread_seconds", "", by=THREAD, fixed={"mode": "idle"}, scale=NANOSECONDS),
+    Counter("thread", "sleep_ns", "thread_seconds", "", by=THREAD, fixed={"mode": "sleep"}, scale=NANOSECONDS),
+    Counter("thread", "polls", "thread_polls", "Rounds over all rings.", by=THREAD),
+    Counter("thread", "busy_polls", "thread_busy_polls", "Rounds that found work.", by=THREAD),
+    Counter("thread", "sleeps", "thread_sleeps", "Times that the thread went to sleep.", by=THREAD),
+    Counter("thread", "yields", "thread_yields", "Times that the thread gave its processor away.", by=THREAD),
+    Counter("thread", "late_yields", "thread_late_yields", "Yields that came back late.", by=THREAD),
+    Counter("thread", "wakes_sent", "thread_wakes", "Sleepers that the thread woke.", by=THREAD),
+    Counter("thread", "map_hits", "thread_map_hits", "Translations answered by the thread's mapping cache.", by=THREAD),
+    Counter("thread", "map_misses", "thread_map_misses", "Translations that read the partition map.", by=THREAD),
+    Counter("thread", "broken_queues", "thread_broken_queues", "Queues found broken by their indices.", by=THREAD),
+    Counter("thread", "foreign_completions", "thread_foreign_completions",
+            "Completions that matched no request in flight.", by=THREAD),
+)
+
+# Powers of two nanoseconds, 1 us to 2.1 s: bounds of the fine histogram too, so folding is exact.
+BUCKETS = tuple((1 << power) / 1e9 for power in range(10, 32))
+STAGES_METRIC = "io_stage_duration_seconds"
+STAGES_HELP = "Time of the requests of an endpoint in each stage; total is pick-up to completion."
+DISK_METRIC = "disk_request_duration_seconds"
+DISK_HELP = "Time of disk requests from pick-up to completion."
+TOTAL_STAGE = "total"

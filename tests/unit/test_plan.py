@@ -1,0 +1,100 @@
+"""Plan and apply: what differs, in an order that works, and nothing the second time."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hostd import plan
+from hostd.errors import HostError
+from hostd.manifest import Manifest
+from tests.framework.fake_supervisor import DEVICES, FakeSupervisor
+
+DISK = [{"name": "vda", "size": 512}]
+
+
+def manifest(*partitions: dict[str, Any], **fields: Any) -> Manifest:
+    document = {"version": 1, "devices": [device.model_dump() for device in DEVICES], "partitions": list(partitions)}
+    return Manifest.model_validate(document | fields)
+
+
+def guest(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "program": ["x:main"]} | fields
+
+
+def steps(running: Manifest, wanted: Manifest) -> list[tuple[str, str, str]]:
+    return [(change.action, change.kind, change.name) for change in plan.difference(running, wanted)]
+
+
+def test_removal_comes_before_creation() -> None:
+    running = manifest(guest("old"), guest("same"), guest("changed", disks=DISK))
+    wanted = manifest(guest("new"), guest("same"), guest("changed", memory=2 << 20, disks=DISK))
+    assert steps(running, wanted) == [
+        ("remove", "partition", "old"), ("replace", "partition", "changed"), ("create", "partition", "new")]
+    replace = plan.difference(running, wanted)[1]
+    assert replace.fields == {"memory": [64 << 20, 2 << 20]}
+
+
+def test_naming_a_default_changes_nothing() -> None:
+    named = [{"name": "vda", "size": 512, "device": "disk0", "file": "g-vda.img"}]
+    assert steps(manifest(guest("g", disks=DISK)), manifest(guest("g", disks=named))) == []
+
+
+def test_machine_and_devices_need_a_restart() -> None:
+    wanted = manifest(host={"memory": "1GiB"}, devices=[{"name": "nic0", "kind": "nic"}])
+    assert steps(manifest(), wanted) == [("restart", "host", "memory"), ("restart", "device", "disk0")]
+
+
+def test_apply_does_it_once() -> None:
+    async def main() -> None:
+        host = FakeSupervisor()
+        first = manifest(guest("a", disks=DISK), guest("b"), policies=[{"memory_limit": "1GiB"}])
+        done = await plan.apply(host, first, key="k", actor="me")
+        assert done["applied"] == 3 and [call[:2] for call in host.calls] == [
+            ("set_policies", ""), ("spawn", "a"), ("spawn", "b")]
+        assert len({key for _, _, key, _ in host.calls}) == 3, "each step is a transaction of its own"
+        assert {actor for *_, actor in host.calls} == {"me"}
+        again = await plan.apply(host, first, key="k2")
+        assert again == {"changes": [], "applied": 0} and len(host.calls) == 3
+        second = manifest(guest("b", memory=2 << 20), guest("c"), policies=[{"memory_limit": "1GiB"}])
+        dry = await plan.apply(host, second, dry_run=True)
+        assert len(dry["changes"]) == 3 and dry["applied"] == 0 and len(host.calls) == 3
+        await plan.apply(host, second)
+        assert [call[:2] for call in host.calls[3:]] == [
+            ("remove", "a"), ("remove", "b"), ("spawn", "b"), ("spawn", "c")]
+
+    asyncio.run(main())
+
+
+def test_a_partition_that_ended_is_not_started_again() -> None:
+    async def main() -> None:
+        host = FakeSupervisor()
+        wanted = manifest(guest("a"))
+        await plan.apply(host, wanted)
+        await host.stop("a", 1, key=None, actor="")
+        assert (await plan.apply(host, wanted))["changes"] == []
+
+    asyncio.run(main())
+
+
+def test_apply_refuses_a_restart_before_it_touches_anything() -> None:
+    async def main() -> None:
+        host = FakeSupervisor()
+        with pytest.raises(HostError, match="host memory can not change") as caught:
+            await plan.apply(host, manifest(guest("a"), host={"memory": "1GiB"}))
+        assert caught.value.code == "state" and not host.calls
+
+    asyncio.run(main())
+
+
+def test_a_step_that_fails_says_how_far_it_came() -> None:
+    async def main() -> None:
+        host = FakeSupervisor()
+        await plan.apply(host, manifest(guest("a")))
+        host.failure = HostError("not_placed", "no memory is left", rule="first-fit")
+        with pytest.raises(HostError) as caught:
+            await plan.apply(host, manifest(guest("a"), guest("b")))
+        assert caught.value.code == "not_placed"
+        assert caught.value.details["applied"] == 0 and caught.value.details["rule"] == "first-fit"
+
+    asyncio.run(main())
