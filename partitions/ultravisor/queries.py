@@ -99,7 +99,7 @@ def _channels(database: Database, fields: Fields) -> dict[str, Any]:
     process; that follows from their states and is not stored a second time."""
     after, limit = fields.integer("after", default=0), fields.integer("limit", 1, ROWS_MAX, default=ROWS_MAX)
     rows = database.rows(
-        """SELECT channel.id, channel.generation, kind, client.name AS client, server.name AS server, capacity,
+        """SELECT channel.id, channel.generation, channel.kind, client.name AS client, server.name AS server, capacity,
                   channel.segment, segment.size, ledger, endpoint, queue, service,
                   client.state AS client_state, server.state AS server_state
            FROM channel JOIN partition AS client ON client.id = client JOIN partition AS server ON server.id = server

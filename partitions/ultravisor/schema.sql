@@ -75,7 +75,7 @@ CREATE TRIGGER partition_move BEFORE UPDATE OF state ON partition
 WHEN NEW.state <> OLD.state AND NOT EXISTS (SELECT 1 FROM move WHERE source = OLD.state AND target = NEW.state)
 BEGIN SELECT RAISE(ABORT, 'state_move'); END;
 CREATE TRIGGER partition_runs BEFORE UPDATE OF state ON partition
-WHEN NEW.state = 'running' AND NOT EXISTS (SELECT 1 FROM process WHERE partition = NEW.id)
+WHEN NEW.state = 'running' AND OLD.state = 'starting' AND NOT EXISTS (SELECT 1 FROM process WHERE partition = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'running_without_process'); END;
 CREATE TRIGGER partition_ends BEFORE UPDATE OF state ON partition
 WHEN NEW.state NOT IN ($with_process) AND EXISTS (SELECT 1 FROM process WHERE partition = NEW.id)

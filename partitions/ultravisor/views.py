@@ -25,7 +25,7 @@ class Views:
         self._database = database
         self._views: dict[int, ViewWriter] = {}
         self._maps: dict[int, MapWriter] = {}
-        self._backed: dict[int, list[tuple[int, int]]] = {}  # (first page, pages) that the map shows
+        self._shown: dict[int, list[tuple[int, int, int]]] = {}  # (page, frame, pages) that the map shows, if known
 
     def partitions(self) -> set[int]:
         """Those whose views are open."""
@@ -56,8 +56,6 @@ class Views:
             else:
                 pages = self._database.value("SELECT map_pages FROM partition WHERE id = ?", (partition,))
                 self._maps[partition] = MapWriter(descriptor, pages)
-                # What an earlier ultravisor had written there is not known here: it counts as all of it.
-                self._backed[partition] = [(0, pages)]
         finally:
             os.close(descriptor)
 
@@ -77,22 +75,23 @@ class Views:
                 "SELECT gpa, frame, frames FROM live_extent WHERE partition = ? ORDER BY gpa", (partition,)
             )
         ]
-        backed = [(page, pages) for page, _, pages in extents]
-        if backed == self._backed[partition]:
+        shown = self._shown.get(partition)
+        if extents == shown:
             return
-        # Partition addresses are backed from 0 without gaps, so what must go lies behind the new end.
-        end = sum(pages for _, pages in backed)
-        old_end = sum(pages for _, pages in self._backed[partition])
+        # Partition addresses are backed from 0 without gaps, so what must go lies behind the new end. What an
+        # earlier ultravisor has written there is not known.
+        end = sum(pages for _, _, pages in extents)
+        old_end = writer.pages if shown is None else sum(pages for _, _, pages in shown)
         for page, frame, pages in extents:
             writer.assign(page, frame, pages)
         if old_end > end:
             writer.clear(end, old_end - end)
-        self._backed[partition] = backed
+        self._shown[partition] = extents
 
     def forget(self, partitions: set[int]) -> None:
         """Closes the writers of partitions that are gone."""
         for partition in partitions:
-            self._backed.pop(partition, None)
+            self._shown.pop(partition, None)
             for writers in (self._views, self._maps):
                 writer = writers.pop(partition, None)
                 if writer is not None:
