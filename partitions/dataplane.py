@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Protocol
 
-from hostd.wire import close_fds
+from hostd.wire import Message, close_fds
 from partitions.skeleton import Context, Partition
 
 
@@ -38,6 +38,11 @@ class DataPlane(Partition):
         # A daemon thread: where the control loop fails, the process ends with it and the supervisor sees the exit.
         self._thread = threading.Thread(target=self.loop.run, name="data", daemon=True)
         self._thread.start()
+
+    def handle_forget(self, message: Message, _fds: list[int]) -> Message:
+        """Frees the statistics rows of a removed partition."""
+        self.loop.forget(message["partition"])
+        return {}
 
     def stop(self) -> None:
         if hasattr(self, "_thread"):

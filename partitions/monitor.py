@@ -34,7 +34,7 @@ class MonitorPartition(DataPlane):
         self.loop.open(
             message["partition"],
             message["type"],
-            message["pid"],
+            message.get("pid", 0),
             by_name["view"],
             by_name.get("map", -1),
             message.get("map_pages", 0),
@@ -60,6 +60,13 @@ class MonitorPartition(DataPlane):
     def handle_answer(self, message: Message, _fds: list[int]) -> Message:
         self.loop.answer(message["partition"], message["call"], message["connected"], message["result"])
         return {}
+
+    def handle_started(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.set_pid(message["partition"], message["pid"])
+        return {}
+
+    def handle_descriptor(self, message: Message, _fds: list[int]) -> Message:
+        return {"descriptor": self.loop.descriptor(message["partition"])}
 
     def handle_worlds(self, _message: Message, _fds: list[int]) -> Message:
         return {"worlds": self.loop.worlds()}

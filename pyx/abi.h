@@ -43,7 +43,7 @@ enum pv_partition_type {
     PV_TYPE_MONITOR, PV_TYPE_IO, PV_TYPE_DEVICE, PV_TYPE_GUEST, PV_TYPE_COUNT,
 };
 
-/* States as a view shows them; only PV_STATE_RUNNING and PV_STATE_STARTING let translations through. */
+/* States as a view shows them, in order of life; PV_STATE_DEFINED to PV_STATE_STOPPING let translations through. */
 enum pv_state {
     PV_STATE_NONE, PV_STATE_DEFINED, PV_STATE_STARTING, PV_STATE_RUNNING, PV_STATE_STOPPING,
     PV_STATE_STOPPED, PV_STATE_FAILED, PV_STATE_REMOVED, PV_STATE_COUNT,

@@ -16,7 +16,7 @@ from pyx.abi cimport (
 )
 from pyx.device cimport Device, Server, pv_span
 from pyx.ringc cimport (
-    pv_consumer_available, pv_consumer_release, pv_count, pv_now, pv_producer_free, pv_row, pv_row_close,
+    pv_consumer_available, pv_consumer_release, pv_count, pv_now, pv_producer_free, pv_row,
     pv_row_counters,
 )
 
@@ -66,7 +66,6 @@ cdef class Disk(Device):
         if port >= PORTS or not self.ports[port].used:
             raise KeyError(f"port {port} is not attached")
         with self.quiet():
-            pv_row_close(self.statistics, self.ports[port].row)
             memset(&self.ports[port], 0, sizeof(Port))
 
     cdef uint32_t poll(self) noexcept nogil:

@@ -26,7 +26,7 @@ from pyx.loop cimport Loop
 from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_observe, pv_producer,
-    pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_row, pv_row_close,
+    pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_row,
     pv_row_counters, pv_row_histogram, pv_saturate,
 )
 from pyx.segment cimport Mapping, map_ring
@@ -209,7 +209,6 @@ cdef class IoServer(Loop):
                 del self.bells_used[q.partition]
                 record[0].detach()
                 record[1].detach()
-            pv_row_close(self.statistics, q.row)
             free(q.free_slots)
             free(q.generations)
             memset(q, 0, sizeof(Queue))

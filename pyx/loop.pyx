@@ -16,17 +16,17 @@ from pyx.abi cimport (
 from pyx.ringc cimport (
     FUTEX_32, pv_count, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbells_wait, pv_gate_close,
     pv_gate_init, pv_gate_open, pv_gate_park, pv_gate_run, pv_gate_wanted, pv_idle_init, pv_idle_sleep, pv_idle_step,
-    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_now, pv_row, pv_row_counters, pv_row_open, pv_wait,
+    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_now, pv_row, pv_row_close, pv_row_counters, pv_row_open, pv_wait,
 )
 from pyx.segment cimport Mapping
 
 cdef extern from *:
     """
     #include "statistics.h"
-    static inline bool pv_row_free(struct pv_statistics *s, uint32_t index)
-    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed) == 0; }
+    static inline uint64_t row_partition(struct pv_statistics *s, uint32_t index)
+    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
     """
-    bint pv_row_free(pv_statistics *s, uint32_t index) nogil
+    uint64_t row_partition(pv_statistics *s, uint32_t index) nogil
 
 # Every wait has a timeout (rules.md 15): a lost wake-up costs at most this.
 cdef uint64_t SLEEP_NS = 1_000_000_000
@@ -153,10 +153,16 @@ cdef class Loop:
                 self.bells[i] = self.bells[self.bell_count]
                 return
 
+    def forget(self, uint64_t partition):
+        """Frees the statistics rows of a removed partition. A detached one keeps its counts until then."""
+        for i in range(1, self.statistics.rows):
+            if row_partition(self.statistics, i) == partition:
+                pv_row_close(self.statistics, i)
+
     cdef int open_row(self, uint64_t partition, uint64_t endpoint) except -1:
         cdef uint32_t i
         for i in range(1, self.statistics.rows):
-            if pv_row_free(self.statistics, i):
+            if row_partition(self.statistics, i) == 0:
                 pv_row_open(self.statistics, i, partition, endpoint)
                 return i
         raise ValueError(f"no free statistics row among {self.statistics.rows}")

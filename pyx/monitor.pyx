@@ -10,21 +10,21 @@ from posix.unistd cimport write
 
 from pyx.abi cimport (
     PV_CALL_CONNECT, PV_CALL_COUNT, PV_CALL_NONE, PV_CALL_NULL, PV_CALL_SUBMIT, PV_CHANNEL_COMPLETIONS,
-    PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EXTENTS_MAX, PV_EXTENTS_PER_SLOT,
+    PV_DEVICES_MAX, PV_ENDPOINT_READ_ONLY, PV_ENDPOINTS_MAX, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EXTENTS_MAX, PV_EXTENTS_PER_SLOT,
     PV_ID_SLOT, PV_KERNEL_MAGIC, PV_MONITOR_CALLS, PV_MONITOR_REFUSED, PV_MONITOR_TRANSLATED,
     PV_MONITOR_TRANSLATED_BYTES, PV_PAGE, PV_PARTITIONS_MAX, PV_REASON_CALL_DENIED, PV_REASON_CALL_MALFORMED,
     PV_REASON_CALL_UNKNOWN, PV_REASON_ENDPOINT_UNKNOWN, PV_REASON_EPOCH_STALE, PV_REASON_NONE,
     PV_REASON_PARTITION_STATE, PV_REASON_PARTITION_UNKNOWN, PV_REASON_QUEUE_BROKEN, PV_REASON_SERVICE_DENIED,
     PV_REASON_SERVICE_UNAVAILABLE, PV_REASON_SERVICE_UNKNOWN, PV_SERVICE_COUNT, PV_STATUS_OK,
     PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES, PV_TYPE_IO, PV_VECTOR_CALL,
-    PV_VERSION, pv_completion, pv_descriptor, pv_dma_extents, pv_dma_request, pv_doorbell, pv_interrupts, pv_kernel,
+    PV_VERSION, pv_completion, pv_descriptor, pv_dma_extents, pv_dma_request, pv_doorbell, pv_endpoint, pv_interrupts, pv_kernel,
     pv_reason, pv_request, pv_system_call, pv_view, pv_world,
 )
 from pyx.loop cimport Loop
 from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_producer, pv_producer_attach,
-    pv_producer_free, pv_producer_publish, pv_producer_push, pv_row, pv_row_close, pv_row_counters, pv_saturate,
+    pv_producer_free, pv_producer_publish, pv_producer_push, pv_row, pv_row_counters, pv_saturate,
 )
 from pyx.segment cimport Mapping, map_ring
 
@@ -91,6 +91,15 @@ cdef struct Event:
     uint64_t partition
     uint64_t call
     uint32_t service
+
+
+cdef dict described(const pv_endpoint *e, uint32_t index):
+    return {
+        "index": index, "name": (<bytes>e.name).decode("ascii"), "generation": e.generation,
+        "operations": [name for name, bit in names.OPERATIONS.items() if e.operations >> <uint32_t>bit & 1],
+        "offset": e.offset, "length": e.length, "max_transfer": e.max_transfer, "device": e.device, "port": e.port,
+        "server": e.server, "read_only": bool(e.flags & PV_ENDPOINT_READ_ONLY),
+    }
 
 
 cdef class Monitor(Loop):
@@ -205,7 +214,6 @@ cdef class Monitor(Loop):
                         self.active_count -= 1
                         self.active[i] = self.active[self.active_count]
                         break
-            pv_row_close(self.statistics, c.row)
             self.kernel.worlds[slot].partition = 0
             memset(c, 0, sizeof(Caller))
             for mapping in self.mappings.pop(slot):
@@ -246,6 +254,30 @@ cdef class Monitor(Loop):
                 self.complete(c, call, PV_CALL_CONNECT,
                               PV_REASON_NONE if connected else PV_REASON_SERVICE_UNAVAILABLE, result)
                 self.flush(c)
+
+    def set_pid(self, uint64_t partition, int pid):
+        """Records the process of a partition in its world's control block."""
+        if self.kernel.worlds[PV_ID_SLOT(partition)].partition != partition:
+            raise KeyError(f"partition {partition:#x} has no world")
+        self.kernel.worlds[PV_ID_SLOT(partition)].pid = pid
+
+    def descriptor(self, uint64_t partition) -> dict:
+        """The descriptor that this worker enforces for a partition: its private copy of the view."""
+        cdef Caller *c = &self.callers[PV_ID_SLOT(partition)]
+        if not c.used or c.id != partition:
+            raise KeyError(f"partition {partition:#x} is not open")
+        with self.quiet():
+            self.refresh(c)
+            endpoints = []
+            for i in range(PV_ENDPOINTS_MAX):
+                if c.descriptor.endpoints[i].generation:
+                    endpoints.append(described(&c.descriptor.endpoints[i], i))
+            return {
+                "generation": c.view_generation, "state": names.STATE_NAMES.get(c.descriptor.state, "none"),
+                "memory_pages": c.descriptor.memory_pages, "map_generation": c.descriptor.map_generation,
+                "services": [name for name, bit in names.SERVICES.items() if c.descriptor.services >> <uint32_t>bit & 1],
+                "endpoints": endpoints,
+            }
 
     def worlds(self) -> list:
         """Control blocks in use: [{"partition", "type", "pid", "state", "calls", "view_generation"}] (W4)."""

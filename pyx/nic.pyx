@@ -19,7 +19,7 @@ from pyx.abi cimport (
 )
 from pyx.device cimport Device, Server, pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
 from pyx.ringc cimport (
-    pv_consumer_available, pv_consumer_pending, pv_consumer_release, pv_count, pv_now, pv_producer_free, pv_row, pv_row_close,
+    pv_consumer_available, pv_consumer_pending, pv_consumer_release, pv_count, pv_now, pv_producer_free, pv_row,
     pv_row_counters,
 )
 
@@ -132,7 +132,6 @@ cdef class Nic(Device):
                 self.held_ports -= 1
             self.cancel(&p.held)
             self.publish()
-            pv_row_close(self.statistics, p.row)
             free(p.buffers.entries)
             free(p.held.entries)
             memset(p, 0, sizeof(Port))

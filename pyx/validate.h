@@ -80,7 +80,8 @@ static inline enum pv_reason pv_validate_form(const struct pv_request *r)
 /* Checks against the descriptor: endpoint, generation, operation, length, offset (U8). */
 static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, const struct pv_request *r)
 {
-    if (d->state != PV_STATE_RUNNING && d->state != PV_STATE_STARTING)
+    /* From its definition until its process has ended: a stopping guest may still flush its disks. */
+    if (d->state < PV_STATE_DEFINED || d->state > PV_STATE_STOPPING)
         return PV_REASON_PARTITION_STATE;
     if (r->endpoint >= PV_ENDPOINTS_MAX)
         return PV_REASON_ENDPOINT_UNKNOWN;

@@ -1,0 +1,130 @@
+"""hostd, the daemon: in the foreground, or under a supervisor that wants readiness (`--ready-fd`, sd_notify).
+
+Ctrl-C and SIGTERM stop the whole host. SIGKILL leaves partitions running under the keeper; the next hostd shows
+them and `hostctl down` removes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from hostd import api, keeper, notify
+from hostd.adopted import AdoptedSupervisor
+from hostd.boot import ROLE_MODULES
+from hostd.errors import HostError
+from hostd.manifest import Manifest
+from hostd.manifest_problems import ManifestError
+from hostd.manifest_source import load
+from hostd.metrics import HostCollector, statistics_rows
+from hostd.metrics_server import MetricsServer
+from hostd.paths import Paths, lock_state, prepare, resolve
+from hostd.runtime import is_locked
+from hostd.supervisor import Supervisor
+from hostd.wire import RemoteError, WireError
+
+DEFAULT_MANIFEST = Path(__file__).with_name("default.yaml")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="hostd", description="Partition host in user space; see README.md.")
+    parser.add_argument("--manifest", type=Path, default=None, help="YAML file; without it a host without guests")
+    parser.add_argument("--runtime-dir", default=None, help="folder of the sockets")
+    parser.add_argument("--state-dir", default=None, help="folder of databases and disk files")
+    parser.add_argument("--metrics", default=None, metavar="HOST:PORT", help="in place of the manifest's address")
+    parser.add_argument("--ready-fd", type=int, default=None, help="descriptor for one line: READY or an error document")
+    return parser.parse_args()
+
+
+async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: int | None) -> None:
+    if is_locked(paths.runtime):
+        supervisor: Supervisor | AdoptedSupervisor = AdoptedSupervisor(await keeper.connect(paths.runtime), paths, manifest)
+        await supervisor.adopt()
+    else:
+        client = await keeper.launch(paths.runtime, ROLE_MODULES)
+        supervisor = Supervisor(manifest, paths, client)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server: MetricsServer | None = None
+    listening = asyncio.Event()
+    serving: asyncio.Task[None] | None = None
+    try:
+        if isinstance(supervisor, Supervisor):
+            bring_up = asyncio.create_task(supervisor.up())
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([bring_up, stopped], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if not bring_up.done():
+                bring_up.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await bring_up
+                return
+            bring_up.result()
+            address = metrics or manifest.host.metrics
+            if address:
+                collector = HostCollector(
+                    lambda: statistics_rows(supervisor.statistics()), supervisor.list, api.version()["version"]
+                )
+                server = MetricsServer(address, collector)
+                server.start()
+                supervisor.metrics_url = server.url
+        serving = asyncio.create_task(api.serve(supervisor, paths.api_socket, listening))
+        await asyncio.wait([serving, asyncio.create_task(listening.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        _ready(ready, None)
+        notify.notify("READY=1")
+        await asyncio.wait(
+            [asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.finished.wait())],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        notify.notify("STOPPING=1")
+        await supervisor.down()
+        if serving is not None:
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+        if server is not None:
+            server.stop()
+
+
+def _ready(descriptor: int | None, error: Exception | None) -> None:
+    if descriptor is None:
+        return
+    line = "READY" if error is None else json.dumps(_document(error))
+    os.write(descriptor, line.encode() + b"\n")
+    os.close(descriptor)
+
+
+def _document(error: Exception) -> dict:
+    code = getattr(error, "code", "internal")
+    details = getattr(error, "details", {})
+    return {"error": {"code": code, "message": str(error), "details": details}}
+
+
+def main() -> int:
+    options = arguments()
+    try:
+        manifest = load(options.manifest or DEFAULT_MANIFEST)
+        paths = resolve(options.runtime_dir, options.state_dir)
+        prepare(paths)
+        lock_state(paths)
+        asyncio.run(serve(manifest, paths, options.metrics, options.ready_fd))
+    except (ManifestError, HostError, RemoteError, WireError, OSError) as error:
+        with contextlib.suppress(OSError):
+            _ready(options.ready_fd, error)
+        print(f"hostd: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

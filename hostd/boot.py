@@ -1,0 +1,239 @@
+"""How a host comes up: control plane, then machine and devices in the database, then the data plane.
+
+    keeper -> ultravisor, operations, command -> machine, policies, partitions (one transaction each)
+           -> console, monitor, io-a, devices -> rings connected, epoch in office -> guests of the manifest
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from hostd.children import Children
+from hostd.fabric import Fabric, ask
+from hostd.keeper import Keeper
+from hostd.manifest import Manifest, Processors
+from hostd.paths import Paths
+from hostd.records import Record
+from hostd.wire import Wire, close_fds, pair
+
+SERVERS = ["io-a"]
+EPOCHS = 1 << 16  # terms of office reserved per start of the host
+CONSOLE_MEMORY = 1 << 20
+ROLE_MODULES = [
+    "partitions.ultravisor.main", "partitions.command.main", "partitions.operations.main", "partitions.console",
+    "partitions.monitor", "partitions.io", "partitions.devices", "partitions.guest",
+]  # fmt: skip
+
+
+class Boot:
+    """Brings the infrastructure up; the supervisor keeps what it made."""
+
+    def __init__(self, manifest: Manifest, paths: Paths, keeper: Keeper, children: Children, symmetric: bool) -> None:
+        self.manifest = manifest
+        self.paths = paths
+        self.keeper = keeper
+        self.children = children
+        self.fabric = Fabric(keeper, symmetric)
+        self.records: dict[str, Record] = {}
+        self.processors = manifest.host.processors or default_processors()
+        self.machine: dict[str, Any] = {}
+        self.slots: dict[str, int] = {}  # device -> slot
+
+    def _record(self, name: str, kind: str) -> Record:
+        record = self.records[name] = Record(name, kind)
+        return record
+
+    async def control_plane(self) -> None:
+        """Ultravisor, operations and command, wired to each other; each has a wire to hostd."""
+        to_keeper = Wire.connect(self.paths.keeper_socket)
+        u_command, c_ultravisor = pair()
+        o_command, c_operations = pair()
+        wires = (to_keeper.sock, u_command, c_ultravisor, o_command, c_operations)
+        try:
+            await self._start(
+                self._record("ultravisor", "ultravisor"), "partitions.ultravisor.main:main",
+                {"database": str(self.paths.resources)}, {"keeper": to_keeper.fileno(), "command": u_command.fileno()},
+            )  # fmt: skip
+            await self._start(
+                self._record("operations", "operations"), "partitions.operations.main:main",
+                {"policies": str(self.paths.policies)}, {"command": o_command.fileno()},
+            )  # fmt: skip
+            await self._start(
+                self._record("command", "command"), "partitions.command.main:main",
+                {"decisions": str(self.paths.decisions)},
+                {"ultravisor": c_ultravisor.fileno(), "operations": c_operations.fileno()},
+            )  # fmt: skip
+        finally:
+            for sock in wires:
+                sock.close()
+
+    async def _start(self, record: Record, entry: str, config: dict[str, Any], fds: dict[str, int]) -> None:
+        spec = {"entry": entry, "sandbox": "role", "processors": self.processors.infrastructure, "config": config}
+        await self.children.start(record, spec, fds, echo=True)
+        record.state = "running"
+
+    async def transaction(self, operations: list[dict[str, Any]]) -> list[Any]:
+        message = {"operations": operations, "key": f"hostd:{secrets.token_hex(12)}", "actor": "hostd"}
+        return (await ask(self.records["ultravisor"], "transaction", message))["results"]
+
+    async def resources(self) -> None:
+        """What an earlier host left goes; machine, policies and partitions of the infrastructure come."""
+        await ask(self.records["ultravisor"], "reconcile", {"processes": []})
+        self.machine = (
+            await self.transaction(
+                [{"op": "machine.define", "memory": self.manifest.host.memory, "processors": _roles(self.processors)}]
+            )
+        )[0]
+        for policy in self.manifest.policies:
+            await ask(self.records["operations"], "policy.set", {"policy": policy.model_dump()})
+        creations = [
+            {"op": "partition.create", "name": name, "type": kind, "processors": self.processors.infrastructure}
+            for name, kind in (
+                ("ultravisor", "ultravisor"), ("operations", "operations"), ("monitor", "monitor"),
+                *((server, "io") for server in SERVERS),
+                *((device.name, "device") for device in self.manifest.devices),
+            )
+        ]  # fmt: skip
+        creations.append(
+            {
+                "op": "partition.create", "name": "command", "type": "command",
+                "processors": self.processors.infrastructure, "services": ["operations", "ultravisor"],
+            }
+        )  # fmt: skip
+        for creation, plan in zip(creations, await self.transaction(creations), strict=True):
+            record = self.records.get(creation["name"]) or self._record(creation["name"], creation["type"])
+            record.plan, record.number = plan, plan["partition"]["id"]
+        devices = [
+            {"op": "device.create", "name": device.name, "kind": device.kind, "class": "shared", "partition": device.name}
+            for device in self.manifest.devices
+        ]
+        if devices:
+            for operation, result in zip(devices, await self.transaction(devices), strict=True):
+                self.slots[operation["name"]] = result["slot"]
+        console = await ask(self.records["command"], "place", {"request": self._console(), "key": secrets.token_hex(12)})
+        record = self._record("console", "console")
+        record.plan, record.number = console["plan"], console["plan"]["partition"]["id"]
+
+    def _console(self) -> dict[str, Any]:
+        return {
+            "name": "console", "type": "console", "memory": CONSOLE_MEMORY, "services": ["command"],
+            "processors": self.processors.infrastructure,
+        }  # fmt: skip
+
+    async def data_plane(self) -> None:
+        """Monitor, channel servers and devices, connected; every partition with a call ring is known to the monitor."""
+        fabric = self.fabric
+        kinds = {device.name: device.kind for device in self.manifest.devices}
+        await fabric.make_segments(SERVERS, kinds)
+        fabric.monitor = self.records["monitor"]
+        await self._start(
+            fabric.monitor, "partitions.monitor:main", fabric.role_config("monitor"),
+            {name: fabric.fd(key) for name, key in
+             (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"))},
+        )  # fmt: skip
+        await self._start_console()
+        for server in SERVERS:
+            fabric.servers[server] = self.records[server]
+            await self._start_server(self.records[server])
+        kernel = await fabric.read_only("kernel")
+        for name, kind in kinds.items():
+            fabric.devices[name] = self.records[name]
+            config = fabric.role_config(
+                kind,
+                window_first=self.machine["first_frame"] * 4096,
+                window_size=self.machine["frames"] * 4096,
+            )
+            fds = {"bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"), "kernel": kernel}
+            await self._start(self.records[name], f"partitions.devices:{kind}", config, fds)
+        close_fds([kernel])
+        for record in self.records.values():
+            if record.type not in ("monitor", "device", "console"):
+                await fabric.open(record)
+        for server in fabric.servers.values():
+            await ask(fabric.monitor, "set_epoch", {"server": server.number, "epoch": server.spec["epoch"]})
+            for name, device in fabric.devices.items():
+                await fabric.connect(server, device, self.slots[name])
+        await fabric.attach(self.records["console"])
+
+    async def _start_server(self, record: Record) -> None:
+        fabric, plan = self.fabric, record.plan
+        (epochs,) = await self.transaction([{"op": "epoch.reserve", "partition": record.number, "count": EPOCHS}])
+        record.spec = {"epoch": epochs["first"]}
+        call, events = await self.keeper.get_segments([plan["call"]["segment"], plan["events"]])
+        config = fabric.role_config(
+            "io", partition=record.number, epoch=epochs["first"], call_capacity=plan["call"]["capacity"]
+        )
+        fds = {
+            "bell": fabric.fd(f"bell:{record.name}"), "statistics": fabric.fd(f"statistics:{record.name}"),
+            "call": call, "events": events,
+        }  # fmt: skip
+        try:
+            await self._start(record, "partitions.io:main", config, fds)
+        finally:
+            close_fds([call, events])
+
+    async def _start_console(self) -> None:
+        record = self.records["console"]
+        fds = await partition_descriptors(self.keeper, record.plan)
+        try:
+            config = {"plan": record.plan, "symmetric": self.fabric.symmetric}
+            await self._start(record, "partitions.console:main", config, fds)
+        finally:
+            close_fds(fds.values())
+
+    async def record_processes(self) -> None:
+        """Tells the database which process each partition is."""
+        operations: list[dict[str, Any]] = []
+        for record in self.records.values():
+            operations.append(
+                {
+                    "op": "process.record", "partition": record.number, "pid": record.pid,
+                    "start_time": record.start_ticks,
+                }
+            )  # fmt: skip
+            operations.append({"op": "partition.state", "partition": record.number, "state": "running"})
+        await self.transaction(operations)
+        for record in self.records.values():
+            if record.plan.get("view") is not None:
+                await ask(self.fabric.monitor, "started", {"partition": record.number, "pid": record.pid})
+
+
+async def partition_descriptors(keeper: Keeper, plan: dict[str, Any]) -> dict[str, int]:
+    """Descriptors of what a guest or the console maps, by the names that the guest runtime expects."""
+    names = [f"memory{index}" for index in range(len(plan["memory"]))]
+    segments = [extent["segment"] for extent in plan["memory"]]
+    names += ["call", "events"]
+    segments += [plan["call"]["segment"], plan["events"]]
+    for endpoint in plan["endpoints"]:
+        for queue in endpoint["queues"]:
+            names.append(f"queue{endpoint['index']}.{queue['queue']}")
+            segments.append(queue["channel"])
+    return dict(zip(names, await keeper.get_segments(segments), strict=True))
+
+
+def default_processors() -> Processors:
+    """The last processor serves the infrastructure, the others the guests; a single one serves both."""
+    present = sorted(os.sched_getaffinity(0))
+    return Processors(infrastructure=present[-1:], guests=present[:-1] or present)
+
+
+def _roles(processors: Processors) -> list[dict[str, Any]]:
+    infrastructure, guests = set(processors.infrastructure), set(processors.guests)
+    return [
+        {
+            "number": number,
+            "role": "both" if number in infrastructure & guests else "guests" if number in guests else "infrastructure",
+        }
+        for number in sorted(infrastructure | guests)
+    ]
+
+
+def disk_folder(manifest: Manifest, paths: Paths, device: str) -> Path:
+    """Where the files of a disk device lie."""
+    for entry in manifest.devices:
+        if entry.name == device and entry.folder:
+            return Path(entry.folder)
+    return paths.disks

@@ -1,0 +1,201 @@
+"""The data plane as hostd builds it: starts its roles, connects their rings, attaches and detaches partitions.
+
+hostd hands out descriptors and maps statistics read-only; it never maps rings or guest memory (design.md 2).
+Order of attachment: the monitor knows a partition before its endpoints can be used, and the guest starts last.
+Order of detachment: the monitor stops translating, the devices cancel and unmap, the server forgets, in this
+order, so that no request can reach memory that was given up (rule 24).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from hostd.keeper import Keeper
+from hostd.records import Record
+from hostd.wire import close_fds
+from pyx import abi
+from pyx.statistics import Reader, initialize
+
+HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
+STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 129, "disk": 257}
+
+Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
+
+
+class Fabric:
+    """The roles of the data plane by name, and the segments that only they share."""
+
+    def __init__(self, keeper: Keeper, symmetric: bool) -> None:
+        self.keeper = keeper
+        self.symmetric = symmetric
+        self.segments: Segments = {}
+        self.readers: list[tuple[str, Reader]] = []
+        self.monitor: Record
+        self.servers: dict[str, Record] = {}
+        self.devices: dict[str, Record] = {}
+        self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"
+
+    # ---- building ----
+
+    async def make_segments(self, servers: list[str], devices: dict[str, str]) -> None:
+        """Segments of the data plane itself: kernel region, doorbells, statistics, hardware rings.
+
+        `devices`: name -> kind.
+        """
+        wanted: list[tuple[str, str, int]] = [("kernel", "kernel", abi.kernel_size())]
+        for role, kind in [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]:
+            wanted.append((f"bell:{role}", "bell", abi.bell_size()))
+            wanted.append((f"statistics:{role}", "statistics", statistics_size(kind)))
+        ring = abi.ring_size(HARDWARE_CAPACITY)
+        for server in servers:
+            for device in devices:
+                wanted.append((f"requests:{server}:{device}", "hardware", ring))
+                wanted.append((f"completions:{server}:{device}", "hardware", ring))
+        made = await self.keeper.create_segments([(kind, size, f"hostd:{name}") for name, kind, size in wanted])
+        self.segments = {name: one for (name, _, _), one in zip(wanted, made, strict=True)}
+        for role, kind in [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]:
+            identity, descriptor = self.segments[f"statistics:{role}"]
+            initialize(descriptor, kind, STATISTICS_ROWS[kind])
+            (read_only,) = await self.keeper.get_segments([identity], read_only=True)
+            self.readers.append((role, Reader(read_only, statistics_size(kind))))
+            close_fds([read_only])
+
+    def fd(self, name: str) -> int:
+        return self.segments[name][1]
+
+    async def read_only(self, name: str) -> int:
+        return (await self.keeper.get_segments([self.segments[name][0]], read_only=True))[0]
+
+    def role_config(self, kind: str, **more: Any) -> dict[str, Any]:
+        return {"statistics_size": statistics_size(kind), "symmetric": self.symmetric, **more}
+
+    async def connect(self, server: Record, device: Record, slot: int) -> None:
+        """Connects the hardware rings of (I/O partition, device) at all three ends."""
+        requests = self.fd(f"requests:{server.name}:{device.name}")
+        completions = self.fd(f"completions:{server.name}:{device.name}")
+        common = {"server": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
+        await ask(device, "connect", common, [requests, completions, self.fd(f"bell:{server.name}")])
+        await ask(server, "connect_hardware", common, [completions])
+        await ask(self.monitor, "connect_hardware", common, [requests, self.fd(f"bell:{device.name}")])
+
+    # ---- partitions ----
+
+    async def open(self, record: Record) -> None:
+        """Makes a partition known to the monitor: view, map, call ring."""
+        plan = record.plan
+        if plan["view"] is None:
+            return
+        has = [name for name in ("map", "call", "events") if _segment(plan, name) is not None]
+        read = await self.keeper.get_segments(
+            [plan["view"], *([plan["map"]] if "map" in has else [])], read_only=True
+        )
+        rest = await self.keeper.get_segments([_segment(plan, name) for name in has if name != "map"])
+        message = {
+            "partition": record.number,
+            "type": record.type,
+            "has": has,
+            "map_pages": plan["map_pages"],
+            "call_capacity": plan["call"]["capacity"] if plan["call"] else 0,
+            "pid": record.pid or 0,
+        }
+        try:
+            await ask(self.monitor, "open", message, [*read, *rest])
+        finally:
+            close_fds([*read, *rest])
+
+    async def attach(self, record: Record) -> None:
+        """Attaches all endpoints of a partition at their devices and servers; all or none."""
+        plan = record.plan
+        memory = await self.keeper.get_segments([extent["segment"] for extent in plan["memory"]])
+        queue_ids = [
+            segment
+            for endpoint in plan["endpoints"]
+            for queue in endpoint["queues"]
+            for segment in (queue["channel"], queue["ledger"])
+        ]
+        fds = await self.keeper.get_segments([plan["events"], *queue_ids])
+        done: list[Callable[[], Any]] = []
+        try:
+            await self.open(record)
+            done.append(lambda: ask(self.monitor, "close", {"partition": record.number}))
+            seen: set[str] = set()
+            for endpoint in plan["endpoints"]:
+                device = self.devices[endpoint["device"]]
+                first = endpoint["device"] not in seen
+                seen.add(endpoint["device"])
+                message = {
+                    **{name: endpoint[name] for name in ("port", "generation", "mac", "file", "offset", "length")},
+                    "partition": record.number,
+                    "endpoint": endpoint["index"],
+                    "memory": plan["memory"] if first else [],
+                }
+                await ask(device, "attach", message, memory if first else [])
+                done.append(lambda d=device, p=endpoint["port"]: _detach(d, record.number, p))
+            if plan["endpoints"]:
+                await self._add_queues(record, fds)
+            record.attached = True
+        except BaseException:
+            for undo in reversed(done):
+                await undo()
+            raise
+        finally:
+            close_fds([*memory, *fds])
+
+    async def _add_queues(self, record: Record, fds: list[int]) -> None:
+        queues = [
+            {"endpoint": endpoint["index"], "queue": queue["queue"], "kind": endpoint["kind"], "capacity": queue["capacity"]}
+            for endpoint in record.plan["endpoints"]
+            for queue in endpoint["queues"]
+        ]
+        server = self.servers[record.plan["endpoints"][0]["server"]]
+        reply = await ask(server, "add_queues", {"partition": record.number, "queues": queues}, fds)
+        record.queues = reply["queues"]
+
+    async def detach(self, record: Record) -> None:
+        """Takes a dead partition out of the data plane; its statistics stay. Safe to call twice."""
+        if not record.attached:
+            return
+        record.attached = False
+        await ask(self.monitor, "close", {"partition": record.number})
+        for endpoint in record.plan["endpoints"]:
+            await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
+        if record.queues:
+            server = self.servers[record.plan["endpoints"][0]["server"]]
+            await ask(server, "remove_queues", {"queues": record.queues})
+            record.queues = []
+
+    async def forget(self, record: Record) -> None:
+        """Frees the statistics rows of a removed partition."""
+        roles = [self.monitor, *self.servers.values(), *self.devices.values()]
+        await asyncio.gather(*(ask(role, "forget", {"partition": record.number}) for role in roles))
+
+    def close(self) -> None:
+        for _, reader in self.readers:
+            reader.detach()
+        self.readers.clear()
+        close_fds([descriptor for _, descriptor in self.segments.values()])
+        self.segments.clear()
+
+
+def statistics_size(kind: str) -> int:
+    counters, histograms = abi.STATISTICS_SHAPES[kind]
+    return abi.statistics_size(STATISTICS_ROWS[kind], counters, histograms)
+
+
+async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
+    """One request to a role; the reply's fields."""
+    assert record.wire is not None
+    reply, received = await record.wire.request({"op": op, **message}, fds or [], timeout=30.0)
+    close_fds(received)
+    return reply
+
+
+async def _detach(device: Record, partition: int, port: int) -> None:
+    await ask(device, "detach", {"partition": partition, "port": port})
+
+
+def _segment(plan: dict[str, Any], name: str) -> int | None:
+    value = plan[name]
+    return value["segment"] if isinstance(value, dict) else value

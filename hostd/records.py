@@ -1,0 +1,101 @@
+"""What hostd remembers of one process of the host, partition or not, and the row that its API shows of it."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from hostd.async_wire import AsyncWire
+
+LOG_MAX = 256 << 10  # bytes kept of what a process wrote; older lines are dropped (rule 39)
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Record:
+    """One process. `plan` is the ultravisor's; `number` the partition id, 0 for keeper, loader and hostd."""
+
+    name: str
+    type: str
+    number: int = 0
+    state: str = "defined"
+    process: int = 0  # the keeper's id
+    pid: int | None = None
+    start_ticks: int | None = None
+    pidfd: int | None = None
+    exit_status: dict[str, int] | None = None
+    sandbox: dict[str, Any] = field(default_factory=dict)
+    sandbox_wanted: str = "none"
+    plan: dict[str, Any] = field(default_factory=dict)
+    wire: AsyncWire | None = None
+    spec: Any = None
+    queues: list[int] = field(default_factory=list)  # numbers at the I/O partition
+    attached: bool = False
+    stop_asked: bool = False
+    started_ns: int | None = None
+    reports: int = 0
+    log: deque[bytes] = field(default_factory=deque)
+    log_size: int = 0
+
+    def write_log(self, data: bytes) -> None:
+        self.log.append(data)
+        self.log_size += len(data)
+        while self.log_size > LOG_MAX and len(self.log) > 1:
+            self.log_size -= len(self.log.popleft())
+
+    def log_text(self) -> str:
+        return b"".join(self.log).decode(errors="replace")
+
+    def row(self, boot_time: float) -> dict[str, Any]:
+        """As hostd.interface describes it."""
+        cpu, memory = usage(self.pid if self.exit_status is None else None)
+        return {
+            "name": self.name,
+            "id": self.number,
+            "type": self.type,
+            "state": self.state,
+            "pid": self.pid if self.exit_status is None else None,
+            "start_time": None if self.start_ticks is None else boot_time + self.start_ticks / CLOCK_TICKS,
+            "cpu_seconds": cpu,
+            "memory": memory,
+            "world": self.number & 0xFFFF if self.number else None,
+            "exit_status": self.exit_status,
+            "sandbox": sandbox_state(self.sandbox_wanted, self.sandbox),
+            "endpoints": [
+                {
+                    "index": endpoint["index"],
+                    "name": endpoint["name"],
+                    "kind": endpoint["kind"],
+                    "device": endpoint["device"],
+                    "path": "redirect",
+                    "mac": endpoint["mac"] or "",
+                }
+                for endpoint in self.plan.get("endpoints", [])
+            ],
+        }
+
+
+def sandbox_state(wanted: str, report: dict[str, Any]) -> str:
+    """full, reduced or off, from what the new process reported of its confinement."""
+    if wanted == "none" or not report:
+        return "off"
+    layers = [report.get("seccomp"), report.get("no_new_privileges")]
+    if wanted == "guest":
+        layers += [report.get("uid"), report.get("pivot"), len(report.get("namespaces", [])) >= 5]
+    return "full" if all(layers) else "reduced"
+
+
+def usage(pid: int | None) -> tuple[float, int]:
+    """CPU seconds and resident bytes of a living process, as the kernel counts them; zeros for a dead one."""
+    if pid is None:
+        return 0.0, 0
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        return times.user + times.system, process.memory_info().rss
+    except psutil.Error:
+        return 0.0, 0

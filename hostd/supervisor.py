@@ -1,0 +1,531 @@
+"""The supervisor: what the API asks for, done through command partition, keeper and data plane.
+
+    spawn: API -> command (decides, ultravisor commits) -> segments from the keeper -> monitor, devices, server know
+           the partition -> keeper starts the guest -> the guest's first line is heard on its lifecycle wire
+
+State of a partition is the database's; the records here follow its transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hostd import mapcheck
+from hostd.boot import Boot, disk_folder, partition_descriptors
+from hostd.children import Children
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.fabric import ask
+from hostd.keeper import Keeper
+from hostd.manifest import Manifest, PartitionSpec, Policy, complete
+from hostd.paths import Paths
+from hostd.records import Record
+from hostd.wire import Message, RemoteError, WireError, close_fds, pair, receive_packet
+from pyx.loop import register_membarrier
+
+Row = dict[str, Any]
+
+UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
+REPORTS_MAX = 10_000  # events that one guest may cause in its life: the log is everybody's
+REPORT_BYTES_MAX = 4096
+START_TIMEOUT = 30.0
+ENDED = ("stopped", "failed")
+
+
+class Supervisor:
+    """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
+
+    metrics_url: str | None = None
+
+    def __init__(self, manifest: Manifest, paths: Paths, keeper: Keeper) -> None:
+        self.events = EventLog()
+        self.paths = paths
+        self.keeper = keeper
+        self._manifest = manifest
+        self._boot_time = psutil.boot_time()
+        self._children = Children(keeper, self._ended)
+        keeper.on_event = self._children.hear
+        # A kernel without membarrier makes both sides of every wake-up use sequentially consistent operations.
+        self._boot = Boot(manifest, paths, keeper, self._children, symmetric=not register_membarrier())
+        self.records = self._boot.records
+        self.fabric = self._boot.fabric
+        self._names: set[str] = set()  # being spawned
+        self._changed = asyncio.Condition()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._going_down = False
+        self.finished = asyncio.Event()
+
+    # ---- life of the host ----
+
+    async def up(self) -> None:
+        """Brings up the infrastructure, then the guests of the manifest."""
+        await self.keeper.watch()
+        disk_folder(self._manifest, self.paths, "").mkdir(mode=0o700, exist_ok=True)
+        await self._boot.control_plane()
+        await self._boot.resources()
+        await self._boot.data_plane()
+        await self._boot.record_processes()
+        for record in self.records.values():
+            self.events.publish("started", partition=record.name, type=record.type, pid=record.pid)
+        for spec in self._manifest.partitions:
+            await self.spawn(spec, key=None, actor="manifest")
+
+    async def down(self) -> None:
+        """Stops guests in order, then everything that the keeper started, then the keeper."""
+        if self._going_down:
+            return
+        self._going_down = True
+        guests = [record for record in self.records.values() if record.type == "guest" and record.state not in ENDED]
+        await asyncio.gather(*(self._terminate(record, 2.0) for record in guests), return_exceptions=True)
+        self.events.publish("down")
+        self.events.close()
+        await self.keeper.stop()
+        self.fabric.close()
+        self.finished.set()
+
+    # ---- answers ----
+
+    def _infrastructure(self) -> list[Record]:
+        rows = [_own_record("hostd", os.getpid())]
+        if self.keeper.process is not None:
+            rows.append(_own_record("keeper", self.keeper.process.pid))
+        return rows
+
+    def list(self) -> list[Row]:
+        rows = [*self._infrastructure(), *self.records.values()]
+        return [record.row(self._boot_time) for record in rows]
+
+    def statistics(self) -> list[tuple[str, Any]]:
+        """(role, reader) pairs for the metrics."""
+        return list(self.fabric.readers)
+
+    async def status(self) -> dict[str, Any]:
+        host = {
+            "runtime": str(self.paths.runtime),
+            "state": str(self.paths.state),
+            "memory": self._boot.machine["frames"] * 4096,
+            "processors": self._boot.processors.model_dump(),
+            "sandbox": self._manifest.host.sandbox,
+            "wake_up": "symmetric" if self.fabric.symmetric else "membarrier",
+            "metrics_url": self.metrics_url,
+            "worlds": (await ask(self.fabric.monitor, "worlds", {}))["worlds"],
+        }
+        return {"host": host, "processes": self.list(), "checks": await self._checks()}
+
+    async def _checks(self) -> list[Row]:
+        """Processes and memory maps against the resource database."""
+        query = {"what": "partitions", "limit": 500}
+        rows = (await ask(self.records["ultravisor"], "query", query))["partitions"]
+        checks = [self._check_process(row) for row in rows]
+        violations = (await ask(self.records["ultravisor"], "check", {}))["violations"]
+        checks.append(
+            {"name": "resource database", "ok": not violations, "detail": str(violations) if violations else "invariants hold"}
+        )
+        expected = self._expected_maps()
+        segments = sorted({segment for grants in expected.values() for segment in grants})
+        descriptors = await self.keeper.get_segments(segments, read_only=True)
+        try:
+            identities = {
+                segment: mapcheck.identity_of(fd) for segment, fd in zip(segments, descriptors, strict=True)
+            }
+        finally:
+            close_fds(descriptors)
+        for name, grants in expected.items():
+            pid = os.getpid() if name == "hostd" else self.keeper.process.pid if name == "keeper" and self.keeper.process else None
+            record = self.records.get(name)
+            if record is not None and record.exit_status is None:
+                pid = record.pid
+            if pid is None:
+                continue
+            try:
+                checks.append(mapcheck.compare(name, grants, mapcheck.mapped(pid), identities))
+            except PermissionError:
+                checks.append({"name": f"memory map of {name}", "ok": True, "detail": "skipped: reading it needs root"})
+            except (FileNotFoundError, ProcessLookupError):
+                checks.append({"name": f"memory map of {name}", "ok": False, "detail": f"process {pid} is gone"})
+        return checks
+
+    def _check_process(self, row: Row) -> Row:
+        record = self.records.get(row["name"])
+        mine = (record.state, record.pid if record.exit_status is None else None) if record else None
+        theirs = (row["state"], row.get("pid"))
+        ok = mine == theirs
+        detail = f"{theirs[0]}, pid {theirs[1]}" if ok else f"database says {theirs}, hostd {mine}"
+        return {"name": f"process of {row['name']}", "ok": ok, "detail": detail}
+
+    def _expected_maps(self) -> dict[str, dict[int, str]]:
+        """What design.md section 2 lets every process map: name -> segment -> rights."""
+        names = ["hostd", "keeper", *(name for name, record in self.records.items() if record.exit_status is None)]
+        grants: dict[str, dict[int, str]] = {name: {} for name in names}
+        own = {name: identity for name, (identity, _) in self.fabric.segments.items()}
+        for role in ("monitor", *self.fabric.servers, *self.fabric.devices):
+            mapcheck.add(grants[role], "rw", [own[f"bell:{role}"], own[f"statistics:{role}"]])
+            mapcheck.add(grants["hostd"], "r", [own[f"statistics:{role}"]])
+            mapcheck.add(grants[role], "rw" if role == "monitor" else "r", [own["kernel"]] if role not in self.fabric.servers else [])
+        for server in self.fabric.servers:
+            for device in self.fabric.devices:
+                requests, completions = own[f"requests:{server}:{device}"], own[f"completions:{server}:{device}"]
+                mapcheck.add(grants["monitor"], "rw", [requests, own[f"bell:{device}"]])
+                mapcheck.add(grants[device], "rw", [requests, completions, own[f"bell:{server}"]])
+                mapcheck.add(grants[server], "rw", [completions])
+        for record in self.records.values():
+            self._expected_of_partition(record, grants)
+        return grants
+
+    def _expected_of_partition(self, record: Record, grants: dict[str, dict[int, str]]) -> None:
+        plan = record.plan
+        mapcheck.add(grants["ultravisor"], "rw", [plan["view"], plan["map"]])
+        opened = record.attached or record.type not in ("guest", "console")
+        call = plan["call"]["segment"] if plan["call"] else None
+        if plan["view"] is not None and opened:
+            mapcheck.add(grants["monitor"], "r", [plan["view"], plan["map"]])
+            mapcheck.add(grants["monitor"], "rw", [call, plan["events"]])
+        if record.type == "io":
+            mapcheck.add(grants[record.name], "rw", [call, plan["events"]])
+        if record.type not in ("guest", "console"):
+            return
+        memory = [extent["segment"] for extent in plan["memory"]]
+        queues = [queue for endpoint in plan["endpoints"] for queue in endpoint["queues"]]
+        if record.exit_status is None and _maps_segments(record):
+            mapcheck.add(grants[record.name], "rw", [*memory, call, plan["events"], *(queue["channel"] for queue in queues)])
+        if record.attached:
+            for endpoint in plan["endpoints"]:
+                mapcheck.add(grants[endpoint["device"]], "rw", memory)
+                server = grants[endpoint["server"]]
+                mapcheck.add(server, "rw", [plan["events"]])
+                for queue in endpoint["queues"]:
+                    mapcheck.add(server, "rw", [queue["channel"], queue["ledger"]])
+
+    def manifest(self) -> Manifest:
+        guests = [record.spec for record in self.records.values() if record.type == "guest"]
+        return self._manifest.model_copy(update={"partitions": guests})
+
+    def _record(self, name: str) -> Record:
+        record = self.records.get(name)
+        if record is None:
+            raise HostError("not_found", f"no partition {name!r}; known: {', '.join(sorted(self.records)) or 'none'}")
+        return record
+
+    async def view(self, name: str) -> Row:
+        record = self._record(name)
+        true = (await ask(self.records["ultravisor"], "query", {"what": "partition", "partition": record.number}))["partition"]
+        enforced = None
+        if record.attached or record.type in ("io", "ultravisor", "command", "operations"):
+            enforced = (await ask(self.fabric.monitor, "descriptor", {"partition": record.number}))["descriptor"]
+        believed = {
+            "name": name,
+            "memory": sum(extent["size"] for extent in record.plan["memory"]),
+            "endpoints": [
+                {key: endpoint[key] for key in ("index", "name", "kind", "length", "read_only", "mac", "max_transfer")}
+                for endpoint in record.plan["endpoints"]
+            ],
+        }
+        return {"believed": believed, "enforced": enforced, "true": true, "sandbox": record.sandbox}
+
+    async def explain(self, partition: str | None, decision: int | None, replay: bool) -> Row:
+        command = self.records["command"]
+        records = (await ask(command, "explain", {"partition": partition, "decision": decision}))["records"]
+        if replay:
+            for record in records:
+                record["replay"] = await ask(command, "replay", {"decision": record["decision"]})
+        return {"decisions": records}
+
+    async def logs(self, name: str) -> str:
+        return self._record(name).log_text()
+
+    async def wait(self, name: str, state: str, timeout: float) -> Row:
+        try:
+            async with asyncio.timeout(timeout), self._changed:
+                while True:
+                    record = self._record(name)
+                    if record.state == state:
+                        return record.row(self._boot_time)
+                    if record.state in ENDED:
+                        raise HostError("state", f"{name} is {record.state} and will not become {state} by itself")
+                    await self._changed.wait()
+        except TimeoutError:
+            raise HostError("timeout", f"{name} was not {state} within {timeout:g} s") from None
+
+    # ---- changes ----
+
+    async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
+        for policy in policies:
+            document = {"policy": policy.model_dump(), "actor": actor}
+            await ask(self.records["operations"], "policy.set", document | ({"key": f"{key}:{policy.name}"} if key else {}))
+        self._manifest = self._manifest.model_copy(update={"policies": list(policies)})
+
+    async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
+        begin = time.monotonic_ns()
+        spec = complete(spec, self._manifest.devices)
+        if spec.name in self.records or spec.name in self._names:
+            raise HostError("conflict", f"a partition {spec.name!r} exists already")
+        self._names.add(spec.name)
+        record = Record(spec.name, "guest", spec=spec)
+        try:
+            request = {"request": self._request(spec), "key": key or secrets.token_hex(12), "actor": actor}
+            answer = await ask(self.records["command"], "place", request)
+            record.plan, record.number = answer["plan"], answer["plan"]["partition"]["id"]
+            self.records[spec.name] = record
+            try:
+                await self._start(record)
+            except BaseException as error:
+                await self._give_up(record)
+                if isinstance(error, RemoteError):
+                    raise HostError(error.code, f"{spec.name}: {error.message}", **error.details) from error
+                raise
+        finally:
+            self._names.discard(spec.name)
+        assert record.started_ns is not None
+        return {
+            "name": spec.name, "id": record.number, "pid": record.pid, "decision": answer["decision"],
+            "seconds": (record.started_ns - begin) / 1e9,
+        }  # fmt: skip
+
+    def _request(self, spec: PartitionSpec) -> Row:
+        """The request to the command partition: fields of `partition.create` without the placement."""
+        endpoints: list[Row] = []
+        for disk in spec.disks:
+            folder = disk_folder(self._manifest, self.paths, disk.device or "")
+            endpoints.append(
+                {
+                    "name": disk.name, "kind": "disk", "device": disk.device, "server": "io-a",
+                    "file": str(folder / (disk.file or "")), "offset": disk.offset, "read_only": disk.read_only,
+                    "length": disk.limit if disk.limit is not None else disk.size - disk.offset,
+                }
+            )  # fmt: skip
+        for nic in spec.nics:
+            endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": "io-a"}
+            endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
+        request: Row = {
+            "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
+            "processors": self._boot.processors.guests, "program": {"argv": spec.program},
+        }  # fmt: skip
+        if os.geteuid() == 0:
+            request["uid_base"] = UID_BASE
+        return request
+
+    async def _start(self, record: Record) -> None:
+        """Puts a placed guest into the data plane and starts its process; returns at its first line."""
+        spec: PartitionSpec = record.spec
+        attached = asyncio.create_task(self.fabric.attach(record))
+        fds: dict[str, int] = {}
+        ours, theirs = pair()
+        ours.setblocking(False)
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        record.state = "starting"
+        try:
+            fds = await partition_descriptors(self.keeper, record.plan)
+            await attached
+            fds["lifecycle"] = theirs.fileno()
+            document = self._start_document(record)
+            native = document["entry"] is None
+            handed = {} if native else fds
+            await self._children.start(record, document, handed, control=False)
+            await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
+            asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
+            if native:
+                record.started_ns = time.monotonic_ns()
+                started.set_result(None)
+        except BaseException:
+            attached.cancel()
+            if not attached.done() or attached.cancelled():
+                await asyncio.gather(attached, return_exceptions=True)
+            ours.close()
+            raise
+        finally:
+            close_fds(fd for name, fd in fds.items() if name != "lifecycle")
+            theirs.close()
+        self.events.publish("starting", partition=spec.name, pid=record.pid)
+        process = {"partition": record.number, "pid": record.pid}
+        await asyncio.gather(
+            self._transaction(
+                [
+                    {"op": "process.record", **process, "start_time": record.start_ticks},
+                    {"op": "partition.state", "partition": record.number, "state": "running"},
+                ]
+            ),
+            ask(self.fabric.monitor, "started", process),
+        )
+        ended = asyncio.create_task(self._until_ended(record))
+        try:
+            await asyncio.wait([started, ended], timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ended.cancel()
+        if not started.done():
+            if record.exit_status is not None:
+                last = record.log_text().strip().splitlines()[-1:] or ["no output"]
+                raise HostError("state", f"{spec.name} ended before its first line: {last[0]}", status=record.exit_status)
+            raise HostError("timeout", f"{spec.name} did not reach its first line within {START_TIMEOUT:g} s")
+        if record.state == "starting":
+            record.state = "running"
+            await self._notify("running", record)
+
+    def _start_document(self, record: Record) -> Row:
+        spec: PartitionSpec = record.spec
+        word, *arguments = spec.program
+        document: Row = {
+            "uid": record.plan["partition"]["uid"],
+            "gid": record.plan["partition"]["uid"],
+            "processors": self._boot.processors.guests,
+            "sandbox": "guest",
+            "directory": spec.directory,
+            "environment": spec.environment,
+            "unsafe": self._manifest.host.sandbox == "permissive",
+            "entry": None,
+        }
+        if is_python(word):
+            document["entry"] = "partitions.guest:main"
+            document["config"] = {
+                "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
+            }  # fmt: skip
+        else:
+            document["argv"] = spec.program
+        return document
+
+    async def _give_up(self, record: Record) -> None:
+        """Undoes a spawn that failed: process, data plane, database row."""
+        self._children.signal(record, signal.SIGKILL)
+        if record.pid is not None:
+            await self._until_ended(record)
+        await asyncio.gather(*self._endings)
+        await self.fabric.detach(record)
+        await self._discard(record)
+
+    async def _until_ended(self, record: Record) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: record.exit_status is not None)
+
+    async def stop(self, name: str, timeout: float, *, key: str | None, actor: str) -> Row:
+        record = self._record(name)
+        if record.type != "guest":
+            raise HostError("state", f"{name} is part of the infrastructure; `hostctl down` stops the host")
+        if record.state in ENDED:
+            return record.row(self._boot_time)
+        await self._terminate(record, timeout)
+        return record.row(self._boot_time)
+
+    async def _terminate(self, record: Record, timeout: float) -> None:
+        """SIGTERM, SIGKILL after `timeout` seconds; returns when the guest is out of the data plane."""
+        if not record.stop_asked:
+            record.stop_asked = True
+            await self._transaction([{"op": "partition.state", "partition": record.number, "state": "stopping"}])
+            record.state = "stopping"
+            await self._notify("stopping", record)
+        self._children.signal(record, signal.SIGTERM)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until_ended(record)
+        except TimeoutError:
+            self._children.signal(record, signal.SIGKILL)
+            await self._until_ended(record)
+        async with self._changed:
+            await self._changed.wait_for(lambda: record.state in ENDED)
+
+    async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> Row:
+        record = self._record(name)
+        if record.type != "guest":
+            raise HostError("state", f"{name} is part of the infrastructure")
+        if record.state not in ENDED:
+            if not force:
+                raise HostError("state", f"{name} is {record.state}; stop it first, or use force")
+            await self._terminate(record, 2.0)
+        await self._discard(record, key, actor)
+        self.events.publish("removed", partition=name)
+        return {"name": name}
+
+    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
+        message = {"partition": record.number, "actor": actor} | ({"key": key} if key else {})
+        await ask(self.records["command"], "remove", message)
+        await self.fabric.forget(record)
+        if record.process:
+            await self._children.forget(record)
+            await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
+        self.records.pop(record.name, None)
+        async with self._changed:
+            self._changed.notify_all()
+
+    # ---- what guests and processes do ----
+
+    def _hear_guest(self, record: Record, sock: Any, started: asyncio.Future[None]) -> None:
+        """One message of a guest, which is not trusted: bounded in size and number, its form checked."""
+        try:
+            message, fds = receive_packet(sock)
+        except BlockingIOError:
+            return
+        except WireError:
+            record.reports += 1
+            return
+        except (EOFError, OSError):
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+            return
+        close_fds(fds)
+        if type(message.get("started")) is int and not started.done():
+            record.started_ns = message["started"]
+            started.set_result(None)
+            return
+        report = message.get("report")
+        record.reports += 1
+        if isinstance(report, dict) and record.reports <= REPORTS_MAX and len(json.dumps(report)) <= REPORT_BYTES_MAX:
+            self.events.publish("report", partition=record.name, report=report)
+
+    def _ended(self, record: Record) -> None:
+        """A process ended, by itself or not."""
+        if self._going_down and record.type != "guest":
+            return
+        task = asyncio.create_task(self._after_end(record))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _after_end(self, record: Record) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+        clean = record.exit_status == {"exited": 0} or record.stop_asked
+        if record.type == "guest":
+            try:
+                await self.fabric.detach(record)
+            except (RemoteError, WireError, OSError, EOFError) as error:
+                self.events.publish("error", partition=record.name, message=f"detach: {error}")
+        state = "stopped" if clean else "failed"
+        if self.records.get(record.name) is record and not self._going_down and record.type != "ultravisor":
+            try:
+                await self._transaction([{"op": "partition.state", "partition": record.number, "state": state}])
+            except (RemoteError, WireError, OSError, EOFError) as error:
+                self.events.publish("error", partition=record.name, message=f"state: {error}")
+        record.state = state
+        await self._notify(state, record, status=record.exit_status)
+
+    async def _notify(self, kind: str, record: Record, **more: Any) -> None:
+        self.events.publish(kind, partition=record.name, type=record.type, **more)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _transaction(self, operations: list[Row]) -> list[Any]:
+        return await self._boot.transaction(operations)
+
+
+def is_python(word: str) -> bool:
+    """Is the first word of a program MODULE:FUNCTION?"""
+    module, colon, function = word.partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _maps_segments(record: Record) -> bool:
+    """Unmodified programs map nothing: their segments are not handed over."""
+    return record.type == "console" or is_python(record.spec.program[0])
+
+
+def _own_record(name: str, pid: int) -> Record:
+    process = psutil.Process(pid)
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return Record(name, name, state="running" if process.is_running() else "failed", pid=pid, start_ticks=ticks)
