@@ -91,7 +91,7 @@ def _partition(database: Database, fields: Fields) -> dict[str, Any]:
     if row is None:
         raise Refusal("not_found", f"no partition {shown(reference)}", rule="partition", rows=[])
     process = database.row("SELECT pid, start_time FROM process WHERE partition = ?", (row["id"],))
-    return {"plan": plan_of(database, row["id"]), "process": process}
+    return {"partition": {**plan_of(database, row["id"]), "process": process}}
 
 
 def _channels(database: Database, fields: Fields) -> dict[str, Any]:

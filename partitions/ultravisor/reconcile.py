@@ -72,13 +72,15 @@ def _process(item: object, position: int) -> dict[str, Any]:
 
 
 def _without_process(transactions: Transactions, processes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of partitions that do not exist any more. A stopped or failed one rightly has no process: it goes only
-    if it has lost segments."""
+    """Rows of partitions that do not exist any more. A stopped or failed one rightly has no process: it exists as
+    long as the keeper has its segments."""
     living = {(process["pid"], process["start_time"]) for process in processes}
+    owners = {owner for (owner,) in transactions.database.execute("SELECT partition FROM segment")}
     dead = _owners_of_lost(transactions)
     for row in _partitions(transactions.database):
-        lives = (row["pid"], row["start_time"]) in living or row["state"] in ("stopped", "failed")
-        if not lives and row not in dead:
+        lives = (row["pid"], row["start_time"]) in living
+        rests = row["state"] in ("stopped", "failed") and row["id"] in owners
+        if not lives and not rests and row not in dead:
             dead.append(row)
     return dead
 

@@ -34,7 +34,7 @@ ATTACKS = [
     ("partition_delete", "state_move", "DELETE FROM partition WHERE name = 'io-b'", None),
     ("process_state", "process_without_state", "INSERT INTO process VALUES (:one, 77, 1)", "has a process"),
     ("process_identity", "immutable", "UPDATE process SET pid = 1", None),
-    ("device_type", "partition_type", "INSERT INTO device VALUES (65545, 9, 1, 'x', 'nic', 'shared', 8, :one)", "given"),
+    ("device_type", "partition_type", "INSERT INTO device VALUES (65545, 9, 1, 'x', 'nic', 'shared', 8, :one)", ""),
     ("device_identity", "immutable", "UPDATE device SET kind = 'nic' WHERE name = 'disk0'", "does not fit its device"),
     ("endpoint_device", "device_mismatch", "{endpoint} 'nic', :device_disk0, 99, {mac}", "does not fit its device"),
     ("endpoint_class", "device_class", "{endpoint} 'nic', :device_nic1, 0, {mac}", "queues"),
