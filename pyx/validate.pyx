@@ -1,0 +1,128 @@
+"""Validation and translation of requests in batches, as tests and benchmarks call it (validate.h, U5, U8, U9).
+
+The monitor calls validate.h itself; this module adds nothing to it but the way in and out of Python.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from pyx.abi cimport pv_descriptor, pv_reason, pv_request, pv_view
+from pyx.segment cimport Mapping
+
+cdef extern from "view.h" nogil:
+    uint64_t pv_view_read(const pv_view *view, pv_descriptor *copy)
+
+cdef extern from "validate.h" nogil:
+    struct pv_extent:
+        uint64_t hpa
+        uint64_t length
+    struct pv_cache:
+        uint64_t hits
+        uint64_t misses
+    pv_reason pv_validate(pv_cache *cache, const pv_descriptor *d, const uint64_t *map, const pv_request *r,
+                          pv_extent *extents, uint32_t *extent_count)
+
+
+def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoint, operation, flags, reserved0,
+         reserved1) -> bytes:
+    """Requests as they stand in a ring, 64 bytes each, from one sequence of integers per field.
+
+    ValueError where the sequences differ in length, OverflowError where a value does not fit its field.
+    """
+    cdef pv_request r
+    cdef Py_ssize_t size = sizeof(pv_request), i = 0
+    result = bytearray(len(id) * size)
+    cdef unsigned char[::1] target = result
+    memset(&r, 0, size)
+    for values in zip(id, gpa, device_offset, endpoint_generation, length, list_count, endpoint, operation, flags,
+                      reserved0, reserved1, strict=True):
+        r.id = values[0]
+        r.gpa = values[1]
+        r.device_offset = values[2]
+        r.endpoint_generation = values[3]
+        r.length = values[4]
+        r.list_count = values[5]
+        r.endpoint = values[6]
+        r.operation = values[7]
+        r.flags = values[8]
+        r.reserved0 = values[9]
+        r.reserved1 = values[10]
+        memcpy(&target[i], &r, size)
+        i += size
+    return bytes(result)
+
+
+cdef class Validator:
+    """One partition as a worker of the monitor sees it: its view, its map, a mapping cache of its own.
+
+    `view` and `map` are descriptors of segments; they may be closed afterwards. OSError and ValueError as
+    `pyx.segment.Mapping` has them; ValueError also where nothing was published in the view yet.
+    """
+    cdef Mapping view
+    cdef Mapping map
+    cdef pv_cache *cache
+    cdef pv_descriptor descriptor
+
+    def __cinit__(self):
+        self.cache = <pv_cache *>calloc(1, sizeof_cache())
+        if self.cache == NULL:
+            raise MemoryError()
+
+    def __init__(self, int view, int map, uint64_t pages):
+        self.view = Mapping(view, sizeof(pv_view), writable=False)
+        self.map = Mapping(map, pages * 8 if pages else 8, writable=False)
+        self.refresh()
+        if self.descriptor.memory_pages > pages:
+            raise ValueError(f"the view names {self.descriptor.memory_pages} pages, the map has {pages}")
+
+    def __dealloc__(self):
+        free(self.cache)
+
+    def refresh(self) -> int:
+        """Takes the descriptor in force; returns its generation. ValueError where there is none."""
+        cdef uint64_t generation = pv_view_read(<const pv_view *>self.view.base, &self.descriptor)
+        if generation == 0:
+            raise ValueError("no descriptor is in force")
+        return generation
+
+    def validate(self, const unsigned char[::1] requests) -> list:
+        """[(reason, ((hpa, length), ...)), ...], one for each 64 bytes of `requests`."""
+        cdef pv_request request
+        cdef pv_extent extents[260]
+        cdef uint32_t count, i
+        cdef Py_ssize_t position
+        cdef pv_reason reason
+        if requests.shape[0] % sizeof(pv_request):
+            raise ValueError(f"{requests.shape[0]} bytes are no whole number of requests")
+        result = []
+        for position in range(0, requests.shape[0], sizeof(pv_request)):
+            memcpy(&request, &requests[position], sizeof(pv_request))
+            reason = pv_validate(self.cache, &self.descriptor, <const uint64_t *>self.map.base, &request, extents, &count)
+            if count == 0 or reason != 0:
+                result.append((<int>reason, ()))
+            else:
+                result.append((0, tuple([(extents[i].hpa, extents[i].length) for i in range(count)])))
+        return result
+
+    @property
+    def misses(self) -> int:
+        """Lookups that the mapping cache did not have."""
+        return self.cache.misses
+
+    @property
+    def hits(self) -> int:
+        return self.cache.hits
+
+    def detach(self):
+        self.view.detach()
+        self.map.detach()
+
+
+cdef extern from * nogil:
+    """
+    #include "validate.h"
+    static inline size_t sizeof_cache(void) { return sizeof(struct pv_cache); }
+    _Static_assert(PV_EXTENTS_MAX == 260, "extents in Validator.validate");
+    """
+    size_t sizeof_cache()

@@ -1,0 +1,169 @@
+"""What the validator must answer, worked out from the rules with Python's unbounded integers (rules.md tests 1, 2).
+
+Written from design.md section 3, rules.md 10 and the table of reasons, not from validate.h: an ordered list of
+objections, each a sentence and a predicate over one request, and a partition map as a dictionary of pages. The
+first objection that holds is the answer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from pyx.abi import ENDPOINT_KINDS, OPERATIONS, REASONS, STATES
+
+PAGE_BYTES = 4096
+SECTOR_BYTES = 512
+ENDPOINT_SLOTS = 32
+LONGEST_TRANSFER = 1024 * 1024
+LONGEST_FRAME = 64 * 1024 + 14
+SHORTEST_FRAME = 14
+READ_ONLY = 1
+
+READ, WRITE, FLUSH, SEND, RECEIVE = (OPERATIONS[name] for name in ("read", "write", "flush", "send", "receive"))
+LIVELY_STATES = {STATES[name] for name in ("defined", "starting", "running", "stopping")}
+
+
+class Request(NamedTuple):
+    """Fields in the order of `pyx.validate.pack`."""
+
+    id: int
+    gpa: int
+    device_offset: int
+    endpoint_generation: int
+    length: int
+    list_count: int
+    endpoint: int
+    operation: int
+    flags: int
+    reserved0: int
+    reserved1: int
+
+
+@dataclass(frozen=True)
+class Page:
+    frame: int
+    readable: bool
+    writable: bool
+
+
+@dataclass
+class Partition:
+    """`endpoints`: by index, as `ViewWriter.publish` takes them. `pages`: by gpa page; absent: not mapped."""
+
+    state: int
+    memory_pages: int
+    endpoints: dict[int, dict]
+    pages: dict[int, Page] = field(default_factory=dict)
+
+
+Answer = tuple[int, tuple[tuple[int, int], ...]]
+Objection = tuple[str, Callable[[Request, dict], bool]]
+
+FORM: list[Objection] = [
+    ("id_invalid", lambda r, e: r.id == 0),
+    ("reserved_nonzero", lambda r, e: r.reserved0 != 0 or r.reserved1 != 0),
+    ("flags_unknown", lambda r, e: r.flags != 0),
+    ("operation_unknown", lambda r, e: r.operation not in OPERATIONS.values()),
+    ("list_limit", lambda r, e: r.list_count != 0),
+]
+GRANTED: list[Objection] = [
+    ("generation_stale", lambda r, e: r.endpoint_generation != e["generation"]),
+    ("read_only", lambda r, e: not grants(e, r.operation) and r.operation == WRITE and e["flags"] & READ_ONLY != 0),
+    ("operation_denied", lambda r, e: not grants(e, r.operation)),
+]
+WITHOUT_DATA: list[Objection] = [
+    ("address_alignment", lambda r, e: (r.gpa, r.length, r.device_offset) != (0, 0, 0)),
+]
+WITH_DATA: list[Objection] = [
+    ("length_zero", lambda r, e: r.length == 0),
+    ("length_limit", lambda r, e: r.length > min(e["max_transfer"], LONGEST_TRANSFER)),
+]
+ON_DISK: list[Objection] = [
+    ("length_alignment", lambda r, e: r.length % SECTOR_BYTES != 0),
+    ("offset_alignment", lambda r, e: r.device_offset % SECTOR_BYTES != 0),
+    ("offset_range", lambda r, e: r.device_offset + r.length > e["length"]),
+]
+ON_NIC: list[Objection] = [
+    ("reserved_nonzero", lambda r, e: r.device_offset != 0),
+    ("frame_size", lambda r, e: r.operation == SEND and not SHORTEST_FRAME <= r.length <= LONGEST_FRAME),
+]
+
+
+def grants(endpoint: dict, operation: int) -> bool:
+    return operation in granted(endpoint["operations"])
+
+
+@cache
+def granted(mask: int) -> frozenset[int]:
+    return frozenset(bit for bit, digit in enumerate(reversed(f"{mask:b}")) if digit == "1")
+
+
+def first(objections: list[Objection], request: Request, endpoint: dict) -> str | None:
+    return next((reason for reason, holds in objections if holds(request, endpoint)), None)
+
+
+class Oracle:
+    """Answers for one partition. Its memory must not change; make a new oracle instead."""
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.memory = lru_cache(maxsize=1 << 16)(self._memory)
+
+    def answer(self, request: Request) -> Answer:
+        """(reason, host extents), as `pyx.validate.Validator.validate` gives them."""
+        reason = self._refuse(request)
+        if reason is not None:
+            return REASONS[reason], ()
+        if request.operation == FLUSH:
+            return 0, ()
+        return self.memory(request.gpa, request.length, request.operation in (READ, RECEIVE))
+
+    def _refuse(self, request: Request) -> str | None:
+        partition = self.partition
+        if reason := first(FORM, request, {}):
+            return reason
+        if partition.state not in LIVELY_STATES:
+            return "partition_state"
+        endpoint = partition.endpoints.get(request.endpoint)
+        if endpoint is None or request.endpoint >= ENDPOINT_SLOTS:
+            return "endpoint_unknown"
+        if reason := first(GRANTED, request, endpoint):
+            return reason
+        if request.operation == FLUSH:
+            return first(WITHOUT_DATA, request, endpoint)
+        if reason := first(WITH_DATA, request, endpoint):
+            return reason
+        return first(ON_DISK if endpoint["kind"] == ENDPOINT_KINDS["disk"] else ON_NIC, request, endpoint)
+
+    def _memory(self, gpa: int, length: int, device_writes: bool) -> Answer:
+        end = gpa + length
+        if end > self.partition.memory_pages * PAGE_BYTES:
+            return REASONS["address_range"], ()
+        touched = range(gpa // PAGE_BYTES, (end - 1) // PAGE_BYTES + 1)
+        for number in touched:
+            page = self.partition.pages.get(number)
+            if page is None:
+                return REASONS["address_unmapped"], ()
+            if not (page.writable if device_writes else page.readable):
+                return REASONS["address_rights"], ()
+        return 0, tuple(merged(self._pieces(gpa, end, touched)))
+
+    def _pieces(self, gpa: int, end: int, touched: range) -> Iterator[tuple[int, int]]:
+        """Host ranges [start, stop), page by page."""
+        for number in touched:
+            low, high = max(gpa, number * PAGE_BYTES), min(end, (number + 1) * PAGE_BYTES)
+            host = self.partition.pages[number].frame * PAGE_BYTES - number * PAGE_BYTES
+            yield host + low, host + high
+
+
+def merged(ranges: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """(hpa, length) of the ranges, neighbours joined."""
+    start, stop = next(ranges)
+    for low, high in ranges:
+        if low == stop:
+            stop = high
+        else:
+            yield start, stop - start
+            start, stop = low, high
+    yield start, stop - start
