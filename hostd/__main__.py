@@ -38,13 +38,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runtime-dir", default=None, help="folder of the sockets")
     parser.add_argument("--state-dir", default=None, help="folder of databases and disk files")
     parser.add_argument("--metrics", default=None, metavar="HOST:PORT", help="in place of the manifest's address")
-    parser.add_argument("--ready-fd", type=int, default=None, help="descriptor for one line: READY or an error document")
+    parser.add_argument(
+        "--ready-fd", type=int, default=None, help="descriptor for one line: READY or an error document"
+    )
     return parser.parse_args()
 
 
 async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: int | None) -> None:
     if is_locked(paths.runtime):
-        supervisor: Supervisor | AdoptedSupervisor = AdoptedSupervisor(await keeper.connect(paths.runtime), paths, manifest)
+        supervisor: Supervisor | AdoptedSupervisor = AdoptedSupervisor(
+            await keeper.connect(paths.runtime), paths, manifest
+        )
         await supervisor.adopt()
     else:
         client = await keeper.launch(paths.runtime, ROLE_MODULES)

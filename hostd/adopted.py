@@ -76,11 +76,12 @@ class AdoptedSupervisor:
         for row in self.list():
             if row["name"] == name and row["state"] == state:
                 return row
-        self._refuse()
+        return self._refuse()
 
     def _refuse(self) -> NoReturn:
         raise HostError(
-            "state", "this host was left by a daemon that was killed: only list, status and down work until `hostctl down`"
+            "state",
+            "this host was left by a daemon that was killed: only list, status and down work until `hostctl down`",
         )
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:

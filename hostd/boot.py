@@ -1,7 +1,7 @@
 """How a host comes up: control plane, then machine and devices in the database, then the data plane.
 
-    keeper -> ultravisor, operations, command -> machine, policies, partitions (one transaction each)
-           -> console, monitor, io-a, devices -> rings connected, epoch in office -> guests of the manifest
+keeper -> ultravisor, operations, command -> machine, policies, partitions (one transaction each)
+       -> console, monitor, io-a, devices -> rings connected, epoch in office -> guests of the manifest
 """
 
 from __future__ import annotations
@@ -107,13 +107,21 @@ class Boot:
             record = self.records.get(creation["name"]) or self._record(creation["name"], creation["type"])
             record.plan, record.number = plan, plan["partition"]["id"]
         devices = [
-            {"op": "device.create", "name": device.name, "kind": device.kind, "class": "shared", "partition": device.name}
+            {
+                "op": "device.create",
+                "name": device.name,
+                "kind": device.kind,
+                "class": "shared",
+                "partition": device.name,
+            }
             for device in self.manifest.devices
         ]
         if devices:
             for operation, result in zip(devices, await self.transaction(devices), strict=True):
                 self.slots[operation["name"]] = result["slot"]
-        console = await ask(self.records["command"], "place", {"request": self._console(), "key": secrets.token_hex(12)})
+        console = await ask(
+            self.records["command"], "place", {"request": self._console(), "key": secrets.token_hex(12)}
+        )
         record = self._record("console", "console")
         record.plan, record.number = console["plan"], console["plan"]["partition"]["id"]
 

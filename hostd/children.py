@@ -17,7 +17,6 @@ from hostd.async_wire import AsyncWire
 from hostd.keeper import Keeper
 from hostd.records import Record
 from hostd.wire import Message, close_fds, pair
-from pyx import process as native
 
 READ_MAX = 64 << 10
 
@@ -87,7 +86,7 @@ class Children:
         """By pidfd: a pid that lives again as somebody else is never hit (rule 28)."""
         if record.pidfd is not None:
             try:
-                native.pidfd_send_signal(record.pidfd, number)
+                signal.pidfd_send_signal(record.pidfd, number)
             except ProcessLookupError:
                 pass
 

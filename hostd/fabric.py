@@ -88,9 +88,7 @@ class Fabric:
         if plan["view"] is None:
             return
         has = [name for name in ("map", "call", "events") if _segment(plan, name) is not None]
-        read = await self.keeper.get_segments(
-            [plan["view"], *([plan["map"]] if "map" in has else [])], read_only=True
-        )
+        read = await self.keeper.get_segments([plan["view"], *([plan["map"]] if "map" in has else [])], read_only=True)
         rest = await self.keeper.get_segments([_segment(plan, name) for name in has if name != "map"])
         message = {
             "partition": record.number,
@@ -145,7 +143,12 @@ class Fabric:
 
     async def _add_queues(self, record: Record, fds: list[int]) -> None:
         queues = [
-            {"endpoint": endpoint["index"], "queue": queue["queue"], "kind": endpoint["kind"], "capacity": queue["capacity"]}
+            {
+                "endpoint": endpoint["index"],
+                "queue": queue["queue"],
+                "kind": endpoint["kind"],
+                "capacity": queue["capacity"],
+            }
             for endpoint in record.plan["endpoints"]
             for queue in endpoint["queues"]
         ]

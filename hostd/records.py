@@ -79,6 +79,12 @@ class Record:
         }
 
 
+def is_python(word: str) -> bool:
+    """Is the first word of a program MODULE:FUNCTION, a Python guest?"""
+    module, colon, function = word.partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
 def sandbox_state(wanted: str, report: dict[str, Any]) -> str:
     """full, reduced or off, from what the new process reported of its confinement."""
     if wanted == "none" or not report:

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from hostd import mapcheck
 from hostd.boot import Boot, disk_folder, partition_descriptors
+from hostd.checks import Checks
 from hostd.children import Children
 from hostd.errors import HostError
 from hostd.events import EventLog
@@ -29,8 +29,8 @@ from hostd.fabric import ask
 from hostd.keeper import Keeper
 from hostd.manifest import Manifest, PartitionSpec, Policy, complete
 from hostd.paths import Paths
-from hostd.records import Record
-from hostd.wire import Message, RemoteError, WireError, close_fds, pair, receive_packet
+from hostd.records import Record, is_python
+from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
 from pyx.loop import register_membarrier
 
 Row = dict[str, Any]
@@ -120,91 +120,11 @@ class Supervisor:
             "metrics_url": self.metrics_url,
             "worlds": (await ask(self.fabric.monitor, "worlds", {}))["worlds"],
         }
-        return {"host": host, "processes": self.list(), "checks": await self._checks()}
-
-    async def _checks(self) -> list[Row]:
-        """Processes and memory maps against the resource database."""
-        query = {"what": "partitions", "limit": 500}
-        rows = (await ask(self.records["ultravisor"], "query", query))["partitions"]
-        checks = [self._check_process(row) for row in rows]
-        violations = (await ask(self.records["ultravisor"], "check", {}))["violations"]
-        checks.append(
-            {"name": "resource database", "ok": not violations, "detail": str(violations) if violations else "invariants hold"}
-        )
-        expected = self._expected_maps()
-        segments = sorted({segment for grants in expected.values() for segment in grants})
-        descriptors = await self.keeper.get_segments(segments, read_only=True)
-        try:
-            identities = {
-                segment: mapcheck.identity_of(fd) for segment, fd in zip(segments, descriptors, strict=True)
-            }
-        finally:
-            close_fds(descriptors)
-        for name, grants in expected.items():
-            pid = os.getpid() if name == "hostd" else self.keeper.process.pid if name == "keeper" and self.keeper.process else None
-            record = self.records.get(name)
-            if record is not None and record.exit_status is None:
-                pid = record.pid
-            if pid is None:
-                continue
-            try:
-                checks.append(mapcheck.compare(name, grants, mapcheck.mapped(pid), identities))
-            except PermissionError:
-                checks.append({"name": f"memory map of {name}", "ok": True, "detail": "skipped: reading it needs root"})
-            except (FileNotFoundError, ProcessLookupError):
-                checks.append({"name": f"memory map of {name}", "ok": False, "detail": f"process {pid} is gone"})
-        return checks
-
-    def _check_process(self, row: Row) -> Row:
-        record = self.records.get(row["name"])
-        mine = (record.state, record.pid if record.exit_status is None else None) if record else None
-        theirs = (row["state"], row.get("pid"))
-        ok = mine == theirs
-        detail = f"{theirs[0]}, pid {theirs[1]}" if ok else f"database says {theirs}, hostd {mine}"
-        return {"name": f"process of {row['name']}", "ok": ok, "detail": detail}
-
-    def _expected_maps(self) -> dict[str, dict[int, str]]:
-        """What design.md section 2 lets every process map: name -> segment -> rights."""
-        names = ["hostd", "keeper", *(name for name, record in self.records.items() if record.exit_status is None)]
-        grants: dict[str, dict[int, str]] = {name: {} for name in names}
-        own = {name: identity for name, (identity, _) in self.fabric.segments.items()}
-        for role in ("monitor", *self.fabric.servers, *self.fabric.devices):
-            mapcheck.add(grants[role], "rw", [own[f"bell:{role}"], own[f"statistics:{role}"]])
-            mapcheck.add(grants["hostd"], "r", [own[f"statistics:{role}"]])
-            mapcheck.add(grants[role], "rw" if role == "monitor" else "r", [own["kernel"]] if role not in self.fabric.servers else [])
-        for server in self.fabric.servers:
-            for device in self.fabric.devices:
-                requests, completions = own[f"requests:{server}:{device}"], own[f"completions:{server}:{device}"]
-                mapcheck.add(grants["monitor"], "rw", [requests, own[f"bell:{device}"]])
-                mapcheck.add(grants[device], "rw", [requests, completions, own[f"bell:{server}"]])
-                mapcheck.add(grants[server], "rw", [completions])
-        for record in self.records.values():
-            self._expected_of_partition(record, grants)
-        return grants
-
-    def _expected_of_partition(self, record: Record, grants: dict[str, dict[int, str]]) -> None:
-        plan = record.plan
-        mapcheck.add(grants["ultravisor"], "rw", [plan["view"], plan["map"]])
-        opened = record.attached or record.type not in ("guest", "console")
-        call = plan["call"]["segment"] if plan["call"] else None
-        if plan["view"] is not None and opened:
-            mapcheck.add(grants["monitor"], "r", [plan["view"], plan["map"]])
-            mapcheck.add(grants["monitor"], "rw", [call, plan["events"]])
-        if record.type == "io":
-            mapcheck.add(grants[record.name], "rw", [call, plan["events"]])
-        if record.type not in ("guest", "console"):
-            return
-        memory = [extent["segment"] for extent in plan["memory"]]
-        queues = [queue for endpoint in plan["endpoints"] for queue in endpoint["queues"]]
-        if record.exit_status is None and _maps_segments(record):
-            mapcheck.add(grants[record.name], "rw", [*memory, call, plan["events"], *(queue["channel"] for queue in queues)])
-        if record.attached:
-            for endpoint in plan["endpoints"]:
-                mapcheck.add(grants[endpoint["device"]], "rw", memory)
-                server = grants[endpoint["server"]]
-                mapcheck.add(server, "rw", [plan["events"]])
-                for queue in endpoint["queues"]:
-                    mapcheck.add(server, "rw", [queue["channel"], queue["ledger"]])
+        return {
+            "host": host,
+            "processes": self.list(),
+            "checks": await Checks(self.records, self.fabric, self.keeper).run(),
+        }
 
     def manifest(self) -> Manifest:
         guests = [record.spec for record in self.records.values() if record.type == "guest"]
@@ -218,7 +138,9 @@ class Supervisor:
 
     async def view(self, name: str) -> Row:
         record = self._record(name)
-        true = (await ask(self.records["ultravisor"], "query", {"what": "partition", "partition": record.number}))["partition"]
+        true = (await ask(self.records["ultravisor"], "query", {"what": "partition", "partition": record.number}))[
+            "partition"
+        ]
         enforced = None
         if record.attached or record.type in ("io", "ultravisor", "command", "operations"):
             enforced = (await ask(self.fabric.monitor, "descriptor", {"partition": record.number}))["descriptor"]
@@ -261,7 +183,9 @@ class Supervisor:
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
         for policy in policies:
             document = {"policy": policy.model_dump(), "actor": actor}
-            await ask(self.records["operations"], "policy.set", document | ({"key": f"{key}:{policy.name}"} if key else {}))
+            await ask(
+                self.records["operations"], "policy.set", document | ({"key": f"{key}:{policy.name}"} if key else {})
+            )
         self._manifest = self._manifest.model_copy(update={"policies": list(policies)})
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
@@ -364,7 +288,9 @@ class Supervisor:
         if not started.done():
             if record.exit_status is not None:
                 last = record.log_text().strip().splitlines()[-1:] or ["no output"]
-                raise HostError("state", f"{spec.name} ended before its first line: {last[0]}", status=record.exit_status)
+                raise HostError(
+                    "state", f"{spec.name} ended before its first line: {last[0]}", status=record.exit_status
+                )
             raise HostError("timeout", f"{spec.name} did not reach its first line within {START_TIMEOUT:g} s")
         if record.state == "starting":
             record.state = "running"
@@ -512,17 +438,6 @@ class Supervisor:
 
     async def _transaction(self, operations: list[Row]) -> list[Any]:
         return await self._boot.transaction(operations)
-
-
-def is_python(word: str) -> bool:
-    """Is the first word of a program MODULE:FUNCTION?"""
-    module, colon, function = word.partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def _maps_segments(record: Record) -> bool:
-    """Unmodified programs map nothing: their segments are not handed over."""
-    return record.type == "console" or is_python(record.spec.program[0])
 
 
 def _own_record(name: str, pid: int) -> Record:

@@ -135,7 +135,11 @@ def main(context: Context) -> int:
     try:
         program = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        print(f"{context.name}: program {context.config['program']!r} cannot be loaded: {error}", file=sys.stderr, flush=True)
+        print(
+            f"{context.name}: program {context.config['program']!r} cannot be loaded: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
         return 127
     guest._started()
     try:
@@ -144,5 +148,3 @@ def main(context: Context) -> int:
         print(f"{context.name}: {error}", file=sys.stderr, flush=True)
         return 1
     return status if isinstance(status, int) else 0
-
-

@@ -74,7 +74,9 @@ class MonitorPartition(DataPlane):
     def _take_events(self) -> None:
         os.eventfd_read(self._events)
         for partition, call, service in self.loop.take_events():
-            self._control.send({"event": "connect", "partition": partition, "call": call, "service": service}, timeout=5.0)
+            self._control.send(
+                {"event": "connect", "partition": partition, "call": call, "service": service}, timeout=5.0
+            )
 
 
 def main(context: Context) -> int:

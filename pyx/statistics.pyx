@@ -96,7 +96,7 @@ cdef class Reader:
         return {name: pv_word(&c[<uint32_t>number]) for name, number in names.THREAD_COUNTERS.items()}
 
     def rows(self) -> list:
-        """Rows in use: [{"partition": id, "endpoint": index, "kind", "counters": {name: n} or {name: {label: n}},
+        """Rows in use: [{"partition": id, "endpoint": index, "queue": number, "kind", "counters": {name: n} or {name: {label: n}},
         "histograms": {stage: {"buckets": [(upper seconds, cumulative count)], "sum": seconds, "count": n}}}].
         Labels with two parts (calls) are nested twice."""
         result = []
@@ -131,7 +131,8 @@ cdef class Reader:
                     if value:
                         buckets.append((pv_bucket_limit(b) / 1e9, total))
                 histograms[STAGE_NAMES[h]] = {"buckets": buckets, "sum": pv_word(&w[PV_BUCKETS]) / 1e9, "count": total}
-            result.append({"partition": partition, "endpoint": pv_row_endpoint(row), "kind": self.kind,
+            result.append({"partition": partition, "endpoint": pv_row_endpoint(row) & 0xFF,
+                           "queue": pv_row_endpoint(row) >> 8, "kind": self.kind,
                            "counters": counters, "histograms": histograms})
         return result
 

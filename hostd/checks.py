@@ -1,0 +1,129 @@
+"""The checks of `hostctl status`: processes, invariants and memory maps against the resource database (U1, U4).
+
+What each process may map is design.md section 2, written once more here as code, from the plans that the
+ultravisor gave out; what it does map is the kernel's word.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hostd import mapcheck
+from hostd.fabric import Fabric, ask
+from hostd.keeper import Keeper
+from hostd.records import Record, is_python
+from hostd.wire import close_fds
+
+Row = dict[str, Any]
+Grants = dict[str, dict[int, str]]  # process -> segment -> "r" or "rw"
+
+
+class Checks:
+    """One round of checks over a host."""
+
+    def __init__(self, records: dict[str, Record], fabric: Fabric, keeper: Keeper) -> None:
+        self.records = records
+        self.fabric = fabric
+        self.keeper = keeper
+
+    async def run(self) -> list[Row]:
+        """Rows {"name", "ok", "detail"}; a mismatch is a row that is not ok."""
+        ultravisor = self.records["ultravisor"]
+        rows = (await ask(ultravisor, "query", {"what": "partitions", "limit": 500}))["partitions"]
+        checks = [self._process(row) for row in rows]
+        violations = (await ask(ultravisor, "check", {}))["violations"]
+        detail = str(violations) if violations else "invariants hold"
+        checks.append({"name": "resource database", "ok": not violations, "detail": detail})
+        return checks + await self._maps()
+
+    def _process(self, row: Row) -> Row:
+        record = self.records.get(row["name"])
+        mine = (record.state, record.pid if record.exit_status is None else None) if record else None
+        theirs = (row["state"], row.get("pid"))
+        ok = mine == theirs
+        detail = f"{theirs[0]}, pid {theirs[1]}" if ok else f"database says {theirs}, hostd {mine}"
+        return {"name": f"process of {row['name']}", "ok": ok, "detail": detail}
+
+    async def _maps(self) -> list[Row]:
+        expected = self._expected()
+        segments = sorted({segment for grants in expected.values() for segment in grants})
+        descriptors = await self.keeper.get_segments(segments, read_only=True)
+        try:
+            identities = {segment: mapcheck.identity_of(fd) for segment, fd in zip(segments, descriptors, strict=True)}
+        finally:
+            close_fds(descriptors)
+        return [self._map(name, grants, identities) for name, grants in expected.items()]
+
+    def _map(self, name: str, grants: dict[int, str], identities: dict[int, mapcheck.Identity]) -> Row:
+        pid = self._pid(name)
+        try:
+            return mapcheck.compare(name, grants, mapcheck.mapped(pid), identities)
+        except PermissionError:
+            return {"name": f"memory map of {name}", "ok": True, "detail": "skipped: reading it needs root"}
+        except (FileNotFoundError, ProcessLookupError):
+            return {"name": f"memory map of {name}", "ok": False, "detail": f"process {pid} is gone"}
+
+    def _pid(self, name: str) -> int:
+        if name == "hostd":
+            return os.getpid()
+        if name == "keeper":
+            assert self.keeper.process is not None
+            return self.keeper.process.pid
+        pid = self.records[name].pid
+        assert pid is not None
+        return pid
+
+    def _expected(self) -> Grants:
+        """What design.md section 2 lets every living process map."""
+        living = [name for name, record in self.records.items() if record.exit_status is None and record.pid]
+        grants: Grants = {name: {} for name in ["hostd", "keeper", *living]}
+        self._of_roles(grants)
+        for record in self.records.values():
+            self._of_partition(record, grants)
+        return {name: grants[name] for name in grants if name in ("hostd", "keeper", *living)}
+
+    def _of_roles(self, grants: Grants) -> None:
+        own = {name: identity for name, (identity, _) in self.fabric.segments.items()}
+
+        def grant(name: str, rights: str, *segments: str) -> None:
+            mapcheck.add(grants.setdefault(name, {}), rights, [own[segment] for segment in segments])
+
+        for role in ("monitor", *self.fabric.servers, *self.fabric.devices):
+            grant(role, "rw", f"bell:{role}", f"statistics:{role}")
+            grant("hostd", "r", f"statistics:{role}")
+        grant("monitor", "rw", "kernel")
+        for device in self.fabric.devices:
+            grant(device, "r", "kernel")
+            grant("monitor", "rw", f"bell:{device}")
+            for server in self.fabric.servers:
+                grant("monitor", "rw", f"requests:{server}:{device}")
+                grant(device, "rw", f"requests:{server}:{device}", f"completions:{server}:{device}", f"bell:{server}")
+                grant(server, "rw", f"completions:{server}:{device}")
+
+    def _of_partition(self, record: Record, grants: Grants) -> None:
+        plan = record.plan
+
+        def grant(name: str, rights: str, *segments: int | None) -> None:
+            mapcheck.add(grants.setdefault(name, {}), rights, segments)
+
+        call = plan["call"]["segment"] if plan["call"] else None
+        grant("ultravisor", "rw", plan["view"], plan["map"])
+        if plan["view"] is not None and (record.attached or record.type not in ("guest", "console")):
+            grant("monitor", "r", plan["view"], plan["map"])
+            grant("monitor", "rw", call, plan["events"])
+        if record.type == "io":
+            grant(record.name, "rw", call, plan["events"])
+        if record.type not in ("guest", "console"):
+            return
+        memory = [extent["segment"] for extent in plan["memory"]]
+        queues = [queue for endpoint in plan["endpoints"] for queue in endpoint["queues"]]
+        # An unmodified program maps nothing: its segments are not handed to it.
+        if record.type == "console" or is_python(record.spec.program[0]):
+            grant(record.name, "rw", *memory, call, plan["events"], *(queue["channel"] for queue in queues))
+        if record.attached:
+            for endpoint in plan["endpoints"]:
+                grant(endpoint["device"], "rw", *memory)
+                grant(endpoint["server"], "rw", plan["events"])
+                for queue in endpoint["queues"]:
+                    grant(endpoint["server"], "rw", queue["channel"], queue["ledger"])

@@ -1,0 +1,1 @@
+"""Example guests; README.md of this folder tells what each shows."""
