@@ -33,6 +33,7 @@ from hostd.wire import RemoteError, WireError
 
 API_VERSION = 1
 WAIT_SECONDS_MAX = 86400.0
+PATH_SHOWN_MAX = 100  # characters of a path in an error
 log = logging.getLogger("hostd.api")
 
 Key = Annotated[str | None, Header(alias="Idempotency-Key", description="a retry with it gets the first answer")]
@@ -85,8 +86,9 @@ def create_app(supervisor: Supervisor) -> FastAPI:
     answers = AnswerStore()
 
     async def once(request: Request, key: str | None, act: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        body = await request.body()
-        return await answers.once(key, (request.method, str(request.url), body), act)
+        scope = request.scope
+        identity = (scope["method"], scope["path"], scope["query_string"], await request.body())
+        return await answers.once(key, identity, act)
 
     @app.get("/v1/version")
     async def get_version() -> Response:
@@ -232,14 +234,15 @@ def _add_error_shape(app: FastAPI) -> None:
         return JSONResponse(error.document(), error.http_status)
 
     async def unknown(request: Request, exception: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path)  # uvicorn logs the trace
+        log.error("%s %s failed", request.method, request.scope["path"])  # uvicorn logs the trace
         return await known(request, exception)
 
     async def framework(request: Request, exception: Exception) -> Response:
         assert isinstance(exception, HTTPException)
         code = {404: "not_found", HTTP_METHOD: "usage"}.get(exception.status_code, "usage")
         text = {404: "there is nothing at this path", HTTP_METHOD: "this path does not know this method"}
-        message = f"{request.method} {request.url.path}: {text.get(exception.status_code, exception.detail)}"
+        path = request.scope["path"][:PATH_SHOWN_MAX]
+        message = f"{request.method} {path}: {text.get(exception.status_code, exception.detail)}"
         return JSONResponse(HostError(code, message).document(), exception.status_code, exception.headers)
 
     async def malformed(request: Request, exception: Exception) -> Response:

@@ -24,7 +24,7 @@ HEADER_SECONDS_MAX = 10.0
 HEADER_BYTES_MAX = 16 * 1024
 KEEP_ALIVE_SECONDS = 30
 SHUTDOWN_SECONDS = 1  # for answers under way; streams end by the end of the event log
-BACKLOG = 64
+BACKLOG = 256  # above CONNECTIONS_MAX, so that a refusal is an answer and not a full queue
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 

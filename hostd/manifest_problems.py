@@ -92,7 +92,8 @@ def problem_of(
             message, accepted, hint = context["text"], context["accepted"], context["hint"]
         case "missing":
             where, value = "missing", None
-            message, accepted = "is missing", _describe(model, path)
+            message, accepted = "is missing", _describe(model, path) if path else ", ".join(_keys(model, path))
+            message = message if path else "the document is missing"
         case "extra_forbidden":
             where, value = "key", None
             keys = _keys(model, path[:-1])

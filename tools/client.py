@@ -31,8 +31,15 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if self.timeout is not None:
+            # Without this a non-blocking connect would fail at once where the daemon's queue is full.
+            limit = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        try:
+            self.sock.connect(os.fspath(self._path))
+        except BlockingIOError:
+            raise TimeoutError("the daemon takes no connections") from None
         self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
 
 
 class Client:
