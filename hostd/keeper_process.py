@@ -105,7 +105,7 @@ class Keeper:
         os.close(ready)
         while self._running:
             for key, _ in self._selector.select(self._timeout()):
-                if self._selector.get_map().get(key.fileobj) is key:  # an earlier event of this round may have ended it
+                if self._selector.get_map().get(key.fd) is key:  # an earlier event of this round may have ended it
                     key.data()
             self._work()
             self._processes.expire()
@@ -124,6 +124,9 @@ class Keeper:
             try:
                 next(self._jobs[0])
             except StopIteration:
+                self._jobs.popleft()
+            except Exception:  # it has told its client; everybody else needs the keeper on
+                traceback.print_exc()
                 self._jobs.popleft()
 
     def _take_stop_signal(self, *_: Any) -> None:
@@ -255,8 +258,10 @@ class Keeper:
             close_fds(segment.descriptor for segment in made)
             self._send(client, error_reply(seq, error.code, str(error)))
             return
-        except GeneratorExit:
+        except BaseException as error:  # the keeper ends, or has a fault
             close_fds(segment.descriptor for segment in made)
+            code, text = ("state", "the keeper stops") if isinstance(error, GeneratorExit) else ("internal", "a fault")
+            self._send(client, error_reply(seq, code, f"segments: {text}"))
             raise
         reply = {"segments": ids} if many else {"segment": ids[0], "size": made[0].size}
         if not self._send(client, {"reply": seq, **reply}, [segment.descriptor for segment in made]):
@@ -387,6 +392,7 @@ def main() -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         (arguments.runtime / SOCKET).unlink(missing_ok=True)  # of a keeper that was killed: the lock was free
         listener.bind(os.fspath(arguments.runtime / SOCKET))
+        os.chmod(arguments.runtime / SOCKET, 0o600)
         listener.listen(CLIENTS_MAX)
         listener.setblocking(False)
         process.set_subreaper()

@@ -19,7 +19,7 @@ from typing import Any
 
 from hostd.startspec import SANDBOXES
 from hostd.tables import SlotTable, TableError
-from hostd.wire import Message, Wire, WireError, close_fds, pair
+from hostd.wire import Message, RemoteError, Wire, WireError, close_fds, pair, raise_error
 
 STARTS_MAX = 64  # starts under way: each holds a socket and a process that is not accounted for yet
 PROCESSES_MAX = 4096
@@ -137,6 +137,8 @@ class Processes:
             return failed("invalid", f"spec.sandbox: {sandbox!r}; known: {', '.join(SANDBOXES)}")
         if len(self._starts) == STARTS_MAX:
             return failed("conflict", f"{STARTS_MAX} starts are under way already")
+        if len(self.table) + len(self._starts) >= PROCESSES_MAX:
+            return failed("conflict", f"{PROCESSES_MAX} processes are known; forget those that have ended")
         if self._loader is None:
             self.start_loader()
         assert self._loader is not None
@@ -168,8 +170,10 @@ class Processes:
             start.ended = True
             self._selector.unregister(start.wire)
         else:
-            if "error" in message:
-                self._fail(seq, str(message["error"].get("code")), str(message["error"].get("message")))
+            try:
+                raise_error(message)
+            except RemoteError as error:
+                self._fail(seq, error.code, error.message)
                 return
             start.report = message
         self._advance(seq)

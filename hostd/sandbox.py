@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hostd import rootfs, seccomp
@@ -125,6 +126,8 @@ def enter(spec: StartSpec, abilities: Abilities, keeper: int) -> dict[str, Any]:
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         report["uid"] = uid != 0
+        if not report["pivot"]:
+            _check_interpreter(uid)
     elif spec.uid not in (None, os.geteuid()) and not spec.unsafe:
         raise Refused(f"uid {spec.uid}: only root may start processes of another uid")
     if spec.sandbox == "guest":
@@ -142,6 +145,14 @@ def enter(spec: StartSpec, abilities: Abilities, keeper: int) -> dict[str, Any]:
     return report
 
 
+def _check_interpreter(uid: int) -> None:
+    """Without the guest root, a uid that cannot reach the interpreter's folder would die at its first late import."""
+    library = Path(os.__file__).parent
+    for folder in [*reversed(library.parents), library]:
+        if not os.access(folder, os.X_OK):
+            raise Refused(f"the interpreter lies below {folder}, closed for uid {uid}; chmod o+x {folder} cures it")
+
+
 def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, Any], uid: int, gid: int) -> None:
     """The clone has made the namespaces; this fills them."""
     if not abilities.flags:
@@ -151,7 +162,12 @@ def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, A
         _map_ids(abilities.uid, abilities.gid)
         uid, gid = abilities.uid, abilities.gid
         report["namespaces"].append("user")
-    program = rootfs.open_program(spec.directory) if spec.directory else None
+    program = None
+    if spec.directory is not None:
+        try:
+            program = rootfs.open_program(spec.directory)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise SpecError(f"spec.directory: {spec.directory}: {error.strerror}") from error
     if abilities.template is not None:
         process.setns(abilities.template, process.CLONE_NEWNS)
         process.unshare(process.CLONE_NEWNS)
@@ -214,6 +230,8 @@ def _enter_folder(spec: StartSpec, report: dict[str, Any]) -> None:
     try:
         os.chdir(folder)
         os.listdir(".")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise SpecError(f"spec.directory: {spec.directory}: {error.strerror}") from error
     except PermissionError:
         raise Refused(
             f"{spec.directory}: not readable for uid {os.geteuid()}; chmod o+rX on the folder and its files cures it"

@@ -50,7 +50,7 @@ def create(kind: str, size: int, label: str) -> int:
 
 def build(kind: str, size: int, label: str) -> Generator[None, None, int]:
     """The same in steps of a millisecond, for the keeper: yields between steps and returns the descriptor."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise SegmentError(f"unknown kind of segment {kind!r}; known: {', '.join(sorted(KINDS))}")
     if type(size) is not int or not 0 < size <= SIZE_MAX:
         raise SegmentError(f"{kind} {label}: {size!r} is not a size in bytes from 1 to {SIZE_MAX}")

@@ -124,12 +124,12 @@ def send_packet(sock: socket.socket, data: bytes, descriptors: Sequence[int]) ->
 
 def receive_packet(sock: socket.socket) -> tuple[Message, list[int]]:
     """One try. BlockingIOError if nothing is there, EOFError at the end, WireError for a broken message."""
+    how = MESSAGE_MAX + 1, _CONTROL, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
     try:
-        data, ancillary, flags, _ = sock.recvmsg(
-            MESSAGE_MAX + 1, _CONTROL, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-        )
-    except ConnectionError as error:
-        raise EOFError("the peer has closed its end") from error
+        data, ancillary, flags, _ = sock.recvmsg(*how)
+    except ConnectionResetError:
+        # The peer ended without reading everything; the kernel says so once, before the last messages of the peer.
+        data, ancillary, flags, _ = sock.recvmsg(*how)
     descriptors = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -159,6 +159,16 @@ def test_receive_ends_by_time_and_by_the_end(wires: tuple[Wire, Wire]) -> None:
         right.send({})
 
 
+def test_last_words_of_a_peer_that_did_not_read_everything(wires: tuple[Wire, Wire]) -> None:
+    left, right = wires
+    right.send({"op": "unread"})
+    left.send({"event": "last"})
+    left.close()
+    assert right.receive(1)[0] == {"event": "last"}
+    with pytest.raises(EOFError):
+        right.receive(1)
+
+
 def test_send_to_a_peer_that_does_not_read(wires: tuple[Wire, Wire]) -> None:
     left, _ = wires
     with pytest.raises(WireError, match="did not take a message within 0.02 s"):

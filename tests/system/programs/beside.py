@@ -1,0 +1,3 @@
+"""Imported by small.late_imports from the program folder."""
+
+VALUE = "beside"
