@@ -9,8 +9,9 @@ from pyx.validate import Validator, pack
 from pyx.view import MapWriter, ViewWriter
 from tests.framework.oracle import Page, Partition, Request
 
-PAGES = 1003  # no multiple of the mapping cache's group of eight
+PAGES = 20011  # more than the mapping cache holds (8192), and no multiple of its group of eight
 LAST_FRAME = (1 << 40) - 1
+SLOT = 9
 HOLES = [100, 101, 512, 800]
 READ_ONLY_PAGES = range(200, 216)
 WRITE_ONLY_PAGES = range(300, 303)
@@ -64,8 +65,9 @@ def example(state: str = "running", generator: random.Random | None = None) -> P
     return Partition(STATES[state], PAGES, {entry["index"]: entry for entry in ENDPOINTS}, pages)
 
 
-def segments(partition: Partition, map_generation: int = 1) -> tuple[int, int]:
-    """Descriptors of a published view and a filled map, as the ultravisor would leave them; the caller closes them."""
+def segments(partition: Partition, generation: int = 1) -> tuple[int, int]:
+    """Descriptors of a published view and a filled map, as the ultravisor would leave them; the caller closes them.
+    `generation`: of the partition's id; its slot is always the same."""
     view, table = os.memfd_create("view"), os.memfd_create("map")
     os.ftruncate(view, view_size())
     os.ftruncate(table, map_size(partition.memory_pages))
@@ -75,7 +77,7 @@ def segments(partition: Partition, map_generation: int = 1) -> tuple[int, int]:
     words.detach()
     writer = ViewWriter(view)
     writer.publish({
-        "partition": make_id(9, 1), "map_generation": map_generation, "type": 8, "state": partition.state,
+        "partition": make_id(SLOT, generation), "map_generation": 1, "type": 8, "state": partition.state,
         "memory_pages": partition.memory_pages, "endpoints": list(partition.endpoints.values()),
     })
     writer.detach()
@@ -108,7 +110,7 @@ def random_requests(generator: random.Random, count: int) -> Iterator[Request]:
         """(endpoint generation, endpoint, operation), nine of ten of them granted."""
         likely = [(entry["generation"], entry["index"], operation) for entry in ENDPOINTS
                   for operation in OPERATIONS.values() if entry["operations"] >> operation & 1]
-        generations = [entry["generation"] for entry in ENDPOINTS]
+        generations = [entry["generation"] + step for entry in ENDPOINTS for step in (0, 1 << 32)]
         odd = [
             (generator.choice([*generations, generator.getrandbits(64)]),
              generator.choice([0, 1, 2, 3, 31, 32, 65535]),
@@ -120,7 +122,8 @@ def random_requests(generator: random.Random, count: int) -> Iterator[Request]:
     size = PAGES * 4096
     pools = [
         rarely([0, *(make_id(slot, slot + 1) for slot in range(60))], 64),
-        pool([generator.randrange(size) for _ in range(200)], ADDRESSES, 64),
+        pool([generator.randrange(size) for _ in range(200)],
+             ADDRESSES + [size - length + step for length in LENGTHS[4:24] for step in (0, 1)], 64),
         pool([0] * 60 + [generator.randrange(4096) * 512 for _ in range(40)], OFFSETS, 64),
         pool([512 * generator.randrange(1, 257) for _ in range(50)]
              + [generator.randrange(1, 70000) for _ in range(20)], LENGTHS, 32),

@@ -20,6 +20,7 @@ from tests.framework.requests import (
     LENGTHS,
     OFFSETS,
     OPERATION_VALUES,
+    SLOT,
     example,
     packed,
     random_requests,
@@ -141,7 +142,7 @@ def test_mapping_cache_follows_the_generation() -> None:
     MapWriter(table, partition.memory_pages).clear(2, 1)
     assert checked.validate(one)[0][0] == 0, "before the publication the old words are in force"
     ViewWriter(view).publish({
-        "partition": make_id(9, 1), "map_generation": 2, "type": 8, "state": partition.state,
+        "partition": make_id(SLOT, 1), "map_generation": 2, "type": 8, "state": partition.state,
         "memory_pages": partition.memory_pages, "endpoints": ENDPOINTS,
     })
     checked.refresh()
