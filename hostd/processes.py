@@ -195,11 +195,9 @@ class Processes:
         start = self._end(seq)
         if start.process:
             process = self.table.get(start.process)
-            process.hidden = True
+            process.hidden = True  # forgotten by _exited, which may be what has led here
             if process.status is None:
                 signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-            else:
-                self.forget(start.process)
         start.failed(code, message)
 
     def _end(self, seq: int) -> Start:
@@ -226,10 +224,10 @@ class Processes:
             os.killpg(process.pid, signal.SIGKILL)
         process.status = _wait(process.pidfd)
         self._selector.unregister(process.pidfd)
-        os.close(process.pidfd)
         for seq, start in list(self._starts.items()):
             if start.process == identity:
-                self._hear_rest(seq)
+                self._hear_rest(seq)  # it may have been started: the reply carries the pidfd
+        os.close(process.pidfd)
         if process.hidden:
             self.forget(identity)
         else:

@@ -88,6 +88,7 @@ async def keeper_in(runtime: Path, **arguments: Any) -> AsyncIterator[Keeper]:
         if client.error is None:
             await client.stop()
         elif client.process is not None:
+            client.process.terminate()
             client.process.wait(DEADLINE)
 
 
