@@ -6,8 +6,10 @@ keeper -> ultravisor, operations, command -> machine, policies, partitions (one 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from hostd.keeper import Keeper
 from hostd.manifest import Manifest, Processors
 from hostd.paths import Paths
 from hostd.records import Record
-from hostd.wire import Wire, close_fds, pair
+from hostd.wire import Message, Wire, close_fds, pair
 
 SERVERS = ["io-a"]
 EPOCHS = 1 << 16  # terms of office reserved per start of the host
 CONSOLE_MEMORY = 1 << 20
+CONTROL_CHANNELS = 3  # command to operations and to ultravisor, console to command
+CONNECT_TIMEOUT = 30.0
 ROLE_MODULES = [
     "partitions.ultravisor.main", "partitions.command.main", "partitions.operations.main", "partitions.console",
     "partitions.monitor", "partitions.io", "partitions.devices", "partitions.guest",
@@ -41,6 +45,9 @@ class Boot:
         self.processors = manifest.host.processors or default_processors()
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
+        self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
+        self._connected = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def _record(self, name: str, kind: str) -> Record:
         record = self.records[name] = Record(name, kind)
@@ -70,25 +77,32 @@ class Boot:
             for sock in wires:
                 sock.close()
 
-    async def _start(self, record: Record, entry: str, config: dict[str, Any], fds: dict[str, int]) -> None:
+    async def _start(
+        self,
+        record: Record,
+        entry: str,
+        config: dict[str, Any],
+        fds: dict[str, int],
+        on_event: Callable[[Message, list[int]], None] | None = None,
+    ) -> None:
         spec = {"entry": entry, "sandbox": "role", "processors": self.processors.infrastructure, "config": config}
-        await self.children.start(record, spec, fds, echo=True)
+        await self.children.start(record, spec, fds, on_event=on_event, echo=True)
         record.state = "running"
 
     async def transaction(self, operations: list[dict[str, Any]]) -> list[Any]:
         message = {"operations": operations, "key": f"hostd:{secrets.token_hex(12)}", "actor": "hostd"}
-        return (await ask(self.records["ultravisor"], "transaction", message))["results"]
+        return (await ask(self.records["command"], "transaction", message))["results"]
 
     async def resources(self) -> None:
         """What an earlier host left goes; machine, policies and partitions of the infrastructure come."""
-        await ask(self.records["ultravisor"], "reconcile", {"processes": []})
+        await ask(self.records["command"], "reconcile", {"processes": []})
         self.machine = (
             await self.transaction(
                 [{"op": "machine.define", "memory": self.manifest.host.memory, "processors": _roles(self.processors)}]
             )
         )[0]
         for policy in self.manifest.policies:
-            await ask(self.records["operations"], "policy.set", {"policy": policy.model_dump()})
+            await ask(self.records["command"], "policy.set", {"policy": policy.model_dump()})
         creations = [
             {"op": "partition.create", "name": name, "type": kind, "processors": self.processors.infrastructure}
             for name, kind in (
@@ -141,6 +155,7 @@ class Boot:
             fabric.monitor, "partitions.monitor:main", fabric.role_config("monitor"),
             {name: fabric.fd(key) for name, key in
              (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"))},
+            self.hear_monitor,
         )  # fmt: skip
         await self._start_console()
         for server in SERVERS:
@@ -186,11 +201,62 @@ class Boot:
     async def _start_console(self) -> None:
         record = self.records["console"]
         fds = await partition_descriptors(self.keeper, record.plan)
+        close_fds([fds.pop("call"), fds.pop("events")])  # handed over with the call ring, once the monitor runs
         try:
-            config = {"plan": record.plan, "symmetric": self.fabric.symmetric}
-            await self._start(record, "partitions.console:main", config, fds)
+            await self._start(record, "partitions.console:main", {"plan": record.plan}, fds)
         finally:
             close_fds(fds.values())
+
+    def hear_monitor(self, message: Message, fds: list[int]) -> None:
+        """A connect call of a partition to an infrastructure service waits for its channel."""
+        close_fds(fds)
+        if message.get("event") == "connect":
+            task = asyncio.create_task(self._connect_service(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect_service(self, message: Message) -> None:
+        """Has the ultravisor make the channel, hands out both ends, then lets the monitor answer the call."""
+        client = next((record for record in self.records.values() if record.number == message["partition"]), None)
+        server = self.records.get(message["service"])
+        answer = {"partition": message["partition"], "call": message["call"], "connected": False, "result": 0}
+        try:
+            if client is not None and server is not None and client.wire is not None:
+                operation = {
+                    "op": "channel.create",
+                    "client": client.number,
+                    "server": server.number,
+                    "service": message["service"],
+                }
+                (channel,) = await self.transaction([operation])
+                number = channel["channel"] & 0xFFFF
+                end = {"capacity": channel["capacity"], "symmetric": self.fabric.symmetric}
+                (fd,) = await self.keeper.get_segments([channel["segment"]])
+                try:
+                    await ask(server, "channel", {**end, "peer": client.name}, [fd])
+                    await ask(client, "channel_opened", {**end, "number": number}, [fd])
+                finally:
+                    close_fds([fd])
+                self.channels.append((client.name, server.name, channel["segment"]))
+                self._connected.set()
+                answer |= {"connected": True, "result": number}
+        finally:
+            await ask(self.fabric.monitor, "answer", answer)
+
+    async def control_channels(self) -> None:
+        """Command and console open their services by system calls; afterwards they need no boot wires."""
+        for name in ("command", "console"):
+            record = self.records[name]
+            call, events = await self.keeper.get_segments([record.plan["call"]["segment"], record.plan["events"]])
+            try:
+                message = {"capacity": record.plan["call"]["capacity"], "symmetric": self.fabric.symmetric}
+                await ask(record, "call_ring", message, [call, events])
+            finally:
+                close_fds([call, events])
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            while len(self.channels) < CONTROL_CHANNELS:
+                self._connected.clear()
+                await self._connected.wait()
 
     async def record_processes(self) -> None:
         """Tells the database which process each partition is."""

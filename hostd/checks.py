@@ -22,17 +22,20 @@ Grants = dict[str, dict[int, str]]  # process -> segment -> "r" or "rw"
 class Checks:
     """One round of checks over a host."""
 
-    def __init__(self, records: dict[str, Record], fabric: Fabric, keeper: Keeper) -> None:
+    def __init__(
+        self, records: dict[str, Record], fabric: Fabric, keeper: Keeper, channels: list[tuple[str, str, int]]
+    ) -> None:
         self.records = records
+        self.channels = channels  # control channels: client, server, segment
         self.fabric = fabric
         self.keeper = keeper
 
     async def run(self) -> list[Row]:
         """Rows {"name", "ok", "detail"}; a mismatch is a row that is not ok."""
-        ultravisor = self.records["ultravisor"]
-        rows = (await ask(ultravisor, "query", {"what": "partitions", "limit": 500}))["partitions"]
+        command = self.records["command"]
+        rows = (await ask(command, "query", {"what": "partitions", "limit": 500}))["partitions"]
         checks = [self._process(row) for row in rows]
-        violations = (await ask(ultravisor, "check", {}))["violations"]
+        violations = (await ask(command, "check", {}))["violations"]
         detail = str(violations) if violations else "invariants hold"
         checks.append({"name": "resource database", "ok": not violations, "detail": detail})
         return checks + await self._maps()
@@ -81,6 +84,9 @@ class Checks:
         self._of_roles(grants)
         for record in self.records.values():
             self._of_partition(record, grants)
+        for client, server, segment in self.channels:
+            mapcheck.add(grants.setdefault(client, {}), "rw", [segment])
+            mapcheck.add(grants.setdefault(server, {}), "rw", [segment])
         return {name: grants[name] for name in grants if name in ("hostd", "keeper", *living)}
 
     def _of_roles(self, grants: Grants) -> None:
@@ -112,7 +118,7 @@ class Checks:
         if plan["view"] is not None and (record.attached or record.type not in ("guest", "console")):
             grant("monitor", "r", plan["view"], plan["map"])
             grant("monitor", "rw", call, plan["events"])
-        if record.type == "io":
+        if record.type in ("io", "command"):
             grant(record.name, "rw", call, plan["events"])
         if record.type not in ("guest", "console"):
             return

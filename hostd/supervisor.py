@@ -74,6 +74,7 @@ class Supervisor:
         await self._boot.control_plane()
         await self._boot.resources()
         await self._boot.data_plane()
+        await self._boot.control_channels()
         await self._boot.record_processes()
         for record in self.records.values():
             self.events.publish("started", partition=record.name, type=record.type, pid=record.pid)
@@ -123,7 +124,7 @@ class Supervisor:
         return {
             "host": host,
             "processes": self.list(),
-            "checks": await Checks(self.records, self.fabric, self.keeper).run(),
+            "checks": await Checks(self.records, self.fabric, self.keeper, self._boot.channels).run(),
         }
 
     def manifest(self) -> Manifest:
@@ -138,7 +139,7 @@ class Supervisor:
 
     async def view(self, name: str) -> Row:
         record = self._record(name)
-        true = (await ask(self.records["ultravisor"], "query", {"what": "partition", "partition": record.number}))[
+        true = (await ask(self.records["command"], "query", {"what": "partition", "partition": record.number}))[
             "partition"
         ]
         enforced = None
@@ -184,7 +185,7 @@ class Supervisor:
         for policy in policies:
             document = {"policy": policy.model_dump(), "actor": actor}
             await ask(
-                self.records["operations"], "policy.set", document | ({"key": f"{key}:{policy.name}"} if key else {})
+                self.records["command"], "policy.set", document | ({"key": f"{key}:{policy.name}"} if key else {})
             )
         self._manifest = self._manifest.model_copy(update={"policies": list(policies)})
 

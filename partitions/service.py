@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hostd.wire import Message, Wire, WireError, close_fds, error_reply
+from partitions.control import ChannelWire
 from partitions.skeleton import CONTROL, Partition
 
 ANSWER_TIMEOUT = 1.0  # seconds that a peer may take to make room for an answer
@@ -31,6 +32,14 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
+class Refused(Exception):
+    """A request that this peer may not make."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Service(Partition):
     """Each ready peer gets one request per round. `OWN` names descriptors that are not peers'; programs take them
     in `attach` and override `tidy` for what can wait until an answer is on its way."""
@@ -46,6 +55,13 @@ class Service(Partition):
     def tidy(self) -> None:
         """Called after each answer."""
 
+    def handle_channel(self, message: Message, fds: list[int]) -> Message:
+        """hostd hands over the server's end of a control channel that `peer` asked for by a system call."""
+        if self.peer != CONTROL or len(fds) != 1:
+            raise Refused("denied", f"{self.context.name}: only hostd hands channels over")
+        self.serve(ChannelWire(fds.pop(), message["capacity"], True, message["symmetric"]), message["peer"])
+        return {}
+
     def serve(self, wire: Transport, peer: str = CONTROL) -> None:
         self._selector.register(wire, selectors.EVENT_READ, lambda: self._serve_one(wire, peer))
 
@@ -60,9 +76,12 @@ class Service(Partition):
         except WireError as error:
             self._answer(wire, peer, error_reply(None, "usage", str(error)))
             return
-        close_fds(descriptors)  # no request of a service carries any
+        if peer != CONTROL:
+            close_fds(descriptors)  # only hostd hands anything over
+            descriptors = []
         self.peer = peer
-        reply, _ = self._dispatch(message, [])
+        reply, _ = self._dispatch(message, descriptors)
+        close_fds(descriptors)  # those that the handler did not remove from the list
         sequence = message.get("seq")
         self._answer(wire, peer, {**reply, "reply": sequence if type(sequence) is int else None})
         self.tidy()

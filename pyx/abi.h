@@ -244,6 +244,20 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics are lock-free");
 #define PV_CHANNEL_SIZE(capacity) (2 * PV_RING_SIZE(capacity))
 #define PV_CHANNEL_COMPLETIONS(capacity) PV_RING_SIZE(capacity)
 
+/* A control channel carries messages longer than a slot: a head slot, then ceil(length / 64) slots of bytes. Behind
+ * the two rings lie the doorbells of server (requests) and client (completions). */
+struct pv_message_head {
+    uint64_t sequence; /* of the message, from 1: a skipped or repeated one breaks the channel */
+    uint32_t length;   /* bytes that follow */
+    uint32_t reserved0;
+    uint64_t reserved1[6];
+};
+_Static_assert(sizeof(struct pv_message_head) == 64, "one slot");
+#define PV_MESSAGE_MAX (1u << 20) /* as on a wire */
+#define PV_CONTROL_SIZE(capacity) (PV_CHANNEL_SIZE(capacity) + 2 * sizeof(struct pv_doorbell))
+#define PV_CONTROL_SERVER_BELL(capacity) PV_CHANNEL_SIZE(capacity)
+#define PV_CONTROL_CLIENT_BELL(capacity) (PV_CHANNEL_SIZE(capacity) + sizeof(struct pv_doorbell))
+
 /* Doorbell: what one consumer sleeps on. The consumer sets `sleeping`, checks its rings again and waits on
  * `word`; a producer that has published and sees `sleeping` advances `word` and wakes (rules 15, 16). */
 struct pv_doorbell {

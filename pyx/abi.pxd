@@ -46,6 +46,10 @@ cdef extern from "abi.h" nogil:
     size_t PV_RING_SIZE(uint32_t capacity)
     size_t PV_CHANNEL_SIZE(uint32_t capacity)
     size_t PV_CHANNEL_COMPLETIONS(uint32_t capacity)
+    size_t PV_CONTROL_SIZE(uint32_t capacity)
+    size_t PV_CONTROL_SERVER_BELL(uint32_t capacity)
+    size_t PV_CONTROL_CLIENT_BELL(uint32_t capacity)
+    const uint32_t PV_MESSAGE_MAX
     size_t PV_LEDGER_SIZE(uint32_t capacity)
     size_t PV_MAP_SIZE(uint64_t pages)
     size_t PV_ROW_SIZE(uint32_t counters, uint32_t histograms)
@@ -299,6 +303,12 @@ cdef extern from "abi.h" nogil:
 
     struct pv_ring:
         pass
+
+    struct pv_message_head:
+        uint64_t sequence
+        uint32_t length
+        uint32_t reserved0
+        uint64_t reserved1[6]
 
     struct pv_doorbell:
         pass

@@ -21,6 +21,7 @@ DEVICES_MAX = PV_DEVICES_MAX
 TRANSFER_MAX = PV_TRANSFER_MAX
 FRAME_MAX = PV_FRAME_MAX
 FRAME_MIN = PV_FRAME_MIN
+MESSAGE_MAX = PV_MESSAGE_MAX
 RING_SLOTS_MAX = PV_RING_SLOTS_MAX
 SERVER_CLIENTS_MAX = PV_DOORBELL_WAITS_MAX
 ENDPOINT_READ_ONLY = PV_ENDPOINT_READ_ONLY
@@ -85,6 +86,11 @@ def ring_size(capacity: int) -> int:
 def channel_size(capacity: int) -> int:
     """Bytes of a channel segment: request ring and completion ring of `capacity` slots each."""
     return PV_CHANNEL_SIZE(_capacity(capacity))
+
+
+def control_size(capacity: int) -> int:
+    """Bytes of a control channel: a channel of `capacity` slots and the doorbells of both ends."""
+    return PV_CONTROL_SIZE(_capacity(capacity))
 
 
 def ledger_size(capacity: int) -> int:

@@ -14,6 +14,7 @@ from hostd.wire import Message, Wire
 from partitions.command.decide import VERSION, decide
 from partitions.command.journal import Journal
 from partitions.command.placing import Placing, ask, checked_request
+from partitions.control import ChannelWire, Client
 from partitions.messages import Fields, Refusal
 from partitions.service import Service
 from partitions.skeleton import Context
@@ -23,19 +24,29 @@ SIGNED = ("transaction", "policy.set")  # recorded with who made them; the next 
 KEY_MAX = 100  # characters; the ultravisor's keys have a prefix more
 
 
-class Command(Service):
-    """Peers may ask for anything; only the ultravisor can change anything."""
+class Command(Client, Service):
+    """Peers may ask for anything; only the ultravisor can change anything. It begins on boot wires and goes over to
+    control channels, opened by system calls, once the monitor runs."""
 
     OWN = ("ultravisor", "operations")
+    SERVICES = ("operations", "ultravisor")
 
     def attach(self) -> None:
         self._journal = Journal(self.context.config["decisions"])
-        self._ultravisor = Wire.from_fd(self.context.take("ultravisor"))
-        self._operations = Wire.from_fd(self.context.take("operations"))
+        self._ultravisor: Wire | ChannelWire = Wire.from_fd(self.context.take("ultravisor"))
+        self._operations: Wire | ChannelWire = Wire.from_fd(self.context.take("operations"))
         self._placing = Placing(self._journal, self._ultravisor, self._operations)
 
     def tidy(self) -> None:
         self._journal.tidy()
+
+    def connected(self, channels: dict[str, ChannelWire]) -> None:
+        """Between two requests: nothing is under way on the boot wires."""
+        boot = (self._ultravisor, self._operations)
+        self._ultravisor, self._operations = channels["ultravisor"], channels["operations"]
+        self._placing = Placing(self._journal, self._ultravisor, self._operations)
+        for wire in boot:
+            wire.close()
 
     # -- decisions
 

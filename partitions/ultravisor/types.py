@@ -42,7 +42,7 @@ TRANSFER_MAX = {"disk": abi.TRANSFER_MAX, "nic": abi.FRAME_MAX}
 DEVICE_CLASSES = ("host-managed", "reserved", "shared")
 PROCESSOR_ROLES = ("infrastructure", "guests", "both")
 
-CONTROL_CAPACITY = 64  # slots of a control channel: requests of people, not of data paths
+CONTROL_CAPACITY = 1024  # slots of a control channel: its usual messages fit whole
 PORTS_MAX = 4096  # endpoints of one device; its tables of ports are made for this many
 CHANNELS_MAX = 16384  # half the partitions with half their endpoints, both queues; bounds keeper and database
 FRAME_END = 1 << 40  # frame numbers fit the 40 bits that a partition map's word has for them

@@ -437,7 +437,7 @@ def test_channels_are_recorded_with_their_ends(host: Host) -> None:
     ).details["rule"] == "channel_ends"
     [row] = host.query("channels")["channels"]
     assert (row["client"], row["server"], row["state"], row["generation"]) == ("command", "io-a", "closed", 1)
-    assert row["size"] == abi.channel_size(row["capacity"]) and row["segment"] == channel["segment"]
+    assert row["size"] == abi.control_size(row["capacity"]) and row["segment"] == channel["segment"]
     host.do({"op": "process.record", "partition": "command", "pid": 4000, "start_time": 5})
     assert host.query("channels")["channels"][0]["state"] == "open"
     host.do({"op": "channel.remove", "channel": channel["channel"]})

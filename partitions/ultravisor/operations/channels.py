@@ -28,7 +28,7 @@ def open_channel(
 ) -> dict[str, Any]:
     """Makes a control channel between two rows of partitions."""
     checked_capacity(capacity)
-    segment = change.segment(client["id"], client["name"], "channel", abi.channel_size(capacity))
+    segment = change.segment(client["id"], client["name"], "channel", abi.control_size(capacity))
     channel, slot, generation = change.new_id("channel", "channel", CHANNELS_MAX)
     change.insert(
         "channel",

@@ -1,0 +1,176 @@
+"""Control channels as the programs of the control plane use them: the interface of a wire over shared memory.
+
+    command                     monitor                    hostd                     ultravisor
+      |-- connect("operations") -->|                          |                          |
+      |      (system call)         |-- event: connect ------->|                          |
+      |                            |                          |-- channel.create ------->|  one transaction
+      |<-- {"op": "channel"} + descriptor --------------------|-- to the server as well  |
+      |                            |<-- answer ---------------|                          |
+      |<-- completion: connected --|                                                     |
+
+From then on both ends talk without hostd; the boot wire between them is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from hostd.wire import Message, WireError, close_fds, decode, encode, raise_error
+from pyx.channel import ChannelError, ControlChannel
+from pyx.guest import CallRing, Waiter
+
+
+class ChannelWire:
+    """A control channel with the methods of hostd.wire.Wire. It carries no descriptors.
+
+    A thread takes messages off the ring, so that the end can stand in a selector beside sockets.
+    """
+
+    def __init__(self, fd: int, capacity: int, server: bool, symmetric: bool) -> None:
+        self._channel = ControlChannel(fd, capacity, server, symmetric)
+        close_fds([fd])
+        self._messages: deque[bytes | Exception] = deque()
+        self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
+        self._arrived = threading.Semaphore(0)
+        self._sequence = 0
+        self._thread = threading.Thread(target=self._take, name="channel", daemon=True)
+        self._thread.start()
+
+    def _take(self) -> None:
+        while True:
+            try:
+                item: bytes | Exception = self._channel.receive()
+            except (EOFError, ChannelError) as error:
+                item = error
+            self._messages.append(item)
+            self._arrived.release()
+            os.eventfd_write(self._ready, 1)
+            if isinstance(item, Exception):
+                return
+
+    def fileno(self) -> int:
+        return self._ready
+
+    def send(self, message: Message, fds: Sequence[int] = (), timeout: float | None = None) -> None:
+        if fds:
+            raise WireError("a control channel carries no descriptors")
+        try:
+            self._channel.send(encode(message), timeout)
+        except (TimeoutError, ChannelError) as error:
+            raise WireError(str(error)) from error
+
+    def receive(self, timeout: float | None = None) -> tuple[Message, list[int]]:
+        there = self._arrived.acquire(timeout=timeout) if timeout else self._arrived.acquire(blocking=timeout is None)
+        if not there:
+            raise TimeoutError(f"no message within {timeout} s")
+        try:
+            os.eventfd_read(self._ready)
+        except BlockingIOError:
+            pass
+        item = self._messages.popleft()
+        if isinstance(item, EOFError):
+            raise item
+        if isinstance(item, Exception):
+            raise WireError(str(item))
+        return decode(item), []
+
+    def request(
+        self, message: Message, fds: Sequence[int] = (), timeout: float | None = 30.0
+    ) -> tuple[Message, list[int]]:
+        """As Wire.request."""
+        self._sequence += 1
+        self.send({**message, "seq": self._sequence}, fds, timeout)
+        while True:
+            reply, _ = self.receive(timeout)
+            if reply.get("reply") == self._sequence:
+                raise_error(reply)
+                return reply, []
+
+    def close(self) -> None:
+        self._channel.close()
+        self._thread.join()
+        os.close(self._ready)
+
+
+class Connector:
+    """Opens services for a program by system calls, in a thread, because the descriptor of a new channel comes over
+    the control wire that the program's loop reads."""
+
+    def __init__(self, call_fd: int, events_fd: int, capacity: int, symmetric: bool) -> None:
+        self.calls = CallRing(Waiter(events_fd, symmetric), call_fd, events_fd, capacity)
+        self._symmetric = symmetric
+        self._answer: dict[str, ChannelWire] | Exception | None = None
+        self._channels: dict[int, ChannelWire] = {}
+        self._changed = threading.Condition()
+
+    def arrived(self, number: int, fd: int, capacity: int) -> None:
+        """From the loop: the channel that a completed connect call will name."""
+        wire = ChannelWire(fd, capacity, server=False, symmetric=self._symmetric)
+        with self._changed:
+            self._channels[number] = wire
+            self._changed.notify_all()
+
+    def start(self, services: Sequence[str], finished: int) -> None:
+        """Connects to all services; then writes to the eventfd `finished`, and `result` has the channels."""
+
+        def work() -> None:
+            try:
+                self._answer = {service: self.connect(service) for service in services}
+            except OSError as error:  # RequestError and TimeoutError are such
+                self._answer = error
+            os.eventfd_write(finished, 1)
+
+        threading.Thread(target=work, name="connect", daemon=True).start()
+
+    def result(self) -> dict[str, ChannelWire]:
+        """Channels by service; raises what went wrong."""
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        assert self._answer is not None
+        return self._answer
+
+    def connect(self, service: str, timeout: float = 30.0) -> ChannelWire:
+        """The open channel to `service`. RequestError where the monitor refuses it, TimeoutError where the channel
+        does not come."""
+        number = self.calls.connect(service, timeout)
+        with self._changed:
+            if not self._changed.wait_for(lambda: number in self._channels, timeout):
+                raise TimeoutError(f"the channel to {service} did not arrive within {timeout} s")
+            return self._channels.pop(number)
+
+
+class Client:
+    """Mixin of a program that opens services: hostd hands it its call ring, and later the client's ends.
+
+    `SERVICES` names what it opens; `connected(channels)` is called in its loop once all are there.
+    """
+
+    SERVICES: tuple[str, ...] = ()
+    _connector: Connector | None = None
+
+    def connected(self, channels: dict[str, ChannelWire]) -> None:
+        raise NotImplementedError
+
+    def handle_call_ring(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors: call ring and events segment of this partition."""
+        call, events = fds
+        self._connector = Connector(call, events, message["capacity"], message["symmetric"])
+        self._finished = os.eventfd(0, os.EFD_CLOEXEC)
+        self.watch(self._finished, self._connect_finished)  # type: ignore[attr-defined]
+        self._connector.start(self.SERVICES, self._finished)
+        return {}
+
+    def handle_channel_opened(self, message: Message, fds: list[int]) -> Message:
+        """The client's end of a channel; `number` is what the connect call will answer."""
+        assert self._connector is not None
+        self._connector.arrived(message["number"], fds.pop(), message["capacity"])
+        return {}
+
+    def _connect_finished(self) -> None:
+        self.unwatch(self._finished)  # type: ignore[attr-defined]
+        os.close(self._finished)
+        assert self._connector is not None
+        self.connected(self._connector.result())
