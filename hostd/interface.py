@@ -7,8 +7,9 @@ A row of `list()` describes one process of the host, partition or device:
      "exit_status": None or {"exited": code} or {"signalled": number}, "sandbox": one of SANDBOX_STATES,
      "endpoints": [{"index": int, "name": str, "kind": "nic" or "disk", "device": str, "path": str, "mac": str}]}
 
-Types are those of the partition table; `keeper` and `hostd` have rows too. Methods raise HostError,
-or an error of the wire with the same codes.
+`memory` is what the process has resident, by the kernel's word. Types are those of the partition
+table; `keeper` and `hostd` have rows too, with id 0. Methods raise HostError, or an error of the wire
+with the same codes.
 """
 
 from collections.abc import Sequence

@@ -121,21 +121,19 @@ def _counters(partitions: Sequence[Row], statistics: list[dict[str, Any]]) -> It
 def _add_zeros(values: Values, partitions: Sequence[Row]) -> None:
     """Series that are known without any row: a rate over a series that begins late would miss its start."""
     for row in partitions:
-        if row["type"] != "guest":
-            continue
         for counter in _KINDS["monitor"]:
-            _zero(values, counter, (row["name"],))
+            if row["type"] == "guest" or (counter.everyone and row["id"]):  # keeper and hostd have no call ring
+                _zero(values, counter, (row["name"],), row["type"])
         for endpoint in row["endpoints"]:
             owner = (row["name"], endpoint["device"], endpoint["name"])
             for kind in _ENDPOINT_ROWS[endpoint["kind"]]:
                 for counter in _KINDS[kind]:
-                    if counter.endpoint in (None, endpoint["kind"]):
-                        _zero(values, counter, owner)
+                    _zero(values, counter, owner, endpoint["kind"])
 
 
-def _zero(values: Values, counter: Counter, owner: Labels) -> None:
+def _zero(values: Values, counter: Counter, owner: Labels, kind: str) -> None:
     base = (*owner[: len(counter.by)], *counter.fixed.values())
-    for nested in counter.known:
+    for nested in (*counter.known, *counter.known_for.get(kind, ())):
         values[counter.metric].setdefault((*base, *nested), 0)
 
 
@@ -146,9 +144,6 @@ def _add(series: dict[Labels, float], counter: Counter, owner: Labels, counters:
     base = (*owner[: len(counter.by)], *counter.fixed.values())
     for nested, value in _leaves(found, len(counter.nested)):
         labels = (*base, *nested)
-        # Lines that differ in `endpoint` alone read the same counters: each takes what it knows.
-        if counter.endpoint is not None and counter.nested and nested not in counter.known:
-            continue
         if value or labels in series or not counter.nested:
             series[labels] = series.get(labels, 0) + value * counter.scale
 
@@ -259,7 +254,7 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
     endpoint_info = GaugeMetricFamily(
         PREFIX + "endpoint_info", "Facts of an endpoint; always 1.", labels=[*ENDPOINT, "kind", "path", "mac"]
     )
-    memory = GaugeMetricFamily(PREFIX + "partition_memory_bytes", "Partition memory.", labels=["partition"])
+    memory = GaugeMetricFamily(PREFIX + "resident_memory_bytes", "Resident memory of a process.", labels=["partition"])
     started = GaugeMetricFamily(
         PREFIX + "partition_start_timestamp_seconds", "Unix time of the last start.", labels=["partition"]
     )

@@ -20,8 +20,10 @@ NANOSECONDS = 1e-9
 class Counter:
     """One counter (or a family of them) of rows of `kind`, as part of the metric `metric`.
 
-    `nested` names the labels that the keys of a nested counter become, and `known` the label values
-    that are exported as 0 before they first occur. `endpoint` restricts zeros to that kind of endpoint.
+    `nested` names the labels that the keys of a nested counter become. `known` are their values that
+    are exported as 0 before they first occur, `known_for` more of them for one kind of endpoint or type
+    of partition; others appear when they first happen. Rows of the monitor start with zeros for guests,
+    with `everyone` for all partitions.
     """
 
     kind: str
@@ -31,8 +33,9 @@ class Counter:
     by: tuple[str, ...] = ENDPOINT
     nested: tuple[str, ...] = ()
     known: tuple[tuple[str, ...], ...] = ((),)
+    known_for: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
-    endpoint: str | None = None
+    everyone: bool = False
     scale: float = 1
 
     @property
@@ -50,14 +53,17 @@ _DROP_REASONS = _each(
     "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached"
 )
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
-_DISK_OPERATIONS, _NIC_OPERATIONS = _each("read", "write", "flush"), _each("send", "receive")
+_OPERATIONS_FOR = {"disk": _each("read", "write", "flush"), "nic": _each("send", "receive")}
+assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)
 _CALL_RESULTS = (
     ("unknown", "call_unknown"),
     *((call, result) for call in CALLS for result in ("done", "call_malformed", "call_denied")),
     *(("connect", f"service_{result}") for result in ("unknown", "denied", "unavailable")),
-    *(("submit", reason) for reason in REASONS if not reason.startswith(("call_", "service_", "medium_"))),
 )
-assert {operation for (operation,) in _DISK_OPERATIONS + _NIC_OPERATIONS} == set(OPERATIONS)
+# Only I/O partitions may submit; what they hand on is refused for all the reasons of a request.
+_SUBMIT_RESULTS = tuple(
+    ("submit", reason) for reason in REASONS if not reason.startswith(("call_", "service_", "medium_"))
+)
 
 COUNTERS = (
     # I/O partitions: one row per endpoint that they serve.
@@ -68,18 +74,17 @@ COUNTERS = (
     Counter("io", "cancelled", "io_cancelled", "Requests ended because partition or endpoint went away."),
     Counter("io", "interrupts", "io_interrupts", "Wake-ups sent to the guest."),
     Counter("io", "operations", "io_operations_completed", "Requests completed well, by operation.",
-            nested=("op",), known=_DISK_OPERATIONS, endpoint="disk"),
-    Counter("io", "operations", "io_operations_completed", "", nested=("op",), known=_NIC_OPERATIONS, endpoint="nic"),
+            nested=("op",), known=(), known_for=_OPERATIONS_FOR),
     Counter("io", "bytes", "io_bytes", "Bytes of requests completed well, by operation.",
-            nested=("op",), known=_DISK_OPERATIONS, endpoint="disk"),
-    Counter("io", "bytes", "io_bytes", "", nested=("op",), known=_NIC_OPERATIONS, endpoint="nic"),
+            nested=("op",), known=(), known_for=_OPERATIONS_FOR),
     Counter("io", "refused", "io_refused", "Requests refused, by reason.", nested=("reason",), known=_ALL_REASONS),
     Counter("io", "copied_bytes", "host_copied_bytes", "Bytes of guest data that host processes copied.",
             by=PARTITION, fixed={"process": "io"}),
     # The monitor: one row per partition.
     Counter("monitor", "copied_bytes", "host_copied_bytes", "", by=PARTITION, fixed={"process": "monitor"}),
     Counter("monitor", "calls", "system_calls", "System calls of a partition, by call and result.",
-            by=PARTITION, nested=("call", "result"), known=_CALL_RESULTS),
+            by=PARTITION, nested=("call", "result"), known=_CALL_RESULTS, known_for={"io": _SUBMIT_RESULTS},
+            everyone=True),
     Counter("monitor", "translated", "translations", "Requests validated and translated for a partition.",
             by=PARTITION),
     Counter("monitor", "translated_bytes", "translated_bytes", "Bytes of requests translated for a partition.",
@@ -109,9 +114,8 @@ COUNTERS = (
     Counter("disk", "flushes", "disk_flushes_completed", "Flushes that the device completed."),
     Counter("disk", "errors", "disk_errors", "Requests that the medium failed, by reason.",
             nested=("reason",), known=_MEDIUM_REASONS),
-    Counter("nic", "fenced", "device_fenced_requests", "Requests of an old epoch or port that the device refused.",
-            endpoint="nic"),
-    Counter("disk", "fenced", "device_fenced_requests", "", endpoint="disk"),
+    Counter("nic", "fenced", "device_fenced_requests", "Requests of an old epoch or port that the device refused."),
+    Counter("disk", "fenced", "device_fenced_requests", ""),
     # Every thread of the data plane: row 0 of its segment.
     Counter("thread", "busy_ns", "thread_seconds", "Time of a data-plane thread, by what it did.",
             by=THREAD, fixed={"mode": "busy"}, scale=NANOSECONDS),

@@ -30,7 +30,10 @@ class FakeSupervisor:
         self.specs: dict[str, PartitionSpec] = {}
         self.policies: list[Policy] = []
         self.calls: list[tuple[str, str, str | None, str]] = []
-        self.checks: list[dict[str, Any]] = [{"name": "memory maps", "ok": True, "detail": "6 processes agree"}]
+        self.checks: list[dict[str, Any]] = [
+            {"name": name, "ok": True, "detail": "as granted"}
+            for name in ("memory map of hostd", "memory map of keeper", "resource database")
+        ]
         self.failure: BaseException | None = None
         self.gate: asyncio.Event | None = None
         self.went_down = threading.Event()
@@ -88,13 +91,26 @@ class FakeSupervisor:
 
     async def view(self, name: str) -> dict[str, Any]:
         row = self._row(name)
-        return {"believed": {"memory": row["memory"], "devices": ["vda"]}, "true": {"memory": row["memory"]}}
+        ends = [{"name": end["name"], "kind": end["kind"], "length": 1 << 20} for end in row["endpoints"]]
+        return {
+            "believed": {"memory": 64 << 20, "endpoints": ends},
+            "enforced": {"memory_pages": 16384, "endpoints": ends},
+            "true": {"memory": [{"hpa": 0x10000000, "size": 64 << 20}],
+                     "endpoints": [{**end, "file": "/disks/x.img"} for end in ends]},
+            "sandbox": {"seccomp": True},
+        }
 
     async def explain(self, partition: str | None, decision: int | None, replay: bool) -> dict[str, Any]:
         if decision not in (None, 1):
             raise HostError("not_found", f"there is no decision {decision}")
-        record = {"decision": 1, "time": 1.7e9, "partition": partition or "store", "accepted": True,
-                  "rule": "first-fit", "rejected": [{"alternative": "extent 65536", "reason": "too small"}]}
+        record = {
+            "decision": 1, "time": 1.7e9, "actor": "uid 0", "partition": partition or "store", "outcome": "committed",
+            "policy": {"name": "default", "memory_limit": 1 << 30, "partitions_limit": None},
+            "request": {"type": "guest", "memory": 64 << 20, "endpoints": [{"name": "vda", "device": "disk0"}]},
+            "answer": {"accepted": True, "rule": "first-fit", "reason": "fits", "rejected_more": 2,
+                       "placement": {"extents": [{"frame": 65792, "frames": 16384}], "processors": [0]},
+                       "rejected": [{"alternative": "frames 65536 to 65791", "reason": "too small"}]},
+        }
         return {"decisions": [{**record, "replay": {"same": True}} if replay else record]}
 
     async def wait(self, name: str, state: str, timeout: float) -> Row:

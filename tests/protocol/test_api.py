@@ -79,7 +79,7 @@ def test_a_partition_from_start_to_end(client: Client, host: FakeHost) -> None:
     assert set(started) == {"name", "id", "pid", "seconds"} and started["name"] == "store"
     assert [row["name"] for row in client.get("/v1/partitions")["partitions"]] == ["store"]
     assert client.get("/v1/partitions/store")["endpoints"][0]["device"] == "disk0"
-    assert client.get("/v1/partitions/store/view")["believed"]["devices"] == ["vda"]
+    assert client.get("/v1/partitions/store/view")["believed"]["endpoints"][0]["name"] == "vda"
     assert client.get("/v1/partitions/store/logs") == {"name": "store", "log": "first line\nsecond line\n"}
     assert client.post("/v1/partitions/store/wait", {"state": "running", "timeout": 1})["state"] == "running"
     assert refused(client, "DELETE", "/v1/partitions/store").code == "state"

@@ -221,13 +221,13 @@ def test_spawn_may_wait_for_the_end(shell: Shell, host: FakeHost, status: dict[s
 def test_status_fails_where_maps_and_database_disagree(shell: Shell, host: FakeHost) -> None:
     shell.run("spawn", "g", "--", "x:main")
     assert shell.run("status") == 0
-    assert re.search(r"NAME +TYPE +STATE +PID +AGE +CPU +MEMORY +WORLD\n", shell.out)
-    assert "PASS  memory maps" in shell.out
-    host.supervisor.checks.append({"name": "memory maps", "ok": False, "detail": "g maps a segment of store"})
+    assert re.search(r"NAME +TYPE +STATE +PID +AGE +CPU +RESIDENT +WORLD\n", shell.out)
+    assert shell.out.endswith("PASS  memory map: 2 agree\nPASS  resource database\n")
+    host.supervisor.checks.append({"name": "memory map of g", "ok": False, "detail": "maps a segment of store"})
     assert shell.run("status") == 1
-    assert "FAIL  memory maps: g maps a segment of store" in shell.out
+    assert "FAIL  memory map of g: maps a segment of store" in shell.out
     assert shell.run("status", "--json") == 1
-    assert [check["ok"] for check in json.loads(shell.out)["checks"]] == [True, False]
+    assert [check["ok"] for check in json.loads(shell.out)["checks"]] == [True, True, True, False]
 
 
 def test_list_shows_guests_by_default(shell: Shell, host: FakeHost) -> None:
@@ -239,6 +239,15 @@ def test_list_shows_guests_by_default(shell: Shell, host: FakeHost) -> None:
     assert shell.run("list") == 0 and "vda@disk0" in shell.out
 
 
+def test_view_shows_belief_beside_truth(shell: Shell, host: FakeHost) -> None:
+    shell.run("spawn", "g", "--disk", "vda:1MiB", "--", "x:main")
+    assert shell.run("view", "g") == 0
+    lines = [re.split(r"  +", line) for line in shell.out.splitlines()]
+    assert lines[0] == ["FACT", "BELIEVED", "ENFORCED", "TRUE"]
+    assert lines[1] == ["memory", "64 MiB", "64 MiB", "64 MiB at 0x10000000"]
+    assert ["vda file", "-", "-", "/disks/x.img"] in lines, "a guest is not told"
+
+
 def test_events_and_explain(shell: Shell, host: FakeHost) -> None:
     shell.run("spawn", "g", "--", "x:main")
     shell.run("rm", "g", "--force")
@@ -246,7 +255,11 @@ def test_events_and_explain(shell: Shell, host: FakeHost) -> None:
     assert [line.split()[2] for line in shell.out.splitlines()] == ["started", "removed"]
     assert shell.run("events", "--json", "--since", "1") == 0
     assert json.loads(shell.out)["kind"] == "removed"
-    assert shell.run("explain", "g", "--replay") == 0 and "first-fit" in shell.out
+    assert shell.run("explain", "g", "--replay") == 0
+    for part in ("decision 1", "g: accepted, committed", "guest, 64 MiB, vda@disk0", "memory_limit 1 GiB", "first-fit",
+                 "16384 frames at 65792, processors 0", "alternative frames 65536 to 65791, reason too small", "2 more",
+                 "the same answer"):
+        assert part in shell.out, part
     assert shell.run("explain", "--decision", "7") == 4
 
     async def differs(partition: str | None, decision: int | None, replay: bool) -> dict[str, object]:

@@ -108,6 +108,19 @@ def test_known_series_are_zero_before_anything_happened(page: Page) -> None:
     assert ("io_operations_completed_total", sends) not in values, "a disk sends no frames"
 
 
+def test_what_only_others_do_has_no_zeros_at_guests(page: Page) -> None:
+    page.partitions += [partition("io-a", abi.make_id(1, 1), type="io", endpoints=[]),
+                        partition("keeper", 0, type="keeper", endpoints=[])]
+    refused = {"call": "submit", "result": "address_range"}
+    assert page.value("system_calls_total", partition="io-a", **refused) == 0
+    names = page.values()
+    assert ("system_calls_total", frozenset({"partition": "store", **refused}.items())) not in names
+    assert not any(name == "translations_total" and ("partition", "io-a") in labels for name, labels in names)
+    assert not any(name == "system_calls_total" and ("partition", "keeper") in labels for name, labels in names)
+    page.rows = [row("monitor", STORE, calls={"submit": {"address_range": 2}})]
+    assert page.value("system_calls_total", partition="store", **refused) == 2, "but what happens is shown"
+
+
 def test_counters_reach_the_page_by_name(page: Page) -> None:
     page.rows = [
         row("io", STORE, 0, requests=10, completions=7, operations={"read": 4, "write": 2, "send": 0},
@@ -180,7 +193,7 @@ def test_state_and_facts(page: Page) -> None:
     assert states == {"defined": 0, "starting": 0, "running": 0, "stopping": 0, "stopped": 1, "failed": 0}
     assert page.value("sandbox_state", partition="sender", state="full") == 1
     assert page.value("sandbox_state", partition="sender", state="off") == 0
-    assert page.value("partition_memory_bytes", partition="store") == 64 << 20
+    assert page.value("resident_memory_bytes", partition="store") == 64 << 20
     assert page.value("partition_start_timestamp_seconds", partition="store") == 1.7e9
     assert any(name == "build_info" and ("version", "0.1.0") in labels for name, labels in values)
     assert page.value("endpoint_info", kind="nic", path="redirect", mac="02:00:00:00:00:01", **NIC) == 1

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hostd.errors import EXIT_FAILURE, EXIT_OK
+from hostd.units import show_size
 from tools import options, output
 
 
@@ -16,9 +17,9 @@ from tools import options, output
     "--replay", is_flag=True, help="Decide again from the stored inputs; exit code 1 where the answer differs."
 )
 def command(session: options.Session, name: str | None, decision: int | None, replay: bool) -> int:
-    """Show decisions of the command partition: inputs, rule, answer, and what was rejected for which reason.
+    """Show decisions of the command partition: request, policy, rule, answer, and what was rejected and why.
 
-    With NAME only those about that partition; refused ones too.
+    With NAME only those about that partition; refused ones too. --json has the inputs whole, as they are stored.
     """
     document = session.client().get("/v1/explain", partition=name, decision=decision, replay=replay)
     records = document["decisions"]
@@ -33,4 +34,49 @@ def _text(records: list[dict[str, Any]]) -> Iterable[str]:
     for index, record in enumerate(records):
         if index:
             yield ""
-        yield from output.tree(record)
+        yield from _decision(record)
+
+
+def _decision(record: dict[str, Any]) -> Iterable[str]:
+    """One decision: a heading and what led to it, one fact a line."""
+    answer, request = record.get("answer") or {}, record.get("request") or {}
+    accepted = "accepted" if answer.get("accepted") else "refused"
+    when = output.clock(record["time"]) if "time" in record else "-"
+    yield f"decision {record['decision']}  {when}  {record.get('partition')}: {accepted}, {record.get('outcome', '-')}"
+    facts = {
+        "asked by": record.get("actor"),
+        "request": _request(request),
+        "policy": _facts(record.get("policy") or {}),
+        "rule": answer.get("rule"),
+        "reason": answer.get("reason"),
+        "placement": _placement(answer.get("placement") or {}),
+    }
+    for key, value in facts.items():
+        if value:
+            yield f"  {key.ljust(9)}  {value}"
+    for rejected in answer.get("rejected") or []:
+        yield f"  rejected   {_facts(rejected) if isinstance(rejected, dict) else rejected}"
+    if answer.get("rejected_more"):
+        yield f"  rejected   {answer['rejected_more']} more"
+    if "replay" in record:
+        yield f"  replay     {'the same answer' if record['replay'].get('same') else 'ANOTHER ANSWER'}"
+
+
+def _request(request: dict[str, Any]) -> str:
+    memory = [show_size(request["memory"])] if isinstance(request.get("memory"), int) else []
+    endpoints = [f"{end.get('name')}@{end.get('device')}" for end in request.get("endpoints") or []]
+    return ", ".join([str(request.get("type", "partition")), *memory, *endpoints]) if request else ""
+
+
+def _placement(placement: dict[str, Any]) -> str:
+    extents = [f"{extent['frames']} frames at {extent['frame']}" for extent in placement.get("extents") or []]
+    processors = [f"processors {', '.join(map(str, placement['processors']))}"] if placement.get("processors") else []
+    return ", ".join(extents + processors)
+
+
+def _facts(fields: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {show_size(value) if 'memory' in key and isinstance(value, int) else value}"
+        for key, value in fields.items()
+        if value is not None
+    )

@@ -27,7 +27,7 @@ COLUMNS: list[output.Column] = [
     ("STATE", lambda row: row["state"]),
     ("PID", lambda row: row["pid"]),
     ("AGE", lambda row: output.age(row["start_time"]) if row["pid"] else "-"),
-    ("MEMORY", lambda row: show_size(row["memory"]) if row.get("memory") else None),
+    ("RESIDENT", lambda row: show_size(row["memory"]) if row.get("memory") else None),
     ("ENDPOINTS", endpoints),
     ("ENDED", ending),
 ]

@@ -1,14 +1,63 @@
 """hostctl view: what a partition believes, beside what is true."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import click
 
+from hostd.units import show_size
 from tools import options, output
 from tools.client import partition_path
+
+SIDES = (("BELIEVED", "believed"), ("ENFORCED", "enforced"), ("TRUE", "true"))
+# Facts of an endpoint in the order of the table; the rest is in the JSON form.
+FACTS = ("kind", "length", "offset", "read_only", "mac", "max_transfer", "device", "file", "server")
+SIZES = frozenset(("length", "offset", "max_transfer"))
 
 
 @options.verb()
 @click.argument("name", type=options.NAME)
 def command(session: options.Session, name: str) -> None:
-    """Show what the partition NAME sees of the host, beside what the resource database says."""
+    """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
+
+    A dash stands where one of them does not know the fact: a guest is not told which file its disk is.
+    """
     document = session.client().get(partition_path(name, "/view"))
-    session.emit(document, lambda: output.tree(document))
+    session.emit(document, lambda: _text(document))
+
+
+def _text(document: dict[str, Any]) -> Iterable[str]:
+    sides = {key: document.get(key) or {} for _, key in SIDES}
+    rows = [("memory", *(_memory(side) for side in sides.values()))]
+    names = [endpoint["name"] for endpoint in sides["true"].get("endpoints") or []]
+    for name in names:
+        ends = [_endpoint(side, name) for side in sides.values()]
+        facts = [fact for fact in FACTS if any(end.get(fact) not in (None, "") for end in ends)]
+        rows += [(f"{name} {fact}", *(_fact(fact, end.get(fact)) for end in ends)) for fact in facts]
+    columns: list[output.Column] = [("FACT", lambda row: row[0])]
+    columns += [(heading, lambda row, place=place: row[place]) for place, (heading, _) in enumerate(SIDES, 1)]
+    yield from output.table(rows, columns)
+    if document.get("sandbox"):
+        yield ""
+        yield from output.tree({"sandbox": document["sandbox"]})
+
+
+def _endpoint(side: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((end for end in side.get("endpoints") or [] if end.get("name") == name), {})
+
+
+def _fact(fact: str, value: Any) -> Any:
+    if fact in SIZES and isinstance(value, int):
+        return show_size(value)
+    return None if value == "" else value
+
+
+def _memory(side: dict[str, Any]) -> str | None:
+    """The memory of a partition, which each side counts in its own way."""
+    memory = side.get("memory")
+    if isinstance(memory, list):
+        extents = ", ".join(f"{extent['hpa']:#x}" for extent in memory)
+        return f"{show_size(sum(extent['size'] for extent in memory))} at {extents}" if memory else show_size(0)
+    if "memory_pages" in side:
+        return show_size(side["memory_pages"] * 4096)
+    return show_size(memory) if isinstance(memory, int) else None
