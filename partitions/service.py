@@ -82,8 +82,9 @@ class Service(Partition):
         self.peer = peer
         reply, _ = self._dispatch(message, descriptors)
         close_fds(descriptors)  # those that the handler did not remove from the list
-        sequence = message.get("seq")
-        self._answer(wire, peer, {**reply, "reply": sequence if type(sequence) is int else None})
+        if "seq" in message:
+            sequence = message["seq"]
+            self._answer(wire, peer, {**reply, "reply": sequence if type(sequence) is int else None})
         self.tidy()
 
     def _answer(self, wire: Transport, peer: str, reply: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from partitions.messages import Fields, Refusal
+from partitions.messages import REQUIRED, Fields, Refusal
 from partitions.ultravisor.change import Change
 from partitions.ultravisor.states import WITH_PROCESS
 from partitions.ultravisor.types import FRAME_END
@@ -13,10 +13,10 @@ from pyx import abi
 EXTENTS_MAX = 64  # of one partition: each costs every process that maps the partition a mapping
 
 
-def parse_extents(fields: Fields) -> list[tuple[int, int]]:
+def parse_extents(fields: Fields, default: Any = REQUIRED) -> list[tuple[int, int]]:
     """The field `extents`, a list of {"frame", "frames"}, as (frame, frames)."""
     extents = []
-    for position, item in enumerate(fields.items("extents", EXTENTS_MAX)):
+    for position, item in enumerate(fields.items("extents", EXTENTS_MAX, default)):
         extent = Fields(item, f"{fields.where}.extents.{position}")
         extents.append((extent.integer("frame", least=1, most=FRAME_END), extent.integer("frames", 1, FRAME_END)))
         extent.done()

@@ -27,7 +27,7 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     rule = TYPES[kind]
     size = fields.integer("memory", default=0)
     maximum = fields.integer("memory_maximum", least=size, default=size)
-    extents = memory.parse_extents(fields) if size else []
+    extents = memory.parse_extents(fields, default=[])
     slot, generation = change.new_slot("partition", "partition", abi.PARTITIONS_MAX)
     row = {
         "id": abi.make_id(slot, generation),
