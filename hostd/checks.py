@@ -13,7 +13,7 @@ from hostd import mapcheck
 from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
 from hostd.records import Record, is_python
-from hostd.wire import close_fds
+from hostd.wire import RemoteError, close_fds
 
 Row = dict[str, Any]
 Grants = dict[str, dict[int, str]]  # process -> segment -> "r" or "rw"
@@ -31,21 +31,30 @@ class Checks:
         self.keeper = keeper
 
     async def run(self) -> list[Row]:
-        """Rows {"name", "ok", "detail"}; a mismatch is a row that is not ok."""
+        """Rows {"name", "ok", "detail"}; a mismatch is a row that is not ok, and so is a database that cannot be asked."""
+        try:
+            checks = await self._database()
+        except RemoteError as error:
+            checks = [{"name": "resource database", "ok": False, "detail": error.message}]
+        return checks + await self._maps()
+
+    async def _database(self) -> list[Row]:
         command = self.records["command"]
         rows = (await ask(command, "query", {"what": "partitions", "limit": 500}))["partitions"]
         checks = [self._process(row) for row in rows]
         violations = (await ask(command, "check", {}))["violations"]
         detail = str(violations) if violations else "invariants hold"
         checks.append({"name": "resource database", "ok": not violations, "detail": detail})
-        return checks + await self._maps()
+        return checks
 
     def _process(self, row: Row) -> Row:
         record = self.records.get(row["name"])
         mine = (record.state, record.pid if record.exit_status is None else None) if record else None
         theirs = (row["state"], row.get("pid"))
-        ok = mine == theirs
-        detail = f"{theirs[0]}, pid {theirs[1]}" if ok else f"database says {theirs}, hostd {mine}"
+        agreed = mine == theirs
+        detail = f"{theirs[0]}, pid {theirs[1]}" if agreed else f"database says {theirs}, hostd {mine}"
+        # A guest may have ended; a host without one of its roles is no whole host.
+        ok = agreed and (row["type"] == "guest" or row["state"] == "running")
         return {"name": f"process of {row['name']}", "ok": ok, "detail": detail}
 
     async def _maps(self) -> list[Row]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hostd.keeper import Keeper
 from hostd.records import Record
-from hostd.wire import close_fds
+from hostd.wire import RemoteError, WireError, close_fds
 from pyx import abi
 from pyx.statistics import Reader, initialize
 
@@ -117,7 +117,7 @@ class Fabric:
         done: list[Callable[[], Any]] = []
         try:
             await self.open(record)
-            done.append(lambda: ask(self.monitor, "close", {"partition": record.number}))
+            done.append(lambda: _release(self.monitor, "close", {"partition": record.number}))
             seen: set[str] = set()
             for endpoint in plan["endpoints"]:
                 device = self.devices[endpoint["device"]]
@@ -161,12 +161,12 @@ class Fabric:
         if not record.attached:
             return
         record.attached = False
-        await ask(self.monitor, "close", {"partition": record.number})
+        await _release(self.monitor, "close", {"partition": record.number})
         for endpoint in record.plan["endpoints"]:
             await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
         if record.queues:
             server = self.servers[record.plan["endpoints"][0]["server"]]
-            await ask(server, "remove_queues", {"queues": record.queues})
+            await _release(server, "remove_queues", {"queues": record.queues})
             record.queues = []
 
     async def forget(self, record: Record) -> None:
@@ -188,15 +188,27 @@ def statistics_size(kind: str) -> int:
 
 
 async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
-    """One request to a role; the reply's fields."""
+    """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended."""
     assert record.wire is not None
-    reply, received = await record.wire.request({"op": op, **message}, fds or [], timeout=30.0)
+    try:
+        reply, received = await record.wire.request({"op": op, **message}, fds or [], timeout=30.0)
+    except (EOFError, WireError) as error:
+        raise RemoteError("unreachable", f"{record.name} does not answer: {error}") from error
     close_fds(received)
     return reply
 
 
+async def _release(role: Record, op: str, message: dict[str, Any]) -> None:
+    """Has a role give something up. One that has ended holds nothing any more."""
+    try:
+        await ask(role, op, message)
+    except RemoteError as error:
+        if error.code != "unreachable":
+            raise
+
+
 async def _detach(device: Record, partition: int, port: int) -> None:
-    await ask(device, "detach", {"partition": partition, "port": port})
+    await _release(device, "detach", {"partition": partition, "port": port})
 
 
 def _segment(plan: dict[str, Any], name: str) -> int | None:

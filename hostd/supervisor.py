@@ -343,11 +343,9 @@ class Supervisor:
 
     async def _terminate(self, record: Record, timeout: float) -> None:
         """SIGTERM, SIGKILL after `timeout` seconds; returns when the guest is out of the data plane."""
-        if not record.stop_asked:
+        if not record.stop_asked and record.exit_status is None:
             record.stop_asked = True
-            await self._transaction([{"op": "partition.state", "partition": record.number, "state": "stopping"}])
-            record.state = "stopping"
-            await self._notify("stopping", record)
+            await self._stopping(record)
         self._children.signal(record, signal.SIGTERM)
         try:
             async with asyncio.timeout(timeout):
@@ -357,6 +355,18 @@ class Supervisor:
             await self._until_ended(record)
         async with self._changed:
             await self._changed.wait_for(lambda: record.state in ENDED)
+
+    async def _stopping(self, record: Record) -> None:
+        """The guest may end by itself meanwhile: then its end is its state."""
+        try:
+            await self._transaction([{"op": "partition.state", "partition": record.number, "state": "stopping"}])
+        except RemoteError as error:
+            # Without the database a guest can still be ended.
+            if record.exit_status is None and error.code != "unreachable":
+                raise
+        if record.exit_status is None:
+            record.state = "stopping"
+            await self._notify("stopping", record)
 
     async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> Row:
         record = self._record(name)
