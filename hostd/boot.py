@@ -40,9 +40,9 @@ class Boot:
         self.paths = paths
         self.keeper = keeper
         self.children = children
-        self.fabric = Fabric(keeper, symmetric)
         self.records: dict[str, Record] = {}
         self.processors = manifest.host.processors or default_processors()
+        self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
         self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
@@ -85,7 +85,7 @@ class Boot:
         fds: dict[str, int],
         on_event: Callable[[Message, list[int]], None] | None = None,
     ) -> None:
-        spec = {"entry": entry, "sandbox": "role", "processors": self.processors.infrastructure, "config": config}
+        spec = {"entry": entry, "sandbox": "role", "config": config}
         await self.children.start(record, spec, fds, on_event=on_event, echo=True)
         record.state = "running"
 

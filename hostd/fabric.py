@@ -18,6 +18,7 @@ from hostd.wire import RemoteError, WireError, close_fds
 from pyx import abi
 from pyx.statistics import Reader, initialize
 
+PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
 STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 129, "disk": 257}
 
@@ -27,8 +28,9 @@ Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 class Fabric:
     """The roles of the data plane by name, and the segments that only they share."""
 
-    def __init__(self, keeper: Keeper, symmetric: bool) -> None:
+    def __init__(self, keeper: Keeper, symmetric: bool, processors: list[int]) -> None:
         self.keeper = keeper
+        self.processors = processors  # of the data threads
         self.symmetric = symmetric
         self.segments: Segments = {}
         self.readers: list[tuple[str, Reader]] = []
@@ -69,7 +71,15 @@ class Fabric:
         return (await self.keeper.get_segments([self.segments[name][0]], read_only=True))[0]
 
     def role_config(self, kind: str, **more: Any) -> dict[str, Any]:
-        return {"statistics_size": statistics_size(kind), "symmetric": self.symmetric, **more}
+        """What every role of the data plane is told. Only its data thread is pinned and real-time: its control
+        thread must not starve behind those of others."""
+        return {
+            "statistics_size": statistics_size(kind),
+            "symmetric": self.symmetric,
+            "processors": self.processors,
+            "priority": PRIORITY,
+            **more,
+        }
 
     async def connect(self, server: Record, device: Record, slot: int) -> None:
         """Connects the hardware rings of (I/O partition, device) at all three ends."""
@@ -171,8 +181,11 @@ class Fabric:
 
     async def forget(self, record: Record) -> None:
         """Frees the statistics rows of a removed partition."""
-        roles = [self.monitor, *self.servers.values(), *self.devices.values()]
-        await asyncio.gather(*(ask(role, "forget", {"partition": record.number}) for role in roles))
+        await asyncio.gather(*(_release(role, "forget", {"partition": record.number}) for role in self.roles()))
+
+    def roles(self) -> list[Record]:
+        """Processes of the data plane."""
+        return [self.monitor, *self.servers.values(), *self.devices.values()]
 
     def close(self) -> None:
         for _, reader in self.readers:

@@ -118,14 +118,30 @@ class Supervisor:
             "processors": self._boot.processors.model_dump(),
             "sandbox": self._manifest.host.sandbox,
             "wake_up": "symmetric" if self.fabric.symmetric else "membarrier",
+            "scheduling": await self._scheduling(),
             "metrics_url": self.metrics_url,
-            "worlds": (await ask(self.fabric.monitor, "worlds", {}))["worlds"],
+            "worlds": (await self._told(self.fabric.monitor, "worlds")).get("worlds", []),
         }
         return {
             "host": host,
             "processes": self.list(),
             "checks": await Checks(self.records, self.fabric, self.keeper, self._boot.channels).run(),
         }
+
+    @staticmethod
+    async def _told(role: Record, op: str) -> Row:
+        """What a role answers; nothing where it has ended, which is a failed check already."""
+        try:
+            return await ask(role, op, {})
+        except RemoteError as error:
+            if error.code != "unreachable":
+                raise
+            return {}
+
+    async def _scheduling(self) -> str:
+        """Class of the data threads."""
+        realtime = [(await self._told(role, "scheduling")).get("realtime", False) for role in self.fabric.roles()]
+        return "real-time" if all(realtime) else "normal: the right to real-time scheduling is missing"
 
     def manifest(self) -> Manifest:
         guests = [record.spec for record in self.records.values() if record.type == "guest"]

@@ -7,6 +7,7 @@ changes tables through the loop's gate.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hostd.wire import Message, close_fds
@@ -14,7 +15,7 @@ from partitions.skeleton import Context, Partition
 
 
 class Runnable(Protocol):
-    def run(self) -> None: ...
+    def run(self, processors: Sequence[int] = (), priority: int = 0) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -36,8 +37,13 @@ class DataPlane(Partition):
 
     def initialize(self) -> None:
         # A daemon thread: where the control loop fails, the process ends with it and the supervisor sees the exit.
-        self._thread = threading.Thread(target=self.loop.run, name="data", daemon=True)
+        arguments = (self.context.config["processors"], self.context.config["priority"])
+        self._thread = threading.Thread(target=self.loop.run, args=arguments, name="data", daemon=True)
         self._thread.start()
+
+    def handle_scheduling(self, _message: Message, _fds: list[int]) -> Message:
+        """Class of the data thread: real-time where the right was there."""
+        return {"realtime": self.loop.realtime}
 
     def handle_forget(self, message: Message, _fds: list[int]) -> Message:
         """Frees the statistics rows of a removed partition."""

@@ -127,7 +127,7 @@ cdef class Waiter:
         self.mapping = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
         self.interrupts = <pv_interrupts *>self.mapping.base
         self.symmetric = symmetric or pv_membarrier_register() != 0
-        pv_idle_init(&self.idle)
+        pv_idle_init(&self.idle, False)
 
     cdef bint step(self, pv_consumer *ring, uint64_t deadline) noexcept nogil:
         """One round of waiting for `ring`. True: there is something, or it is worth to poll again; False: slept and

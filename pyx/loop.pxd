@@ -17,6 +17,7 @@ cdef class Loop:
     cdef uint64_t *counters             # row 0
     cdef readonly bint symmetric        # wake-ups by seq_cst on both sides instead of membarrier
     cdef bint stopping
+    cdef readonly bint realtime         # the data thread runs in a real-time class
 
     cdef uint32_t poll(self) noexcept nogil
     cdef bint pending(self) noexcept nogil

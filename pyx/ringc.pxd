@@ -70,7 +70,7 @@ cdef extern from "wait.h" nogil:
     struct pv_idle:
         uint64_t last_work
         uint64_t now
-    void pv_idle_init(pv_idle *idle)
+    void pv_idle_init(pv_idle *idle, bint realtime)
     void pv_idle_worked(pv_idle *idle, uint64_t now)
     bint pv_idle_step(pv_idle *idle, uint64_t *counters)
     void pv_idle_sleep(pv_idle *idle)
