@@ -16,7 +16,8 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
-from hostd.sandbox import Abilities, enter
+from hostd.abilities import Abilities
+from hostd.sandbox import enter
 from hostd.startspec import SpecError, StartSpec
 from hostd.wire import Message, Wire, WireError
 from partitions.skeleton import Context

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 
 from hostd import child
-from hostd.sandbox import Abilities
+from hostd.abilities import Abilities
 from hostd.wire import Message, Wire, close_fds, error_reply
 from pyx import process
 

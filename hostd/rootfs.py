@@ -91,8 +91,11 @@ def _build_in_helper(ready: int, done: int, foreign: tuple[int, int]) -> None:
         os._exit(0)
 
 
-def build() -> None:
-    """Make the guest root the root of the calling process, which must be alone in its mount namespace."""
+def build(processes: bool = False) -> None:
+    """Make the guest root the root of the calling process, which must be alone in its mount namespace.
+
+    With `processes`, /proc is mounted too: an ordinary user may do so only while the host's is still in sight.
+    """
     process.mount("", "/", "", process.MS_PRIVATE | process.MS_REC, "")
     # Everything of the host is taken hold of first: it may lie below the folder that the stage hides.
     trees = [(path, _open_tree(path)) for path in sources()]
@@ -120,6 +123,8 @@ def build() -> None:
         process.move_mount(tree, STAGE + path)
         os.close(tree)
     os.umask(umask)
+    if processes:
+        mount_processes(STAGE + "/proc")
     os.chdir(STAGE)
     process.pivot_root(".", ".")  # the old root now lies on top of the new one
     process.umount(".", process.MNT_DETACH)
@@ -129,10 +134,13 @@ def build() -> None:
     os.close(root)
 
 
+def mount_processes(target: str) -> None:
+    """/proc of the own pid namespace, without what describes the machine instead of processes (H1)."""
+    process.mount("proc", target, "proc", _LOCKED | process.MS_NOEXEC, "subset=pid")
+
+
 def complete(uid: int, gid: int, program: int | None) -> None:
-    """The parts that each guest has for itself: /proc of its own pid namespace, /tmp, its program folder."""
-    # subset=pid leaves out what describes the machine instead of the guest's processes (H1).
-    process.mount("proc", "/proc", "proc", _LOCKED | process.MS_NOEXEC, "subset=pid")
+    """The other parts that each guest has for itself: its scratch folder and its program folder."""
     options = f"size={SCRATCH_SIZE},nr_inodes={SCRATCH_FILES},mode=700,uid={uid},gid={gid}"
     process.mount("scratch", "/tmp", "tmpfs", _LOCKED, options)
     if program is not None:
@@ -142,6 +150,8 @@ def complete(uid: int, gid: int, program: int | None) -> None:
 
 def open_program(directory: str) -> int:
     """The user's program folder as a detached read-only mount; its parents need not be readable for the guest."""
+    if not os.path.isdir(directory):
+        os.listdir(directory)  # raises what is wrong with it
     return _open_tree(directory)
 
 

@@ -1,33 +1,25 @@
 """Confinement of a new process, step by step, between its clone and its entry (rules 27 and 28, design.md section 10).
 
-`Abilities.find()` runs once in the loader and says what this host allows; `clone_flags` chooses the namespaces;
 `enter` runs in the new process, from the widest step to the narrowest: mounts, limits, ids, death signal, filter.
+hostd/abilities.py has found out before what this host allows.
 Where something is missing a guest is refused, with the missing things named, unless its spec says `unsafe`; then it
 runs with what there is and the report says what that was.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import select
 import signal
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hostd import rootfs, seccomp
+from hostd.abilities import Abilities, Refused, map_ids
 from hostd.startspec import SpecError, StartSpec
 from pyx import process
 
-NAMESPACES = {
-    "pid": process.CLONE_NEWPID,
-    "mount": process.CLONE_NEWNS,
-    "net": process.CLONE_NEWNET,
-    "ipc": process.CLONE_NEWIPC,
-    "uts": process.CLONE_NEWUTS,
-}
 MIB = 1 << 20
 GUEST_LIMITS = {
     "core": 0,
@@ -44,67 +36,6 @@ GUEST_LIMITS = {
 ROLE_LIMITS = {"core": 0}
 
 
-class Refused(Exception):
-    """The host cannot confine the process as asked; the text names what is missing."""
-
-    code = "denied"
-
-
-@dataclass
-class Abilities:
-    """What this host lets the loader do. `missing` is empty exactly if a guest can be confined fully."""
-
-    uid: int = field(default_factory=os.geteuid)  # of the loader: unknown inside a fresh user namespace
-    gid: int = field(default_factory=os.getegid)
-    flags: int = 0  # CLONE_NEW* for a guest
-    namespaces: tuple[str, ...] = ()
-    template: int | None = None  # mount namespace with the guest root
-    missing: list[str] = field(default_factory=list)
-
-    @property
-    def root(self) -> bool:
-        return self.uid == 0
-
-    @property
-    def user_namespace(self) -> bool:
-        return bool(self.flags & process.CLONE_NEWUSER)
-
-    @classmethod
-    def find(cls) -> Abilities:
-        """Try everything once; the caller must have one thread."""
-        found = cls()
-        if not found.root:
-            found.missing.append("an own uid for each guest: hostd was not started as root")
-        flags = 0 if found.root else process.CLONE_NEWUSER
-        for flag in NAMESPACES.values():
-            flags |= flag
-        failure = _try(flags)
-        if failure is None:
-            found.flags, found.namespaces = flags, tuple(NAMESPACES)
-        else:
-            found.missing.append(f"namespaces ({', '.join(NAMESPACES)}): {failure}")
-        if found.root and found.flags:
-            try:
-                found.template = rootfs.make_template()
-                found.flags &= ~process.CLONE_NEWNS  # a guest copies the template's namespace instead
-            except OSError as error:
-                found.missing.append(str(error))
-                found.flags, found.namespaces = 0, ()
-        try:
-            seccomp.program("guest")
-        except Exception as error:  # another processor architecture
-            found.missing.append(str(error))
-        return found
-
-    def clone_flags(self, sandbox: str, unsafe: bool) -> int:
-        """Namespaces of a new process; Refused for a guest that cannot be confined and did not accept that."""
-        if sandbox != "guest":
-            return 0
-        if self.missing and not unsafe:
-            raise Refused("sandbox guest: missing here: " + "; ".join(self.missing))
-        return self.flags
-
-
 def enter(spec: StartSpec, abilities: Abilities, keeper: int) -> dict[str, Any]:
     """Confine the calling process, a fresh clone, as `spec` says. Returns the report of the start reply.
 
@@ -118,9 +49,9 @@ def enter(spec: StartSpec, abilities: Abilities, keeper: int) -> dict[str, Any]:
             raise Refused("sandbox guest: needs spec.uid, a uid of its own that is not 0")
         _enter_namespaces(spec, abilities, report, uid, gid)
     _place(spec)
-    _limit(spec)
+    _limit(spec, counted_alone=(abilities.root and uid != 0) or abilities.user_namespace)
     if spec.sandbox == "guest" and (abilities.root or abilities.user_namespace):
-        process.drop_bounding_set()
+        _drop_bounding_set(spec.unsafe)
     if abilities.root and (uid, gid) != (0, 0):
         os.setgroups([])
         os.setresgid(gid, gid, gid)
@@ -155,13 +86,16 @@ def _check_interpreter(uid: int) -> None:
 
 def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, Any], uid: int, gid: int) -> None:
     """The clone has made the namespaces; this fills them."""
-    if not abilities.flags:
-        return
     report["namespaces"] = list(abilities.namespaces)
     if abilities.user_namespace:
-        _map_ids(abilities.uid, abilities.gid)
+        map_ids(abilities.uid, abilities.gid)
         uid, gid = abilities.uid, abilities.gid
-        report["namespaces"].append("user")
+    if "net" in abilities.namespaces:
+        process.loopback_up()
+    if "uts" in abilities.namespaces:
+        process.sethostname(spec.name)
+    if "mount" not in abilities.namespaces:
+        return
     program = None
     if spec.directory is not None:
         try:
@@ -171,23 +105,11 @@ def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, A
     if abilities.template is not None:
         process.setns(abilities.template, process.CLONE_NEWNS)
         process.unshare(process.CLONE_NEWNS)
+        rootfs.mount_processes("/proc")
     else:
-        rootfs.build()
+        rootfs.build(processes=True)
     rootfs.complete(uid, gid, program)
     report["pivot"] = True
-    process.sethostname(spec.name)
-    process.loopback_up()
-
-
-def _map_ids(uid: int, gid: int) -> None:
-    """In a user namespace of an ordinary user: the own ids mean themselves, no others exist."""
-    for path, content in (
-        ("/proc/self/setgroups", "deny"),
-        ("/proc/self/uid_map", f"{uid} {uid} 1"),
-        ("/proc/self/gid_map", f"{gid} {gid} 1"),
-    ):
-        with open(path, "w", encoding="ascii") as file:
-            file.write(content)
 
 
 def _place(spec: StartSpec) -> None:
@@ -197,10 +119,21 @@ def _place(spec: StartSpec) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
 
 
-def _limit(spec: StartSpec) -> None:
+def _drop_bounding_set(unsafe: bool) -> None:
+    try:
+        process.drop_bounding_set()
+    except PermissionError:  # a container's root without CAP_SETPCAP; no_new_privileges stands in the way of exec too
+        if not unsafe:
+            raise
+
+
+def _limit(spec: StartSpec, counted_alone: bool) -> None:
+    """`counted_alone`: no other process counts against this one's number of processes."""
     limits = dict(GUEST_LIMITS if spec.sandbox == "guest" else ROLE_LIMITS if spec.sandbox == "role" else {})
     if "nofile" in limits:
         limits["nofile"] += len(spec.fds)
+    if not counted_alone:
+        limits.pop("nproc", None)
     for name, value in (limits | spec.limits).items():
         number = getattr(resource, f"RLIMIT_{name.upper()}", None)
         if number is None:
@@ -248,20 +181,6 @@ def _filter(spec: StartSpec, report: dict[str, Any]) -> None:
     else:
         report["seccomp"] = True
         report["profile"] = profile
-
-
-def _try(flags: int) -> str | None:
-    """Reason why a clone with `flags` fails, None if it works."""
-    try:
-        pid, pidfd = process.clone(flags)
-    except OSError as error:
-        return f"{error.strerror} (CAP_SYS_ADMIN, or user namespaces for ordinary users, are needed)"
-    if pid == 0:
-        os._exit(0)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-    os.close(pidfd)
-    return None
 
 
 def probe() -> list[dict[str, Any]]:

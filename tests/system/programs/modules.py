@@ -5,3 +5,7 @@ import sys
 
 def loaded(_context):
     print(" ".join(sorted(sys.modules)))
+
+
+def first_line(_context):
+    print("up", flush=True)
