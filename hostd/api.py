@@ -54,6 +54,13 @@ class ValidateRequest(Model):
     file: str = ""
 
 
+class Document(JSONResponse):
+    """JSON in ASCII: whatever a caller sent can be repeated to it, half characters included."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 def version() -> dict[str, Any]:
     """What runs here; the same facts that `hostctl version` and the metrics show."""
     try:
@@ -92,36 +99,36 @@ def create_app(supervisor: Supervisor) -> FastAPI:
 
     @app.get("/v1/version")
     async def get_version() -> Response:
-        return JSONResponse(version())
+        return Document(version())
 
     @app.get("/v1/status")
     async def get_status() -> Response:
-        return JSONResponse(await supervisor.status())
+        return Document(await supervisor.status())
 
     @app.get("/v1/partitions")
     async def list_partitions() -> Response:
-        return JSONResponse({"partitions": supervisor.list()})
+        return Document({"partitions": supervisor.list()})
 
     @app.post("/v1/partitions", status_code=201)
     async def spawn_partition(spec: PartitionSpec, request: Request, key: Key = None) -> Response:
         def act() -> Coroutine[Any, Any, Any]:
             return supervisor.spawn(spec, key=key, actor=actor(request))
 
-        return JSONResponse(await once(request, key, act), 201)
+        return Document(await once(request, key, act), 201)
 
     @app.get("/v1/partitions/{name}")
     async def get_partition(name: str) -> Response:
         row = next((row for row in supervisor.list() if row["name"] == name), None)
         if row is None:
             raise HostError("not_found", f"no partition is named {name!r}")
-        return JSONResponse(row)
+        return Document(row)
 
     @app.delete("/v1/partitions/{name}")
     async def remove_partition(name: str, request: Request, force: Force = False, key: Key = None) -> Response:
         def act() -> Coroutine[Any, Any, Any]:
             return supervisor.remove(name, force, key=key, actor=actor(request))
 
-        return JSONResponse(await once(request, key, act))
+        return Document(await once(request, key, act))
 
     @app.post("/v1/partitions/{name}/stop")
     async def stop_partition(name: str, request: Request, body: StopRequest | None = None, key: Key = None) -> Response:
@@ -130,19 +137,19 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         def act() -> Coroutine[Any, Any, Any]:
             return supervisor.stop(name, timeout, key=key, actor=actor(request))
 
-        return JSONResponse(await once(request, key, act))
+        return Document(await once(request, key, act))
 
     @app.post("/v1/partitions/{name}/wait")
     async def wait_for_partition(name: str, body: WaitRequest) -> Response:
-        return JSONResponse(await supervisor.wait(name, body.state, body.timeout))
+        return Document(await supervisor.wait(name, body.state, body.timeout))
 
     @app.get("/v1/partitions/{name}/view")
     async def get_view(name: str) -> Response:
-        return JSONResponse(await supervisor.view(name))
+        return Document(await supervisor.view(name))
 
     @app.get("/v1/partitions/{name}/logs")
     async def get_logs(name: str) -> Response:
-        return JSONResponse({"name": name, "log": await supervisor.logs(name)})
+        return Document({"name": name, "log": await supervisor.logs(name)})
 
     @app.get("/v1/events")
     async def get_events(
@@ -157,14 +164,14 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         decision: Annotated[int | None, Query(description="only this one")] = None,
         replay: Annotated[bool, Query(description="decide again and compare")] = False,
     ) -> Response:
-        return JSONResponse(await supervisor.explain(partition, decision, replay))
+        return Document(await supervisor.explain(partition, decision, replay))
 
     @app.get("/v1/doctor")
     async def get_doctor() -> Response:
         from hostd import doctor  # loads what no other route needs
 
         checks = await asyncio.to_thread(doctor.run)
-        return JSONResponse({"checks": [check.document() for check in checks]})
+        return Document({"checks": [check.document() for check in checks]})
 
     @app.post("/v1/validate")
     async def validate(body: ValidateRequest) -> Response:
@@ -173,29 +180,29 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         try:
             await asyncio.to_thread(manifest_source.loads, body.text, body.file)
         except ManifestError as error:
-            return JSONResponse({"problems": [problem.document() for problem in error.problems]})
-        return JSONResponse({"problems": []})
+            return Document({"problems": [problem.document() for problem in error.problems]})
+        return Document({"problems": []})
 
     @app.post("/v1/plan")
     async def get_plan(wanted: Manifest) -> Response:
-        return JSONResponse(await plan.apply(supervisor, wanted, dry_run=True))
+        return Document(await plan.apply(supervisor, wanted, dry_run=True))
 
     @app.post("/v1/apply")
     async def apply(wanted: Manifest, request: Request, key: Key = None) -> Response:
         def act() -> Coroutine[Any, Any, Any]:
             return plan.apply(supervisor, wanted, key=key, actor=actor(request))
 
-        return JSONResponse(await once(request, key, act))
+        return Document(await once(request, key, act))
 
     @app.get("/v1/export")
     async def get_export() -> Response:
-        return JSONResponse(export(supervisor.manifest()))
+        return Document(export(supervisor.manifest()))
 
     @app.post("/v1/down", status_code=202)
     async def down() -> Response:
         # On its own, for it ends this very connection; the application keeps it from being collected.
         app.state.down = asyncio.get_running_loop().create_task(supervisor.down())
-        return JSONResponse({"pid": os.getpid()}, 202)
+        return Document({"pid": os.getpid()}, 202)
 
     return app
 
@@ -231,7 +238,7 @@ async def _event_lines(supervisor: Supervisor, since: int, follow: bool) -> Asyn
 def _add_error_shape(app: FastAPI) -> None:
     async def known(request: Request, exception: Exception) -> Response:
         error = from_exception(exception)
-        return JSONResponse(error.document(), error.http_status)
+        return Document(error.document(), error.http_status)
 
     async def unknown(request: Request, exception: Exception) -> Response:
         log.error("%s %s failed", request.method, request.scope["path"])  # uvicorn logs the trace
@@ -243,12 +250,12 @@ def _add_error_shape(app: FastAPI) -> None:
         text = {404: "there is nothing at this path", HTTP_METHOD: "this path does not know this method"}
         path = request.scope["path"][:PATH_SHOWN_MAX]
         message = f"{request.method} {path}: {text.get(exception.status_code, exception.detail)}"
-        return JSONResponse(HostError(code, message).document(), exception.status_code, exception.headers)
+        return Document(HostError(code, message).document(), exception.status_code, exception.headers)
 
     async def malformed(request: Request, exception: Exception) -> Response:
         assert isinstance(exception, RequestValidationError)
         error = _validation_error(request, exception)
-        return JSONResponse(error.document(), error.http_status)
+        return Document(error.document(), error.http_status)
 
     for kind in (HostError, RemoteError, WireError, TimeoutError):
         app.add_exception_handler(kind, known)

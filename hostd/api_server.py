@@ -8,6 +8,7 @@ is read.
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import struct
@@ -136,6 +137,8 @@ async def run(application: Any, listener: socket.socket, started: asyncio.Event 
         h11_max_incomplete_event_size=HEADER_BYTES_MAX,
     )
     config.load()
+    # Broken requests are answered, not logged one by one: no caller may fill the disk (rule 39).
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[listener])

@@ -45,12 +45,16 @@ class Disk(Model):
     """A virtual disk of one partition: a file of a disk device, or a range of one."""
 
     name: Name = Field(description="name inside the partition, as guest.disk(NAME) takes it")
-    device: Name | None = Field(None, description="disk device; without it the first one of the host")
-    file: FileName | None = Field(None, description="file in the device's folder; without it PARTITION-NAME.img")
+    device: Name | None = Field(default=None, description="disk device; without it the first one of the host")
+    file: FileName | None = Field(
+        default=None, description="file in the device's folder; without it PARTITION-NAME.img"
+    )
     size: DiskSize = Field(description="size of the file; it is made when missing")
-    read_only: bool = Field(False, description="refuse writes")
-    offset: DiskOffset = Field(0, description="first byte of the file that the partition may use")
-    limit: DiskSize | None = Field(None, description="bytes from offset on that it may use; null: up to the end")
+    read_only: bool = Field(default=False, description="refuse writes")
+    offset: DiskOffset = Field(default=0, description="first byte of the file that the partition may use")
+    limit: DiskSize | None = Field(
+        default=None, description="bytes from offset on that it may use; null: up to the end"
+    )
 
     @property
     def length(self) -> int:
@@ -62,8 +66,8 @@ class Nic(Model):
     """A virtual NIC of one partition."""
 
     name: Name = Field(description="name inside the partition, as guest.nic(NAME) takes it")
-    device: Name | None = Field(None, description="NIC device; without it the first one of the host")
-    mac: Mac | None = Field(None, description="null: chosen by the ultravisor")
+    device: Name | None = Field(default=None, description="NIC device; without it the first one of the host")
+    mac: Mac | None = Field(default=None, description="null: chosen by the ultravisor")
 
 
 class PartitionSpec(Model):
@@ -73,8 +77,10 @@ class PartitionSpec(Model):
     program: Annotated[list[Text], Field(min_length=1, max_length=WORDS_MAX)] = Field(
         description="MODULE:FUNCTION of a Python guest or the path of a program, then its arguments"
     )
-    memory: MemorySize = Field(64 << 20, description="partition memory, allocated at the start")
-    directory: Text | None = Field(None, description="folder of the program, read-only and first on its module path")
+    memory: MemorySize = Field(default=64 << 20, description="partition memory, allocated at the start")
+    directory: Text | None = Field(
+        default=None, description="folder of the program, read-only and first on its module path"
+    )
     environment: Annotated[dict[Variable, Text], Field(max_length=WORDS_MAX)] = Field(
         default_factory=dict, description="environment variables; nothing else is inherited"
     )
@@ -98,14 +104,14 @@ class Host(Model):
     """The machine that is simulated, and the settings of the daemon."""
 
     processors: Processors | None = Field(
-        None, description="without it the last processor serves the infrastructure, the others the guests"
+        default=None, description="without it the last processor serves the infrastructure, the others the guests"
     )
-    memory: MemorySize = Field(2 << 30, description="physical memory of the machine")
+    memory: MemorySize = Field(default=2 << 30, description="physical memory of the machine")
     metrics: MetricsAddress | None = Field(
-        "127.0.0.1:9464", description="HOST:PORT of the metrics page; port 0 takes a free one; null: none"
+        default="127.0.0.1:9464", description="HOST:PORT of the metrics page; port 0 takes a free one; null: none"
     )
     sandbox: Literal["required", "permissive"] = Field(
-        "required", description="permissive: start guests although a part of the sandbox is missing"
+        default="required", description="permissive: start guests although a part of the sandbox is missing"
     )
 
 
@@ -114,7 +120,7 @@ class Device(Model):
 
     name: Name
     kind: Literal["nic", "disk"]
-    folder: Text | None = Field(None, description="folder of the disk files; without it STATE/disks")
+    folder: Text | None = Field(default=None, description="folder of the disk files; without it STATE/disks")
 
 
 class Policy(Model):
@@ -122,9 +128,9 @@ class Policy(Model):
 
     name: Name = "default"
     placement: Literal["first-fit"] = "first-fit"
-    memory_limit: Size | None = Field(None, description="bytes of all guests together")
-    partition_memory_limit: Size | None = Field(None, description="bytes of one guest")
-    partitions_limit: Annotated[int, Field(ge=0)] | None = Field(None, description="number of guests")
+    memory_limit: Size | None = Field(default=None, description="bytes of all guests together")
+    partition_memory_limit: Size | None = Field(default=None, description="bytes of one guest")
+    partitions_limit: Annotated[int, Field(ge=0)] | None = Field(default=None, description="number of guests")
 
 
 class Manifest(Model):

@@ -6,7 +6,6 @@ one wrong field hides no error of another rule. Each rule yields `Found`, with t
 
 import os
 from collections.abc import Collection, Iterator
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from hostd.units import format_size, parse_size
@@ -81,12 +80,13 @@ def check_machine(data: Any, base: str, usable: Collection[int]) -> Iterator[Fou
         for index, number in enumerate(numbers if isinstance(numbers, list) else []):
             if isinstance(number, int) and number not in usable:
                 accepted = ", ".join(map(str, sorted(usable)))
-                path = ("host", "processors", key, index)
-                yield Found(path, "is no processor that may be used here", number, accepted)
-    for path, partition in _entries(document, "partitions"):
+                yield Found(
+                    ("host", "processors", key, index), "is no processor that may be used here", number, accepted
+                )
+    for where, partition in _entries(document, "partitions"):
         folder = partition.get("directory")
         if isinstance(folder, str) and not os.path.isdir(absolute(folder, base)):
-            yield Found((*path, "directory"), "is not a folder", folder)
+            yield Found((*where, "directory"), "is not a folder", folder)
 
 
 def absolute(path: str, base: str) -> str:
@@ -224,29 +224,39 @@ def _ranges(
                 device = disk.get("device") or default
                 file = disk.get("file") or f"{read.owner}-{read.name}.img"
                 files.setdefault((str(device), str(file)), []).append(read)
-    for (_, file), disks in files.items():
-        for disk in disks[1:]:
-            if disk.size != disks[0].size:
-                yield Found(
-                    (*disk.path, "size"),
-                    f"differs from the size that {_where(disks[0].path)} gives to the same file {file}",
-                    format_size(disk.size),
-                    format_size(disks[0].size),
-                )
-        writers = sorted((disk for disk in disks if not disk.read_only), key=lambda disk: (disk.first, disk.path))
-        # Compare with the writer that reaches furthest, not only with the neighbour.
-        furthest = writers[0] if writers else None
-        for _, disk in pairwise(writers):
-            assert furthest is not None
-            if disk.first < furthest.end:
-                yield Found(
-                    disk.path,
-                    f"writes to a range of {file} that {_where(furthest.path)} of {furthest.owner} writes to",
-                    f"bytes {disk.first} to {disk.end}",
-                    f"bytes outside {furthest.first} to {furthest.end}",
-                    "set read_only: true on one of them, or offset and limit on both",
-                )
-            furthest = max(furthest, disk, key=lambda entry: entry.end)
+    for (_, file), sharers in files.items():
+        yield from _one_size(file, sharers)
+        yield from _one_writer(file, sharers)
+
+
+def _one_size(file: str, disks: list[_Disk]) -> Iterator[Found]:
+    for disk in disks[1:]:
+        if disk.size != disks[0].size:
+            yield Found(
+                (*disk.path, "size"),
+                f"differs from the size that {_where(disks[0].path)} gives to the same file {file}",
+                format_size(disk.size),
+                format_size(disks[0].size),
+            )
+
+
+def _one_writer(file: str, disks: list[_Disk]) -> Iterator[Found]:
+    writers = sorted((disk for disk in disks if not disk.read_only), key=lambda disk: (disk.first, disk.path))
+    if not writers:
+        return
+    # Compare with the writer that reaches furthest, not only with the neighbour.
+    furthest = writers[0]
+    for disk in writers[1:]:
+        if disk.first < furthest.end:
+            yield Found(
+                disk.path,
+                f"writes to a range of {file} that {_where(furthest.path)} of {furthest.owner} writes to",
+                f"bytes {disk.first} to {disk.end}",
+                f"bytes outside {furthest.first} to {furthest.end}",
+                "set read_only: true on one of them, or offset and limit on both",
+            )
+        if disk.end > furthest.end:
+            furthest = disk
 
 
 def _read_disk(path: Path, owner: str, disk: dict[Any, Any]) -> _Disk | None:

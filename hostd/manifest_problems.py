@@ -8,14 +8,17 @@ Each has a place, the offending value, what would be accepted and at most one hi
 import difflib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import inf
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from hostd.errors import HostError
+from hostd.manifest_checks import Found
 
 Path = tuple[str | int, ...]
+Place = Callable[[Path, str], tuple[str, int | None, int | None]]
 VALUE_SHOWN_MAX = 80
 
 
@@ -67,9 +70,7 @@ def show(value: Any) -> str:
     return text if len(text) <= VALUE_SHOWN_MAX else text[: VALUE_SHOWN_MAX - 3] + "..."
 
 
-def problems_of(
-    error: ValidationError, model: type[BaseModel], place: Callable[[Path, str], tuple[str, int | None, int | None]]
-) -> list[Problem]:
+def problems_of(error: ValidationError, model: type[BaseModel], place: Place) -> list[Problem]:
     """All problems of a validation error, ordered by place.
 
     `place(path, kind)` gives file, line and column; kind is "value", "key" or "missing".
@@ -78,9 +79,7 @@ def problems_of(
     return sorted(dict.fromkeys(found), key=lambda problem: (problem.line or 0, problem.column or 0))
 
 
-def problem_of(
-    entry: Any, model: type[BaseModel], place: Callable[[Path, str], tuple[str, int | None, int | None]]
-) -> Problem:
+def problem_of(entry: Any, model: type[BaseModel], place: Place) -> Problem:
     path: Path = tuple(entry["loc"])
     in_key = bool(path) and path[-1] == "[key]"  # pydantic's mark of an error in a key of a mapping
     path = path[:-1] if in_key else path
@@ -108,6 +107,8 @@ def problem_of(
         case "list_type":
             message, accepted = "is not a list", "a list, each entry after a hyphen"
             hint = f"write [{value}]" if isinstance(value, str) else None
+        case "string_unicode":
+            message, accepted = "is not Unicode text", "text without half characters"
         case "string_type":
             message, accepted = "is not text", "text"
             hint = "put it between quotes" if isinstance(value, bool | int | float) else None
@@ -124,7 +125,15 @@ def problem_of(
             message, accepted = "is too small", f"{context['ge']} or more"
     if isinstance(value, dict | list | tuple):  # named, not repeated: a problem is one line
         value, message = None, f"{show(value)} {message}"
+    elif not (value is None or isinstance(value, str | int | float)) or value in (inf, -inf) or value != value:
+        value = show(value)  # what JSON has no word for: bytes of another kind of body, and NaN
     return Problem(*place(path, where), dotted(path), message, value, accepted, hint)
+
+
+def problem_at(place: Place, found: Found) -> Problem:
+    """A broken rule of `manifest_checks` at its place."""
+    file, line, column = place(found.path, "value")
+    return Problem(file, line, column, dotted(found.path), found.message, found.value, found.accepted, found.hint)
 
 
 def dotted(path: Path) -> str:

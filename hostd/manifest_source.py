@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from hostd.manifest import Manifest
 from hostd.manifest_checks import absolute, check_machine
-from hostd.manifest_problems import ManifestError, Path, Problem, dotted, problems_of
+from hostd.manifest_problems import ManifestError, Path, Problem, dotted, problem_at, problems_of
 
 FILE_BYTES_MAX = 1 << 20
 NODES_MAX = 200_000
@@ -172,8 +172,7 @@ def loads(text: str, file: str = "", machine: bool = True) -> Manifest:
     problems = list(source.problems)
     if machine:
         problems += [
-            Problem(*source.place(found.path, "value"), dotted(found.path), *found[1:])
-            for found in check_machine(source.data, base, os.sched_getaffinity(0))
+            problem_at(source.place, found) for found in check_machine(source.data, base, os.sched_getaffinity(0))
         ]
     manifest = None
     try:

@@ -215,11 +215,11 @@ def _histograms(partitions: Sequence[Row], statistics: list[dict[str, Any]]) -> 
                     [a + b for a, b in zip(counts, added, strict=True)],
                     total + histogram["sum"],
                 )
-    for (*owner, stage), (counts, total) in folded.items():
+    for labels, (counts, total) in folded.items():
         buckets = [(_go(bound), count) for bound, count in zip((*BUCKETS, float("inf")), counts, strict=True)]
-        stages.add_metric([*owner, stage], buckets, total)
-        if stage == TOTAL_STAGE and tuple(owner) in disk_owners:
-            disks.add_metric(owner, buckets, total)
+        stages.add_metric(labels, buckets, total)
+        if labels[-1] == TOTAL_STAGE and labels[:-1] in disk_owners:
+            disks.add_metric(labels[:-1], buckets, total)
     yield stages
     yield disks
 

@@ -71,7 +71,7 @@ class _Server(HTTPServer):
     def server_bind(self) -> None:
         # HTTPServer would ask the resolver for the name of the address, which can take seconds.
         super(HTTPServer, self).server_bind()
-        self.server_name, self.server_port = self.server_address[0], self.server_address[1]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._slots.acquire(blocking=False):

@@ -187,6 +187,16 @@ def test_no_byte_of_a_file_has_two_writers() -> None:
     assert "the same file f" in other.message and other.accepted == "8KiB"
 
 
+def test_an_address_has_one_station() -> None:
+    problem = one("""\
+        partitions:
+          - {name: a, program: [x], nics: [{name: n, mac: "02:00:00:00:00:0a"}, {name: m}]}
+          - {name: b, program: [x], nics: [{name: n, mac: "02:00:00:00:00:0A"}]}
+        """)
+    assert (problem.line, problem.path) == (5, "partitions.1.nics.0.mac")
+    assert problem.hint is not None and problem.hint.startswith("first at partitions.0.nics.0")
+
+
 def test_sum_of_memory() -> None:
     lines = "\n".join(f"- {{name: p{i}, program: [x], memory: 512MiB}}" for i in range(5))
     problem = one(f"partitions:\n{textwrap.indent(lines, '  ')}")

@@ -42,7 +42,7 @@ def command(session: options.Session) -> int:
 def _host(host: dict[str, Any]) -> Iterable[str]:
     facts = {key.replace("_", " "): value for key, value in host.items() if isinstance(value, str | int)}
     if "memory" in facts:
-        facts["memory"] = show_size(facts["memory"])
+        facts["memory"] = show_size(host["memory"])
     width = max(map(len, facts), default=0)
     for key, value in facts.items():
         yield f"{key.ljust(width)}  {value}"

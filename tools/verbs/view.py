@@ -1,6 +1,7 @@
 """hostctl view: what a partition believes, beside what is true."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -34,8 +35,8 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
         ends = [_endpoint(side, name) for side in sides.values()]
         facts = [fact for fact in FACTS if any(end.get(fact) not in (None, "") for end in ends)]
         rows += [(f"{name} {fact}", *(_fact(fact, end.get(fact)) for end in ends)) for fact in facts]
-    columns: list[output.Column] = [("FACT", lambda row: row[0])]
-    columns += [(heading, lambda row, place=place: row[place]) for place, (heading, _) in enumerate(SIDES, 1)]
+    columns: list[output.Column] = [("FACT", itemgetter(0))]
+    columns += [(heading, itemgetter(place)) for place, (heading, _) in enumerate(SIDES, 1)]
     yield from output.table(rows, columns)
     if document.get("sandbox"):
         yield ""
