@@ -221,7 +221,7 @@ class Boot:
         server = self.records.get(message["service"])
         answer = {"partition": message["partition"], "call": message["call"], "connected": False, "result": 0}
         try:
-            if client is not None and server is not None and client.wire is not None:
+            if client is not None and server is not None and client.wire is not None and server.pidfd is not None:
                 operation = {
                     "op": "channel.create",
                     "client": client.number,
@@ -234,7 +234,7 @@ class Boot:
                 (fd,) = await self.keeper.get_segments([channel["segment"]])
                 try:
                     await ask(server, "channel", {**end, "peer": client.name}, [fd])
-                    await ask(client, "channel_opened", {**end, "number": number}, [fd])
+                    await ask(client, "channel_opened", {**end, "number": number}, [fd, server.pidfd])
                 finally:
                     close_fds([fd])
                 self.channels.append((client.name, server.name, channel["segment"]))

@@ -14,6 +14,7 @@ From then on both ends talk without hostd; the boot wire between them is closed.
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -26,15 +27,20 @@ from pyx.guest import CallRing, Waiter
 class ChannelWire:
     """A control channel with the methods of hostd.wire.Wire. It carries no descriptors.
 
-    A thread takes messages off the ring, so that the end can stand in a selector beside sockets.
+    A thread takes messages off the ring, so that the end can stand in a selector beside sockets. `peer` is a pidfd
+    of the other end's process: shared memory does not tell that its writer has died.
     """
 
-    def __init__(self, fd: int, capacity: int, server: bool, symmetric: bool) -> None:
+    def __init__(self, fd: int, capacity: int, server: bool, symmetric: bool, peer: int | None = None) -> None:
         self._channel = ControlChannel(fd, capacity, server, symmetric)
         close_fds([fd])
         self._messages: deque[bytes | Exception] = deque()
         self._ready = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
-        self._arrived = threading.Semaphore(0)
+        self._peer = peer
+        self._poll = select.poll()
+        for descriptor in (self._ready, peer):
+            if descriptor is not None:
+                self._poll.register(descriptor, select.POLLIN)
         self._sequence = 0
         self._thread = threading.Thread(target=self._take, name="channel", daemon=True)
         self._thread.start()
@@ -46,7 +52,6 @@ class ChannelWire:
             except (EOFError, ChannelError) as error:
                 item = error
             self._messages.append(item)
-            self._arrived.release()
             os.eventfd_write(self._ready, 1)
             if isinstance(item, Exception):
                 return
@@ -63,13 +68,12 @@ class ChannelWire:
             raise WireError(str(error)) from error
 
     def receive(self, timeout: float | None = None) -> tuple[Message, list[int]]:
-        there = self._arrived.acquire(timeout=timeout) if timeout else self._arrived.acquire(blocking=timeout is None)
+        there = [descriptor for descriptor, _ in self._poll.poll(None if timeout is None else timeout * 1000)]
         if not there:
             raise TimeoutError(f"no message within {timeout} s")
-        try:
-            os.eventfd_read(self._ready)
-        except BlockingIOError:
-            pass
+        if self._ready not in there:
+            raise EOFError("the peer has ended")
+        os.eventfd_read(self._ready)
         item = self._messages.popleft()
         if isinstance(item, EOFError):
             raise item
@@ -92,7 +96,7 @@ class ChannelWire:
     def close(self) -> None:
         self._channel.close()
         self._thread.join()
-        os.close(self._ready)
+        close_fds(descriptor for descriptor in (self._ready, self._peer) if descriptor is not None)
 
 
 class Connector:
@@ -106,9 +110,9 @@ class Connector:
         self._channels: dict[int, ChannelWire] = {}
         self._changed = threading.Condition()
 
-    def arrived(self, number: int, fd: int, capacity: int) -> None:
-        """From the loop: the channel that a completed connect call will name."""
-        wire = ChannelWire(fd, capacity, server=False, symmetric=self._symmetric)
+    def arrived(self, number: int, fd: int, capacity: int, server: int) -> None:
+        """From the loop: the channel that a completed connect call will name, and a pidfd of who serves it."""
+        wire = ChannelWire(fd, capacity, server=False, symmetric=self._symmetric, peer=server)
         with self._changed:
             self._channels[number] = wire
             self._changed.notify_all()
@@ -164,9 +168,11 @@ class Client:
         return {}
 
     def handle_channel_opened(self, message: Message, fds: list[int]) -> Message:
-        """The client's end of a channel; `number` is what the connect call will answer."""
+        """The client's end of a channel; `number` is what the connect call will answer. Descriptors: segment, pidfd."""
         assert self._connector is not None
-        self._connector.arrived(message["number"], fds.pop(), message["capacity"])
+        descriptor, server = fds
+        fds.clear()
+        self._connector.arrived(message["number"], descriptor, message["capacity"], server)
         return {}
 
     def _connect_finished(self) -> None:
