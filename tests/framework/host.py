@@ -1,0 +1,236 @@
+"""A whole host for a test: hostd as a process of its own, its API, its metrics page, and guests that obey the test.
+
+    with running() as host:
+        guest = host.guest("store", disks=[{"name": "vda", "size": "1MiB"}])
+        guest.call("disk:round_trip", disk="vda", length=4096, seed=1)
+        assert host.metrics().value("io_requests_total", partition="store") == 3
+
+The host takes its metrics port from the system and has folders of its own, so that several run side by side. Guests
+run the functions of tests/system/guests in their own sandboxed processes (`Puppet`). `stop` asserts that nothing of
+the host is left: no process, shared-memory object, socket or file.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from hostd.errors import HostError
+from hostd.paths import resolve
+from hostd.wire import Wire
+from tests.framework.metrics import Metrics
+from tests.framework.puppet import Puppet
+from tools import daemon
+from tools.client import Client, partition_path
+
+GUESTS = Path(__file__).resolve().parents[1] / "system" / "guests"
+DEADLINE = 20.0  # seconds for anything that should take milliseconds
+INFRASTRUCTURE = ("ultravisor", "command", "operations", "monitor", "io-a", "nic0", "disk0", "console")
+PUPPET = ["puppet:main"]
+SMALL = "2MiB"  # of partition memory: it is allocated whole, and most tests need a few buffers
+
+MANIFEST: dict[str, Any] = {
+    "version": 1,
+    "host": {"memory": "512MiB", "metrics": "127.0.0.1:0"},
+    "devices": [{"name": "nic0", "kind": "nic"}, {"name": "disk0", "kind": "disk"}],
+    "policies": [{"name": "default", "memory_limit": "256MiB", "partition_memory_limit": "64MiB",
+                  "partitions_limit": 32}],
+}
+
+
+class Host:
+    """One host. Its folder is removed by `close`."""
+
+    def __init__(self, manifest: dict[str, Any] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"partvisor-test-{os.getpid()}-", dir="/tmp"))
+        self.paths = resolve(self.folder / "run", self.folder / "state", {})
+        self.client = Client(self.paths, DEADLINE)
+        self.manifest = self.folder / "host.yaml"
+        self.manifest.write_text(yaml.safe_dump(manifest or MANIFEST))
+        self.pid = 0
+        self.metrics_url = ""
+        self._puppets: dict[str, Puppet] = {}
+        self._programs = self.folder / "guests"  # what every puppet sees as /program
+        self._control = self._listen()
+
+    def _listen(self) -> socket.socket:
+        shutil.copytree(GUESTS, self._programs, ignore=shutil.ignore_patterns("__pycache__"))
+        path = self._programs / "control.sock"
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(path))
+        path.chmod(0o666)  # guests have uids of their own
+        listener.listen(64)
+        listener.settimeout(DEADLINE)
+        return listener
+
+    # ---- life ----
+
+    def start(self) -> None:
+        self.pid = daemon.start(self.paths, str(self.manifest))
+        self.metrics_url = self.status()["host"].get("metrics_url") or ""
+
+    def stop(self) -> None:
+        """`hostctl down`, and proof that nothing of the host is left."""
+        self.stop_puppets()
+        keeper = daemon.stop(self.paths)["keeper"]
+        self.reap()
+        assert (left := self.remains(keeper)) == [], left
+
+    def reap(self) -> None:
+        """Takes the exit status of a daemon that has ended: it is a child of the test."""
+        if self.pid:
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self.pid = 0
+
+    def close(self) -> None:
+        """Whatever state the host is in: ends it and removes its folder."""
+        try:
+            self.stop_puppets()
+            with suppress(HostError):
+                daemon.stop(self.paths, force=True)
+            self.reap()
+        finally:
+            self._control.close()
+            shutil.rmtree(self.folder)
+
+    def remains(self, keeper: int | None) -> list[str]:
+        """Processes, shared memory, sockets and files of this host that should not be there once it is down."""
+        marks = [str(self.paths.runtime)]
+        left = [f"process {process.pid}: {' '.join(command)}" for process in psutil.process_iter()
+                if any(mark in " ".join(command := _command(process)) for mark in marks)]
+        if keeper is not None:
+            left += [str(path) for path in Path("/dev/shm").glob(f"partvisor-{keeper}-*")]
+        left += [line for line in Path("/proc/net/unix").read_text().splitlines() if str(self.paths.runtime) in line]
+        return left + [str(path) for path in self.paths.runtime.iterdir()]
+
+    # ---- what its API says ----
+
+    def status(self) -> dict[str, Any]:
+        return self.client.get("/v1/status")
+
+    def failed_checks(self) -> list[dict[str, Any]]:
+        return [check for check in self.status()["checks"] if not check["ok"]]
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["name"]: row for row in self.client.get("/v1/partitions")["partitions"]}
+
+    def row(self, name: str) -> dict[str, Any]:
+        return self.client.get(partition_path(name))
+
+    def pids(self) -> dict[str, int]:
+        """Of all living processes, hostd and keeper included."""
+        return {name: row["pid"] for name, row in self.rows().items() if row["pid"] is not None}
+
+    def view(self, name: str) -> dict[str, Any]:
+        return self.client.get(partition_path(name, "/view"))
+
+    def log(self, name: str) -> str:
+        return self.client.get(partition_path(name, "/logs"))["log"]
+
+    def events(self, since: int = 0) -> list[dict[str, Any]]:
+        return list(self.client.lines("/v1/events", since=since))
+
+    def metrics(self) -> Metrics:
+        with urllib.request.urlopen(self.metrics_url, timeout=DEADLINE) as page:
+            return Metrics(page.read().decode())
+
+    # ---- partitions ----
+
+    def spawn(self, name: str, program: Sequence[str], *, key: str | None = None, **spec: Any) -> dict[str, Any]:
+        """Starts a guest; `spec` as in a manifest. Its program folder is a copy of tests/system/guests."""
+        body = {"memory": SMALL, "directory": str(self._programs), **spec, "name": name, "program": list(program)}
+        headers = {"Idempotency-Key": key} if key else None
+        return self.client.request("POST", "/v1/partitions", body, headers=headers)
+
+    def guest(
+        self, name: str, *, disks: Sequence[dict[str, Any]] = (), nics: Sequence[str] = (), **spec: Any
+    ) -> Puppet:
+        """Starts a guest that waits for the test's calls."""
+        row = self.spawn(name, PUPPET, disks=list(disks), nics=[{"name": nic} for nic in nics], **spec)
+        sock, _ = self._control.accept()
+        wire = Wire(sock)
+        hello, _ = wire.receive(DEADLINE)
+        assert hello == {"name": name}, hello
+        puppet = self._puppets[name] = Puppet(name, row, wire)
+        return puppet
+
+    def stop_guest(self, name: str, timeout: float = 5.0) -> dict[str, Any]:
+        return self.client.post(partition_path(name, "/stop"), {"timeout": timeout}, timeout=timeout + DEADLINE)
+
+    def remove(self, name: str, force: bool = True) -> None:
+        self.client.request("DELETE", partition_path(name), query={"force": force})
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Closes the wire of a puppet that has ended or will."""
+        if name in self._puppets:
+            self._puppets.pop(name).wire.close()
+
+    def stop_puppets(self) -> None:
+        for name in list(self._puppets):
+            self.forget(name)
+
+    def remove_guests(self) -> None:
+        for name, row in self.rows().items():
+            if row["type"] == "guest":
+                self.remove(name)
+
+    def wait_for_end(self, name: str) -> dict[str, Any]:
+        """The row of a guest once it has ended, whichever way, and is out of the data plane."""
+        return self.until(lambda: (row := self.row(name))["state"] in ("stopped", "failed") and row)
+
+    def kill(self, name: str) -> dict[str, Any]:
+        """SIGKILL to a guest; returns its row once the host has seen it."""
+        os.kill(self.row(name)["pid"], signal.SIGKILL)
+        return self.wait_for_end(name)
+
+    def await_progress(self, name: str, requests: int = 50) -> None:
+        """Until `name` has completed that many more requests."""
+        wanted = self.completions(name) + requests
+        self.until(lambda: self.completions(name) >= wanted)
+
+    def completions(self, name: str) -> float:
+        return self.metrics().value("io_completions_total", partition=name)
+
+    @staticmethod
+    def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
+        """The first true value of `condition`; AssertionError past the deadline."""
+        end = time.monotonic() + deadline
+        while not (value := condition()):
+            assert time.monotonic() < end, f"not within {deadline} s"
+            select.select([], [], [], 0.005)
+        return value
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+    except psutil.Error:
+        return []
+
+
+@contextmanager
+def running(manifest: dict[str, Any] | None = None) -> Iterator[Host]:
+    """A host that is up; taken down and checked for remains where the test has not failed."""
+    host = Host(manifest)
+    try:
+        host.start()
+        yield host
+        if host.pid:
+            host.stop()
+    finally:
+        host.close()

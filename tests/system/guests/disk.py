@@ -1,0 +1,52 @@
+"""Disk I/O with data that both the guest and the test can make from a seed."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from puppet import Puppet
+
+GUARD = 4096  # bytes of pattern around a buffer, in which nothing may change
+PATTERN = 0x5A
+
+
+def write(puppet: Puppet, disk: str, length: int, seed: int, offset: int = 0, shift: int = 0) -> None:
+    """Writes `length` bytes of `seed` from a buffer that begins `shift` bytes after a page border."""
+    target = puppet.guest.disk(disk)
+    whole = puppet.guest.memory.allocate(shift + length)
+    data = whole[shift:]
+    data[:] = random.Random(seed).randbytes(length)
+    target.write_from(data, offset)
+    target.flush()
+
+
+def read(puppet: Puppet, disk: str, length: int, seed: int, offset: int = 0, shift: int = 0) -> None:
+    """Reads into a buffer `shift` bytes after a page border; compares with `seed`, and the surroundings with what
+    they were."""
+    whole = puppet.guest.memory.allocate(GUARD + shift + length + GUARD)
+    memoryview(whole)[:] = bytes([PATTERN]) * len(whole)
+    first = GUARD + shift
+    puppet.guest.disk(disk).read_into(whole[first : first + length], offset)
+    found = bytes(whole)
+    assert found[first : first + length] == random.Random(seed).randbytes(length), "read other bytes than were written"
+    assert set(found[:first] + found[first + length :]) == {PATTERN}, "bytes beside the buffer have changed"
+
+
+def facts(puppet: Puppet, disk: str) -> dict[str, Any]:
+    """What the driver knows of the disk."""
+    found = puppet.guest.disk(disk)
+    return {"size": found.size, "read_only": found.read_only, "transfer_max": found.transfer_max}
+
+
+def attempt(puppet: Puppet, disk: str, operation: str, offset: int, length: int) -> list[str]:
+    """[status, reason] of one transfer, as the driver raises it; [] where it went well."""
+    from partitions.guest import RequestError
+
+    target = puppet.guest.disk(disk)
+    buffer = puppet.guest.memory.allocate(length)
+    try:
+        (target.read_into if operation == "read" else target.write_from)(buffer, offset)
+    except RequestError as error:
+        return [error.status, error.reason]
+    return []

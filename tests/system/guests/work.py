@@ -1,0 +1,44 @@
+"""Load that checks itself: what a bystander does while the test does something to others."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+from puppet import Puppet
+
+BLOCK = 8192
+FRAMES = 8
+FRAME = 1514
+
+
+def verified(puppet: Puppet, seed: int, most: int = 1 << 60) -> dict[str, Any]:
+    """Random blocks to the disk and back, frames from one NIC to the other, each byte compared: `most` rounds, or
+    until the test wants the end. Needs disk `vda` and NICs `eth0` and `eth1`."""
+    guest, generator = puppet.guest, random.Random(seed)
+    disk, sender, receiver = guest.disk("vda"), guest.nic("eth0"), guest.nic("eth1")
+    receiver.open(buffers=4 * FRAMES, frame_size=2048)
+    out, back = guest.memory.allocate(BLOCK + 4096), guest.memory.allocate(BLOCK + 4096)
+    frames = [guest.memory.allocate(FRAME) for _ in range(FRAMES)]
+    rounds, longest = 0, 0.0
+    while rounds < most and not puppet.wanted():
+        begin = time.monotonic()
+        shift, offset = generator.randrange(4096), 512 * generator.randrange((disk.size - BLOCK) // 512 + 1)
+        data = generator.randbytes(BLOCK)
+        out[shift : shift + BLOCK] = data
+        disk.write_from(out[shift : shift + BLOCK], offset)
+        disk.read_into(back[4095 - shift : 4095 - shift + BLOCK], offset)
+        assert bytes(back[4095 - shift : 4095 - shift + BLOCK]) == data, f"round {rounds}: other bytes on the disk"
+        contents = [receiver.mac + sender.mac + b"\x88\xb5" + generator.randbytes(FRAME - 14) for _ in frames]
+        for frame, content in zip(frames, contents, strict=True):
+            frame[:] = content
+        sender.send_many(frames)
+        for content in contents:
+            arrived = receiver.receive(timeout=5.0)
+            assert arrived is not None, f"round {rounds}: a frame was lost; dropped {sender.dropped}"
+            assert bytes(arrived) == content, f"round {rounds}: another frame than was sent"
+            receiver.release(arrived)
+        rounds += 1
+        longest = max(longest, time.monotonic() - begin)
+    return {"rounds": rounds, "longest": longest, "dropped": sender.dropped}
