@@ -62,8 +62,12 @@ class MonitorPartition(DataPlane):
         return {}
 
     def handle_started(self, message: Message, _fds: list[int]) -> Message:
-        self.loop.set_pid(message["partition"], message["pid"])
-        return {}
+        """Records the process of a world. A guest that ended meanwhile has none any more: no fault of anybody."""
+        try:
+            self.loop.set_pid(message["partition"], message["pid"])
+        except KeyError:
+            return {"world": False}
+        return {"world": True}
 
     def handle_descriptor(self, message: Message, _fds: list[int]) -> Message:
         return {"descriptor": self.loop.descriptor(message["partition"])}

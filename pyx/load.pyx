@@ -121,14 +121,15 @@ cdef inline void stamp(char *frame, uint64_t sequence, uint32_t size) noexcept n
 
 
 def send_load(ClientQueue queue, Buffer buffer, bytes header, uint32_t size, uint32_t depth, uint32_t batch,
-              double seconds) -> dict:
+              double seconds, uint64_t first=0) -> dict:
     """Sends frames of `size` bytes (at least 40) with `header` (14 bytes) in front for `seconds`, at most `depth` in
-    flight, published every `batch`. Each frame carries its sequence number and a check word at front and end.
+    flight, published every `batch`. Each frame carries its sequence number, from `first`, and a check word at front
+    and end.
 
     Returns {"frames", "bytes", "seconds", "errors", "dropped"}: dropped by the switch, as its completions say.
     """
     cdef uint32_t stride = (size + 63) // 64 * 64, i, in_flight = 0, filled, found
-    cdef uint64_t begin, now, deadline, sequence = 0, errors = 0, dropped = 0, done = 0
+    cdef uint64_t begin, now, deadline, sequence = first, errors = 0, dropped = 0, done = 0
     cdef char *base = buffer.memory.pointer(buffer.gpa)
     cdef const char *front = header
     cdef int slot

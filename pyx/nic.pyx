@@ -19,9 +19,22 @@ from pyx.abi cimport (
 )
 from pyx.device cimport Device, Server, pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
 from pyx.ringc cimport (
-    pv_consumer_available, pv_consumer_pending, pv_consumer_release, pv_count, pv_now, pv_producer_free, pv_row,
+    pv_consumer, pv_consumer_available, pv_consumer_release, pv_count, pv_now, pv_producer_free, pv_row,
     pv_row_counters,
 )
+
+cdef extern from *:
+    """
+    #include "ring.h"
+    static inline void prefetch_read(const char *p) { __builtin_prefetch(p, 0); }
+    static inline void prefetch_write(const char *p) { __builtin_prefetch(p, 1); }
+    /* The hpa of a waiting request, for prefetching alone: prefetching any address is harmless. */
+    static inline uint64_t pv_peek_hpa(const struct pv_consumer *c, uint32_t index)
+    { return __atomic_load_n(c->slots + ((c->head + index) & (c->capacity - 1)) * 8 + 1, __ATOMIC_RELAXED); }
+    """
+    void prefetch_read(const char *p) nogil
+    void prefetch_write(const char *p) nogil
+    uint64_t pv_peek_hpa(const pv_consumer *c, uint32_t index) nogil
 
 cdef enum:
     BATCH = 64
@@ -30,16 +43,19 @@ cdef enum:
     SPANS = 18             # pages of the largest frame, unaligned
     ADDRESSES = 512        # slots of the MAC table: at most a quarter full
 
-cdef uint64_t HOLD_NS = 20_000_000
+cdef uint64_t HOLD_NS = 100_000_000
 
 cdef struct Posted:
-    pv_dma_request request
+    pv_dma_request request  # one extent: the request says it all, and the entry stays small
     uint64_t since          # held frames: arrival
     Server *server
+
+cdef struct Spans:
     pv_span spans[18]
 
 cdef struct Fifo:
     Posted *entries         # [BUFFERS]
+    Spans *spans            # [BUFFERS], of entries with several extents
     uint32_t head
     uint32_t tail
 
@@ -55,6 +71,41 @@ cdef struct Port:
 cdef struct Address:
     uint64_t mac            # 48 bits; 0: free
     uint32_t port
+
+
+cdef inline const pv_span *spans_of(const Fifo *fifo, uint32_t at, pv_span *one) noexcept nogil:
+    """The extents of the entry at `at`; `one` is room for the only one."""
+    cdef const pv_dma_request *request = &fifo.entries[at % BUFFERS].request
+    if request.extent_count > 1:
+        return fifo.spans[at % BUFFERS].spans
+    one.hpa = request.hpa
+    one.length = request.length
+    return one
+
+
+cdef inline void put(Fifo *fifo, Server *server, const pv_dma_request *request, const pv_span *spans,
+                     uint64_t now) noexcept nogil:
+    cdef Posted *entry = &fifo.entries[fifo.tail % BUFFERS]
+    entry.request = request[0]
+    entry.server = server
+    entry.since = now
+    if request.extent_count > 1:
+        memcpy(fifo.spans[fifo.tail % BUFFERS].spans, spans, sizeof(pv_span) * request.extent_count)
+    fifo.tail += 1
+
+
+cdef bint make_fifo(Fifo *fifo) noexcept:
+    fifo.head = fifo.tail = 0
+    fifo.entries = <Posted *>calloc(BUFFERS, sizeof(Posted))
+    fifo.spans = <Spans *>calloc(BUFFERS, sizeof(Spans))
+    return fifo.entries != NULL and fifo.spans != NULL
+
+
+cdef void free_fifo(Fifo *fifo) noexcept:
+    free(fifo.entries)
+    free(fifo.spans)
+    fifo.entries = NULL
+    fifo.spans = NULL
 
 
 cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
@@ -85,8 +136,8 @@ cdef class Nic(Device):
         cdef uint32_t i
         if self.ports != NULL:
             for i in range(PORTS):
-                free(self.ports[i].buffers.entries)
-                free(self.ports[i].held.entries)
+                free_fifo(&self.ports[i].buffers)
+                free_fifo(&self.ports[i].held)
             free(self.ports)
 
     def attach_port(self, uint32_t port, uint64_t generation, uint64_t partition, uint16_t endpoint, bytes mac):
@@ -96,22 +147,20 @@ cdef class Nic(Device):
         if len(mac) != 6 or mac[0] & 1 or mac == bytes(6):
             raise ValueError(f"address {mac.hex(':')} is no unicast MAC address")
         cdef Port *p = &self.ports[port]
-        cdef Posted *buffers
-        cdef Posted *held
+        cdef Fifo buffers, held
         for i in range(PORTS):
             if self.ports[i].used and bytes(self.ports[i].mac[:6]) == mac:
                 raise ValueError(f"address {mac.hex(':')} is taken by port {i}")
-        buffers = <Posted *>calloc(BUFFERS, sizeof(Posted))
-        held = <Posted *>calloc(BUFFERS, sizeof(Posted))
-        if buffers == NULL or held == NULL:
-            free(buffers)
-            free(held)
+        made = make_fifo(&buffers)
+        if not make_fifo(&held) or not made:
+            free_fifo(&buffers)
+            free_fifo(&held)
             raise MemoryError()
         with self.quiet():
             memset(p, 0, sizeof(Port))
             p.row = self.open_row(partition, endpoint)
-            p.buffers.entries = buffers
-            p.held.entries = held
+            p.buffers = buffers
+            p.held = held
             p.generation = <uint32_t>generation
             for i in range(6):
                 p.mac[i] = mac[i]
@@ -132,8 +181,8 @@ cdef class Nic(Device):
                 self.held_ports -= 1
             self.cancel(&p.held)
             self.publish()
-            free(p.buffers.entries)
-            free(p.held.entries)
+            free_fifo(&p.buffers)
+            free_fifo(&p.held)
             memset(p, 0, sizeof(Port))
             self.build_addresses()
 
@@ -201,6 +250,8 @@ cdef class Nic(Device):
             return 0
         now = pv_now()
         while at < available and done < BATCH:
+            if at + 3 < available:
+                prefetch_read(self.window.origin() + pv_peek_hpa(&server.requests, at + 3))
             at += self.fetch(server, at, &request, spans)
             done += 1
             port = &self.ports[request.port] if request.port < PORTS else NULL
@@ -225,32 +276,21 @@ cdef class Nic(Device):
         return done
 
     cdef void post(self, Port *port, Server *server, const pv_dma_request *request, const pv_span *spans, uint64_t now) noexcept nogil:
-        cdef Posted *entry
         if port.buffers.tail - port.buffers.head == BUFFERS or request.extent_count > SPANS:
             self.finish(server, request, PV_STATUS_REFUSED,
                         PV_REASON_LIST_LIMIT, 0, now, now)
             return
-        entry = &port.buffers.entries[port.buffers.tail % BUFFERS]
-        entry.request = request[0]
-        entry.server = server
-        memcpy(entry.spans, spans, sizeof(pv_span) * request.extent_count)
-        port.buffers.tail += 1
+        put(&port.buffers, server, request, spans, now)
         pv_count(&port.counters[<int>PV_NIC_BUFFERS_POSTED], 1)
 
     cdef void hold(self, Port *port, Server *server, const pv_dma_request *request, const pv_span *spans, uint64_t now) noexcept nogil:
-        cdef Posted *entry
         if port.held.tail - port.held.head == BUFFERS or request.extent_count > SPANS:
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
             self.finish(server, request, PV_STATUS_OK, PV_REASON_NO_BUFFER, request.length, now, now)
             return
         if port.held.head == port.held.tail:
             self.held_ports += 1
-        entry = &port.held.entries[port.held.tail % BUFFERS]
-        entry.request = request[0]
-        entry.server = server
-        entry.since = now
-        memcpy(entry.spans, spans, sizeof(pv_span) * request.extent_count)
-        port.held.tail += 1
+        put(&port.held, server, request, spans, now)
         pv_count(&port.counters[<int>PV_NIC_HELD_FRAMES], 1)
 
     cdef uint32_t retry(self) noexcept nogil:
@@ -258,6 +298,8 @@ cdef class Nic(Device):
         cdef uint32_t i, work = 0, budget
         cdef Port *port
         cdef Posted *entry
+        cdef const pv_span *spans
+        cdef pv_span one
         cdef uint64_t now = pv_now()
         for i in range(self.port_limit):
             port = &self.ports[i]
@@ -266,7 +308,8 @@ cdef class Nic(Device):
             budget = BATCH
             while port.held.head != port.held.tail and budget and self.room(PORTS + 2):
                 entry = &port.held.entries[port.held.head % BUFFERS]
-                if not self.send(port, entry.server, &entry.request, entry.spans, now, entry.since,
+                spans = spans_of(&port.held, port.held.head, &one)
+                if not self.send(port, entry.server, &entry.request, spans, now, entry.since,
                                  now - entry.since > HOLD_NS):
                     break
                 port.held.head += 1
@@ -318,13 +361,17 @@ cdef class Nic(Device):
     cdef void deliver(self, Port *sender, Port *receiver, const pv_dma_request *request, const pv_span *spans,
                       const uint8_t *header, uint64_t now) noexcept nogil:
         cdef Posted *buffer = &receiver.buffers.entries[receiver.buffers.head % BUFFERS]
+        cdef pv_span one
+        cdef const pv_span *to = spans_of(&receiver.buffers, receiver.buffers.head, &one)
+        # The buffer after the next one: its memory is on its way while this frame is moved.
+        prefetch_write(self.window.origin() + receiver.buffers.entries[(receiver.buffers.head + 2) % BUFFERS].request.hpa)
         if buffer.request.length < request.length:
             pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_BUFFER_SMALL], 1)
             return
         receiver.buffers.head += 1
-        pv_dma_move(self.window.origin(), buffer.spans, spans, request.length, &receiver.counters[<int>PV_NIC_DMA_BYTES])
+        pv_dma_move(self.window.origin(), to, spans, request.length, &receiver.counters[<int>PV_NIC_DMA_BYTES])
         # The header that was judged is the header that arrives, whatever the sender wrote meanwhile.
-        pv_dma_store(self.window.origin(), buffer.spans, header, 14)
+        pv_dma_store(self.window.origin(), to, header, 14)
         pv_count(&sender.counters[<int>PV_NIC_FORWARDED_FRAMES], 1)
         pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_FRAMES], 1)
         pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_BYTES], request.length)
