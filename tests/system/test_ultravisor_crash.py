@@ -106,6 +106,13 @@ def verify(stage: Stage, server: Server) -> None:
     }
 
 
+def audit_of(server: Server, key: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    while page := server.ask("query", what="audit", after=rows[-1]["sequence"] if rows else 0)["audit"]:
+        rows += page
+    return [row for row in rows if row["key"] == key]
+
+
 def attempt(server: Server, key: str, operations: list[dict[str, Any]]) -> bool:
     """Sends a change to a server that may die of it; whether it was acknowledged."""
     try:
@@ -188,6 +195,11 @@ def test_killed_around_every_commit_of_a_creation_and_a_removal(stage: Stage) ->
                 acknowledged = attempt(server, key, operations)
                 server.kill()  # where the answer came before that step
                 server, happened = settle(stage, before, key, operations, after, acknowledged)
+                outcomes = [row["outcome"] for row in audit_of(server, key)]
+                if name == "create" and (1, 1) < (commit, near) <= (2, 0):
+                    assert outcomes == ["rolled back", "committed"], "the intent was on record"
+                else:
+                    assert outcomes[-1] == "committed" and len(outcomes) <= 2
                 if (commit, near) <= (decisive, 0):
                     assert not happened, "before the decisive commit nothing has happened"
                 elif (commit, near) > (decisive, 1):  # the first step may still lie inside the statement itself

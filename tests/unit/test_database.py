@@ -112,6 +112,19 @@ def test_overlapping_frames_are_refused_with_the_owner(host: Host) -> None:
     assert refusal.details["rows"] == [{"partition": "one", "frame": 65536, "frames": 256}]
 
 
+@pytest.mark.parametrize(("frame", "frames", "overlaps"), [
+    (66000 - 10, 10, False), (66000 - 10, 11, True), (66000 + 256, 1, False), (66000 + 255, 1, True),
+    (66000 + 100, 1, True), (66000 - 1, 300, True), (66000, 256, True),
+])  # fmt: skip
+def test_one_common_frame_is_an_overlap(host: Host, frame: int, frames: int, overlaps: bool) -> None:
+    host.do(guest("one", frame=66000))
+    other = guest("two", frame=frame, memory=frames * 4096)
+    if overlaps:
+        assert refused(host, other).details["rule"] == "frames_overlap"
+    else:
+        host.do(other)
+
+
 @pytest.mark.parametrize(("frame", "frames"), [(65535, 2), (65536 + 64 * 256 - 1, 2), (1, 1), (1 << 39, 1 << 39)])
 def test_frames_outside_the_machine_are_refused(host: Host, frame: int, frames: int) -> None:
     refusal = refused(host, guest("one", frame=frame, memory=frames * 4096))

@@ -126,6 +126,41 @@ def test_a_full_disk_is_a_clean_refusal(path: Path) -> None:
     host.close()
 
 
+def test_commits_are_synced(path: Path) -> None:
+    """What no kill of a process can show: without these, a power cut would take acknowledged changes along."""
+    database = Database(path)
+    assert database.value("PRAGMA journal_mode") == "wal" and database.value("PRAGMA synchronous") == 2
+    assert database.value("PRAGMA locking_mode") == "exclusive" and database.value("PRAGMA foreign_keys") == 1
+    database.close()
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_commit_with_an_unknown_end_is_left_to_the_restart(
+    path: Path, monkeypatch: pytest.MonkeyPatch, reached: bool
+) -> None:
+    """A sync that failed: the record may be on the disk or not. Either way nothing is torn afterwards."""
+    host = Host(path)
+    host.transaction(*furnish())
+    commit, commits = host.database._commit, []
+
+    def fail() -> None:
+        commits.append(1)
+        if len(commits) < 2 or reached:  # the second one is the confirmation
+            commit()
+        if len(commits) == 2:
+            host.database._roll_back()
+            raise Fault("commit failed: disk I/O error")
+
+    monkeypatch.setattr(host.database, "_commit", fail)
+    with pytest.raises(Fault):
+        host.do(guest("one"), key="k")
+    host.restart()
+    assert host.check() == []
+    assert [row["name"] for row in host.query("partitions")["partitions"][4:]] == (["one"] if reached else [])
+    assert host.transaction(guest("one"), key="k")["replayed"] == reached
+    host.close()
+
+
 def test_a_start_takes_less_than_50_ms_with_a_full_host(path: Path) -> None:
     host = Host(path)
     host.transaction(*furnish(256 * MIB))
@@ -199,17 +234,19 @@ def test_a_new_keeper_means_a_new_host(path: Path) -> None:
     host.transaction(*furnish(), guest("one", endpoints=[disk(), nic()]), guest("two", frame=65792))
     host.transaction({"op": "process.record", "partition": "one", "pid": 4000, "start_time": 5})
     numbers = [row["id"] for row in host.query("segments")["segments"]]
+    ghosts = {row["id"] for row in host.query("segments")["segments"] if row["partition"] == "io-b"}
     host.stop()
     host.keeper.close()
     host.keeper = FakeKeeper()
-    for _ in numbers:
-        host.keeper.make({"kind": "hardware", "size": 4096, "label": "hostd:ring"})
+    for number in numbers:
+        label = "ultravisor:ghost:262144:view" if number in ghosts else "hostd:ring"
+        host.keeper.make({"kind": "hardware", "size": 4096, "label": label})
     assert host.keeper.segments.keys() == set(numbers)
     host.start()
     # Devices have no segments, so only a reconciliation can say that their processes are gone.
     assert [row["name"] for row in host.query("partitions")["partitions"]] == ["nic0", "disk0"]
     assert host.query("memory")["memory"] == []
-    assert host.keeper.segments.keys() == set(numbers)
+    assert host.keeper.segments.keys() == set(numbers) - ghosts
     assert host.check() == []
     host.reconcile(processes=[])
     host.transaction(*furnish(), guest("one"))
