@@ -211,7 +211,28 @@ def test_a_stopped_partition_keeps_its_series_until_it_is_removed(page: Page) ->
     assert not any(("partition", "sender") in found for _, found in page.values())
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to choose the pid of a process")
 def test_the_time_of_another_process_with_the_same_pid_is_not_taken(page: Page) -> None:
+    with subprocess.Popen(["sleep", "60"]) as first:
+        page.partitions[0].update(pid=first.pid)
+        assert page.value("cpu_seconds_total", partition="store", mode="user") < 0.5
+        first.kill()
+    for _ in range(50):  # others start processes too
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(first.pid - 1))
+        second = subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"])
+        try:
+            if second.pid == first.pid:
+                time.sleep(1)
+                assert page.value("cpu_seconds_total", partition="store", mode="user") < 0.5
+                return
+        finally:
+            second.kill()
+            second.wait()
+    pytest.skip("the pid was taken by others each time")
+
+
+def test_the_time_of_a_process_that_ended_stays(page: Page) -> None:
     child = subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"])
     try:
         page.partitions[0].update(pid=child.pid)
