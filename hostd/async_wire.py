@@ -137,7 +137,7 @@ class AsyncWire:
     async def _writable(self) -> None:
         waiter = self._loop.create_future()
         descriptor = self._sock.fileno()
-        self._loop.add_writer(descriptor, lambda: waiter.done() or waiter.set_result(None))
+        self._loop.add_writer(descriptor, _settle, waiter)
         try:
             await waiter
         finally:
@@ -201,11 +201,14 @@ class AsyncWire:
                 answer.set_exception(EOFError(f"the peer ended before its reply: {error}"))
         self._open.clear()
         for waiter in self._readers:
-            if not waiter.done():
-                waiter.set_result(None)
+            _settle(waiter)
         self._readers.clear()
-        if not self.closed.done():
-            self.closed.set_result(None)
+        _settle(self.closed)
         if self.on_close is not None:
             with contextlib.suppress(Exception):
                 self.on_close()
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

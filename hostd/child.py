@@ -125,6 +125,8 @@ def _enter(spec: StartSpec, descriptors: dict[str, int]) -> int:
     if spec.directory is not None:
         sys.path.insert(0, os.getcwd())
     sys.argv = [spec.entry]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a log shows lines as they are written
     gc.unfreeze()
     try:
         entry = getattr(importlib.import_module(module), function)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,20 +17,31 @@ from pathlib import Path
 from typing import Any
 
 from hostd.async_wire import AsyncWire
-from hostd.runtime import SOCKET, sweep_stale
-from hostd.wire import DESCRIPTORS_MAX, Message, RemoteError, close_fds
+from hostd.runtime import LOG, SOCKET, sweep_stale
+from hostd.wire import DESCRIPTORS_MAX, Message, RemoteError, WireError, close_fds
 
 READY_TIMEOUT = 20.0  # seconds for an interpreter to start on a busy machine
+Descriptors = list[int]
 STOP_TIMEOUT = 20.0  # seconds: grace for partitions, and the kernel's time to end the killed ones
 
 
 class Keeper(AsyncWire):
     """Client of one keeper. Errors are RemoteError with the codes of hostd.errors; EOFError once it has died.
 
-    Descriptors in results belong to the caller. `process` is set where this process started the keeper.
+    Descriptors in results belong to the caller. `pid` is the keeper's; `process` is set where this process is its
+    parent.
     """
 
     process: subprocess.Popen[bytes] | None = None
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_event: Callable[[Message, list[int]], None] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(sock, on_event, on_close)
+        self.pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
 
     async def create_segments(self, wanted: Sequence[tuple[str, int, str]]) -> list[tuple[int, int]]:
         """Segments for (kind, size, label) each; returns (id, descriptor) in the same order, all or none."""
@@ -97,7 +110,7 @@ class Keeper(AsyncWire):
         """Have descriptors kept under `key`, in place of what was there; the caller keeps its own."""
         await self.request({"op": "hold", "key": key}, fds)
 
-    async def get_held(self, key: str) -> list[int] | None:
+    async def get_held(self, key: str) -> Descriptors | None:
         """Descriptors kept under `key`; None if there are none."""
         try:
             return (await self.request({"op": "get_held", "key": key}))[1]
@@ -114,10 +127,15 @@ class Keeper(AsyncWire):
         await self.request({"op": "watch"})
 
     async def stop(self) -> None:
-        """End the keeper and everything that it started; returns when nothing of it is left."""
+        """End the keeper and everything that it started; returns when nothing of it is left.
+
+        A keeper that is dead already has taken everything along.
+        """
         try:
             await self.request({"op": "stop"}, timeout=STOP_TIMEOUT)
             await asyncio.wait_for(asyncio.shield(self.closed), STOP_TIMEOUT)
+        except (EOFError, WireError):
+            pass
         finally:
             self.close()
             if self.process is not None:
@@ -137,6 +155,10 @@ async def launch(
     The runtime folder must exist. RemoteError "conflict" if it has a keeper already or cannot be used.
     """
     sweep_stale(runtime)
+    try:
+        log = os.open(runtime / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise RemoteError("conflict", f"keeper: {runtime / LOG}: {error.strerror}") from error
     ready, ready_write = os.pipe()
     try:
         # An empty environment: what is in hostd's must not be found in the memory of a partition (rule 27).
@@ -148,6 +170,8 @@ async def launch(
             env={"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
             cwd="/",
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,  # not hostd's: whoever stops reading that could make the keeper wait
             pass_fds=[ready_write],
             start_new_session=True,
         )
@@ -156,6 +180,7 @@ async def launch(
         raise
     finally:
         os.close(ready_write)
+        os.close(log)
     try:
         word = await asyncio.wait_for(_read_all(ready), READY_TIMEOUT)
         if word != b"ready":

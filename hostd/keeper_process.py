@@ -17,35 +17,22 @@ import socket
 import struct
 import sys
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hostd import segments
+from hostd.complaints import complain, complain_of_fault
+from hostd.holdings import Answer, Holdings, Reply, Segment
 from hostd.processes import Process, Processes
-from hostd.runtime import LOCK, SOCKET, lock
-from hostd.tables import SlotTable, TableError
-from hostd.wire import DESCRIPTORS_MAX, Message, Wire, WireError, close_fds, error_reply
+from hostd.runtime import FILES, SOCKET, lock
+from hostd.tables import TableError
+from hostd.wire import Message, Wire, WireError, close_fds, error_reply
 from pyx import process
 
 CLIENTS_MAX = 64  # hostd, the ultravisor, and their successors while old connections drain
-SEGMENTS_MAX = 16384
-HELD_MAX = 4096  # keys; two or three per partition
-JOBS_MAX = 256  # allocations under way or waiting
 LIST_MAX = 2048  # rows of one `list` reply, which must fit into a message
 
-Answer = tuple[Message, list[int]] | None
-
-
-@dataclass
-class Segment:
-    descriptor: int
-    kind: str
-    size: int
-    label: str
 
 
 class Client:
@@ -57,6 +44,9 @@ class Client:
         self.gone = False
 
 
+Operation = Callable[[Client, Message, list[int]], Answer | None]
+
+
 class Keeper:
     """The whole state, and the loop."""
 
@@ -64,24 +54,25 @@ class Keeper:
         self._selector = selectors.DefaultSelector()
         self._runtime = runtime
         self._clients: set[Client] = set()
-        self._segments: SlotTable[Segment] = SlotTable("segment", SEGMENTS_MAX)
-        self._held: dict[str, list[int]] = {}
-        self._jobs: deque[Generator[None, None, None]] = deque()
+        self._holdings = Holdings()
         self._processes = Processes(self._selector, modules, self._tell_exit)
         self._stopper: tuple[Client, Any] | None = None
         self._running = True
-        self._operations: dict[str, Callable[[Client, Message, list[int]], Answer]] = {
-            "segment.create": self._create_one,
-            "segment.create_many": self._create_many,
+        holdings = self._holdings
+        self._operations: dict[str, Operation] = {
+            "segment.create": lambda client, message, _: holdings.create_one(message, self._replier(client, message)),
+            "segment.create_many": lambda client, message, _: holdings.create_many(
+                message, self._replier(client, message)
+            ),
             "segment.get": self._get_segments,
-            "segment.drop": self._drop_segments,
+            "segment.drop": lambda _, message, __: holdings.drop(message),
+            "hold": lambda _, message, fds: holdings.hold(message, fds),
+            "get_held": lambda _, message, __: holdings.get_held(message),
+            "release": lambda _, message, __: holdings.release(message),
             "start": self._start,
             "process.get": self._get_process,
             "process.forget": self._forget_process,
             "list": self._list,
-            "hold": self._hold,
-            "get_held": self._get_held,
-            "release": self._release,
             "watch": self._watch,
             "stop": self._stop,
         }
@@ -107,27 +98,16 @@ class Keeper:
             for key, _ in self._selector.select(self._timeout()):
                 if self._selector.get_map().get(key.fd) is key:  # an earlier event of this round may have ended it
                     key.data()
-            self._work()
+            self._holdings.work()
             self._processes.expire()
         listener.close()
         return self._end()
 
     def _timeout(self) -> float | None:
-        if self._jobs:
+        if self._holdings.busy:
             return 0.0
         deadline = self._processes.next_deadline()
         return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-    def _work(self) -> None:
-        """One step of the oldest allocation: a large one must not keep the others from being answered."""
-        if self._jobs:
-            try:
-                next(self._jobs[0])
-            except StopIteration:
-                self._jobs.popleft()
-            except Exception:  # it has told its client; everybody else needs the keeper on
-                traceback.print_exc()
-                self._jobs.popleft()
 
     def _take_stop_signal(self, *_: Any) -> None:
         self._running = False
@@ -141,14 +121,10 @@ class Keeper:
             self._processes.reap_strays()
 
     def _end(self) -> int:
-        for job in self._jobs:
-            job.close()
+        self._holdings.give_up()
         clean = self._processes.stop_all()
-        for _, segment in self._segments:
-            os.close(segment.descriptor)
-        for descriptors in self._held.values():
-            close_fds(descriptors)
-        for name in (SOCKET, LOCK):
+        self._holdings.close()
+        for name in FILES:
             (self._runtime / name).unlink(missing_ok=True)
         if self._stopper is not None:
             client, seq = self._stopper
@@ -173,12 +149,14 @@ class Keeper:
         try:
             message, fds = client.wire.receive(0)
         except TimeoutError:
-            return None
+            return
         except EOFError:
-            return self._drop(client)
+            self._drop(client)
+            return
         except WireError as error:
-            return self._send(client, error_reply(None, "usage", str(error)))
-        answer: Answer = None
+            self._send(client, error_reply(None, "usage", str(error)))
+            return
+        answer: Answer | None = None
         try:
             operation = self._operations.get(str(message.get("op")))
             if operation is None:
@@ -187,14 +165,13 @@ class Keeper:
         except Exception as error:
             code = getattr(error, "code", None)
             if not isinstance(code, str):
-                traceback.print_exc()
+                complain_of_fault(f"keeper: {str(message.get('op'))[:40]}")
             text = str(error) if isinstance(code, str) else f"keeper: {type(error).__name__}: {error}"
             self._send(client, error_reply(message.get("seq"), code if isinstance(code, str) else "internal", text))
         finally:
             close_fds(fds)  # those that the operation did not remove from the list
         if answer is not None:
             self._send(client, {"reply": message.get("seq"), **answer[0]}, answer[1])
-        return None
 
     def _send(self, client: Client, message: Message, fds: list[int] | None = None) -> bool:
         """Never waits: a client that does not read its answers is cut off (rule 15)."""
@@ -203,7 +180,7 @@ class Keeper:
         try:
             client.wire.send(message, fds or [], timeout=0)
         except WireError as error:
-            print(f"keeper: a client is cut off: {error}", file=sys.stderr, flush=True)
+            complain(f"keeper: a client is cut off: {error}")
             self._drop(client)
             return False
         return True
@@ -214,11 +191,11 @@ class Keeper:
         self._selector.unregister(client.wire)
         client.wire.close()
 
-    def _watch(self, client: Client, _message: Message, _fds: list[int]) -> Answer:
+    def _watch(self, client: Client, _message: Message, _fds: list[int]) -> Answer | None:
         client.watching = True
         return {}, []
 
-    def _stop(self, client: Client, message: Message, _fds: list[int]) -> Answer:
+    def _stop(self, client: Client, message: Message, _fds: list[int]) -> Answer | None:
         """The reply comes when everything has ended."""
         self._stopper = (client, message.get("seq"))
         self._running = False
@@ -226,73 +203,25 @@ class Keeper:
 
     # ---- segments ----
 
-    def _create_one(self, client: Client, message: Message, _fds: list[int]) -> Answer:
-        return self._create(client, message, [message], many=False)
+    def _replier(self, client: Client, message: Message) -> Reply:
+        seq = message.get("seq")
+        return lambda reply, fds: self._send(client, {**reply, "reply": seq}, fds)
 
-    def _create_many(self, client: Client, message: Message, _fds: list[int]) -> Answer:
-        wanted = message.get("segments")
-        if not isinstance(wanted, list) or not all(isinstance(one, dict) for one in wanted):
-            raise TableError("invalid", "segments: a list of {kind, size, label} is expected")
-        if len(wanted) > DESCRIPTORS_MAX:
-            raise TableError("invalid", f"segments: {len(wanted)} asked for, at most {DESCRIPTORS_MAX} in one message")
-        return self._create(client, message, wanted, many=True)
-
-    def _create(self, client: Client, message: Message, wanted: list[Message], many: bool) -> Answer:
-        if len(self._jobs) >= JOBS_MAX:
-            raise TableError("conflict", f"{JOBS_MAX} allocations are under way already")
-        if len(self._segments) + len(wanted) > SEGMENTS_MAX:
-            raise TableError("conflict", f"{len(self._segments)} of {SEGMENTS_MAX} segments are in use")
-        self._jobs.append(self._allocate(client, message.get("seq"), wanted, many))
-        return None
-
-    def _allocate(self, client: Client, seq: Any, wanted: list[Message], many: bool) -> Generator[None, None, None]:
-        """All or none; nothing is kept for a client that is gone before it knows the ids."""
-        made: list[Segment] = []
-        try:
-            for one in wanted:
-                kind, size, label = one.get("kind"), one.get("size"), str(one.get("label", ""))[:128]
-                descriptor = yield from segments.build(kind, size, label)  # type: ignore[arg-type]  # checked there
-                made.append(Segment(descriptor, str(kind), int(size), label))  # type: ignore[arg-type]
-            ids = [self._segments.add(segment) for segment in made]
-        except (segments.SegmentError, TableError) as error:
-            close_fds(segment.descriptor for segment in made)
-            self._send(client, error_reply(seq, error.code, str(error)))
-            return
-        except BaseException as error:  # the keeper ends, or has a fault
-            close_fds(segment.descriptor for segment in made)
-            code, text = ("state", "the keeper stops") if isinstance(error, GeneratorExit) else ("internal", "a fault")
-            self._send(client, error_reply(seq, code, f"segments: {text}"))
-            raise
-        reply = {"segments": ids} if many else {"segment": ids[0], "size": made[0].size}
-        if not self._send(client, {"reply": seq, **reply}, [segment.descriptor for segment in made]):
-            self._drop_ids(ids)
-
-    def _get_segments(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
-        found = [self._segments.get(one).descriptor for one in _ids(message)]
+    def _get_segments(self, client: Client, message: Message, _fds: list[int]) -> Answer | None:
+        answer = self._holdings.get(message)
         if message.get("access") != "read":
-            return {}, found
+            return answer
         copies: list[int] = []
         try:
-            copies.extend(map(segments.reopen_read_only, found))
-            self._send(_client, {"reply": message.get("seq")}, copies)
+            copies.extend(map(segments.reopen_read_only, answer[1]))
+            self._replier(client, message)(answer[0], copies)
         finally:
             close_fds(copies)
         return None
 
-    def _drop_segments(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
-        ids = _ids(message)
-        for one in ids:
-            self._segments.get(one)  # all or none
-        self._drop_ids(ids)
-        return {}, []
-
-    def _drop_ids(self, ids: list[int]) -> None:
-        for one in dict.fromkeys(ids):
-            os.close(self._segments.remove(one).descriptor)
-
     # ---- processes ----
 
-    def _start(self, client: Client, message: Message, fds: list[int]) -> Answer:
+    def _start(self, client: Client, message: Message, fds: list[int]) -> Answer | None:
         seq, spec = message.get("seq"), message.get("spec")
         if not isinstance(spec, dict):
             raise TableError("invalid", "spec: an object is expected")
@@ -304,11 +233,11 @@ class Keeper:
         )
         return None
 
-    def _get_process(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
+    def _get_process(self, _client: Client, message: Message, _fds: list[int]) -> Answer | None:
         found = self._processes.table.get(message.get("process"))
         return {"pid": found.pid, "status": found.status}, [found.pidfd] if found.status is None else []
 
-    def _forget_process(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
+    def _forget_process(self, _client: Client, message: Message, _fds: list[int]) -> Answer | None:
         self._processes.forget(message.get("process"))
         return {}, []
 
@@ -317,13 +246,11 @@ class Keeper:
         for client in [client for client in self._clients if client.watching]:
             self._send(client, event)
 
-    # ---- lists and held descriptors ----
-
-    def _list(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
+    def _list(self, _client: Client, message: Message, _fds: list[int]) -> Answer | None:
         """Up to LIST_MAX rows from row `from` on; `next` is the row to go on with, null at the end."""
         first = message.get("from", 0)
         rows = [
-            *({"id": one, "kind": row.kind, "size": row.size, "label": row.label} for one, row in self._segments),
+            *(_segment_row(one, row) for one, row in self._holdings.segments),
             *(_process_row(one, row) for one, row in self._processes.table if not row.hidden),
         ]
         if type(first) is not int or not 0 <= first <= len(rows):
@@ -335,30 +262,9 @@ class Keeper:
             "next": first + LIST_MAX if first + LIST_MAX < len(rows) else None,
         }, []
 
-    def _hold(self, _client: Client, message: Message, fds: list[int]) -> Answer:
-        """A second `hold` of a key replaces what it held."""
-        key = message.get("key")
-        if not isinstance(key, str) or not 0 < len(key) <= 128 or not fds:
-            raise TableError("invalid", "hold: a key of 1 to 128 characters and descriptors are expected")
-        if key not in self._held and len(self._held) >= HELD_MAX:
-            raise TableError("conflict", f"{HELD_MAX} keys are held already")
-        close_fds(self._held.pop(key, []))
-        self._held[key] = fds[:]
-        fds.clear()
-        return {}, []
 
-    def _get_held(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
-        return {}, self._held[self._key(message)]
-
-    def _release(self, _client: Client, message: Message, _fds: list[int]) -> Answer:
-        close_fds(self._held.pop(self._key(message)))
-        return {}, []
-
-    def _key(self, message: Message) -> str:
-        key = message.get("key")
-        if not isinstance(key, str) or key not in self._held:
-            raise TableError("not_found", f"nothing is held under {key!r:.80}")
-        return key
+def _segment_row(identity: int, row: Segment) -> Message:
+    return {"id": identity, "kind": row.kind, "size": row.size, "label": row.label}
 
 
 def _process_row(identity: int, row: Process) -> Message:
@@ -370,13 +276,6 @@ def _process_row(identity: int, row: Process) -> Message:
         "type": row.type,
         "status": row.status,
     }
-
-
-def _ids(message: Message) -> list[int]:
-    ids = message.get("segments")
-    if not isinstance(ids, list) or len(ids) > DESCRIPTORS_MAX:
-        raise TableError("invalid", f"segments: a list of at most {DESCRIPTORS_MAX} ids is expected")
-    return ids
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from hostd.procfs import children, session, start_time
 from hostd.startspec import SANDBOXES
 from hostd.tables import SlotTable, TableError
 from hostd.wire import Message, RemoteError, Wire, WireError, close_fds, pair, raise_error
@@ -74,6 +75,7 @@ class Processes:
         self._loader: Wire | None = None
         self._loader_pid = 0
         self._loader_failure = "it ended"
+        self._strays_wait = False  # until it is known which children are those of starts under way
 
     # ---- loader ----
 
@@ -117,6 +119,8 @@ class Processes:
         start.process = self.table.add(process)
         self._selector.register(process.pidfd, selectors.EVENT_READ, lambda: self._exited(start.process))
         self._advance(message["reply"])
+        if self._strays_wait:
+            self.reap_strays()
 
     def _lose_loader(self) -> None:
         """Its death costs the starts that it had not answered; the next start gets a new one."""
@@ -127,6 +131,7 @@ class Processes:
         for seq, start in list(self._starts.items()):
             if not start.process:
                 self._fail(seq, "unreachable", f"{start.name}: not started by the loader: {self._loader_failure}")
+        self.reap_strays()  # a clone of which it had not told is one
 
     # ---- start ----
 
@@ -134,11 +139,14 @@ class Processes:
         """Start one process; either `done(reply, [pidfd])` or `failed(code, message)` is called later, once."""
         name, kind, sandbox = (str(spec.get(key, ""))[:64] for key in ("name", "type", "sandbox"))
         if sandbox not in SANDBOXES:
-            return failed("invalid", f"spec.sandbox: {sandbox!r}; known: {', '.join(SANDBOXES)}")
+            failed("invalid", f"spec.sandbox: {sandbox!r}; known: {', '.join(SANDBOXES)}")
+            return
         if len(self._starts) == STARTS_MAX:
-            return failed("conflict", f"{STARTS_MAX} starts are under way already")
+            failed("conflict", f"{STARTS_MAX} starts are under way already")
+            return
         if len(self.table) + len(self._starts) >= PROCESSES_MAX:
-            return failed("conflict", f"{PROCESSES_MAX} processes are known; forget those that have ended")
+            failed("conflict", f"{PROCESSES_MAX} processes are known; forget those that have ended")
+            return
         if self._loader is None:
             self.start_loader()
         assert self._loader is not None
@@ -152,12 +160,12 @@ class Processes:
             self._loader.send(request, [theirs.fileno()], timeout=0)
         except WireError as error:
             wire.close()
-            return failed("internal", f"{name}: {error}")
+            failed("internal", f"{name}: {error}")
+            return
         finally:
             theirs.close()
         self._starts[seq] = Start(name, kind, wire, time.monotonic() + START_TIMEOUT, done, failed)
         self._selector.register(wire, selectors.EVENT_READ, lambda: self._hear_start(seq))
-        return None
 
     def _hear_start(self, seq: int) -> None:
         start = self._starts[seq]
@@ -215,6 +223,7 @@ class Processes:
         for seq, start in list(self._starts.items()):
             if start.deadline <= now:
                 self._fail(seq, "timeout", f"{start.name}: not confined within {START_TIMEOUT} s")
+                self.reap_strays()
 
     # ---- ends ----
 
@@ -247,13 +256,14 @@ class Processes:
 
     def reap_strays(self) -> None:
         """Wait for orphans that the kernel gave to this subreaper; kill those whose partition has ended."""
-        if any(not start.process for start in self._starts.values()):
+        self._strays_wait = any(not start.process for start in self._starts.values())
+        if self._strays_wait:
             return  # a child that is not known yet may be one of these
         known = {process.pid for _, process in self.table if process.status is None}
         for pid in children():
             if pid in known or (pid == self._loader_pid and self._loader is not None):
                 continue
-            if _session(pid) not in known:
+            if session(pid) not in known:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             with suppress(ChildProcessError):
@@ -275,46 +285,10 @@ class Processes:
         _await_ends(living, GRACE)
         deadline = time.monotonic() + LAST_WAIT
         while found := children():
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
             if time.monotonic() > deadline:
                 return False
-            with suppress(ChildProcessError):
-                # A child that the kernel cannot end yet must not keep the others: wait for any, bounded.
-                signal.sigtimedwait({signal.SIGCHLD}, 0.05)
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
+            _kill_and_wait(found, deadline - time.monotonic())
         return True
-
-
-def start_time(pid: int) -> int:
-    """Start of a process in clock ticks since boot: with the pid it names a process for good."""
-    return int(_stat(pid)[19])
-
-
-def children() -> list[int]:
-    """Processes whose parent is this one, dead ones that nobody waited for included."""
-    with suppress(FileNotFoundError), open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return [int(pid) for pid in file.read().split()]
-    found = []  # a kernel without CONFIG_PROC_CHILDREN
-    for entry in os.listdir("/proc"):
-        with suppress(OSError, ValueError, IndexError):
-            if int(_stat(int(entry))[1]) == os.getpid():
-                found.append(int(entry))
-    return found
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the third (state) on; the name before them may hold spaces and brackets."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()
-
-
-def _session(pid: int) -> int:
-    with suppress(OSError, IndexError):
-        return int(_stat(pid)[3])
-    return 0
 
 
 def _wait(pidfd: int) -> dict[str, int]:
@@ -332,3 +306,16 @@ def _await_ends(pidfds: list[int], seconds: float) -> None:
         while selector.get_map() and (rest := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(rest):
                 selector.unregister(key.fd)
+
+
+def _kill_and_wait(pids: list[int], seconds: float) -> None:
+    """Kill children of this process and wait for them; their own children come to the subreaper meanwhile."""
+    pidfds = [os.pidfd_open(pid) for pid in pids]
+    for pidfd in pidfds:
+        with suppress(ProcessLookupError):  # dead already
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _await_ends(pidfds, seconds)
+    for pid, pidfd in zip(pids, pidfds, strict=True):
+        os.close(pidfd)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)

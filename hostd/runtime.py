@@ -12,6 +12,8 @@ from hostd.segments import FOLDER, PREFIX
 
 SOCKET = "keeper.sock"
 LOCK = "keeper.lock"
+LOG = "keeper.log"  # complaints of keeper and loader; of interest only if the keeper dies, so it goes with it
+FILES = (SOCKET, LOCK, LOG)
 
 
 def lock(runtime: Path) -> int:
@@ -52,13 +54,13 @@ def is_locked(runtime: Path) -> bool:
 
 
 def sweep_stale(runtime: Path) -> list[str]:
-    """Remove what a keeper left that was killed: its socket and lock, and shared memory caught with a name.
+    """Remove what a keeper left that was killed: its files, and shared memory caught with a name.
 
     Touches nothing of a living keeper, of this folder or another. Returns what was removed.
     """
     removed: list[Path] = []
     if not is_locked(runtime):
-        removed.extend(runtime / name for name in (SOCKET, LOCK) if (runtime / name).exists())
+        removed.extend(runtime / name for name in FILES if (runtime / name).exists())
     removed.extend(path for path in FOLDER.glob(f"{PREFIX}*-*") if _is_orphan(path))
     for path in removed:
         with suppress(FileNotFoundError):

@@ -18,6 +18,7 @@ from typing import Any
 from hostd import rootfs, seccomp
 from hostd.abilities import Abilities, Refused, map_ids
 from hostd.startspec import SpecError, StartSpec
+from hostd.syscalls import UnknownArchitecture
 from pyx import process
 
 MIB = 1 << 20
@@ -113,10 +114,16 @@ def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, A
 
 
 def _place(spec: StartSpec) -> None:
-    if spec.processors is not None:
-        os.sched_setaffinity(0, spec.processors)
-    if spec.nice is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+    try:
+        if spec.processors is not None:
+            os.sched_setaffinity(0, spec.processors)
+    except OSError as error:
+        raise SpecError(f"spec.processors: {list(spec.processors or ())}: {error.strerror}") from error
+    try:
+        if spec.nice is not None:
+            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+    except OSError as error:
+        raise Refused(f"spec.nice: {spec.nice}: {error.strerror}") from error
 
 
 def _drop_bounding_set(unsafe: bool) -> None:
@@ -156,12 +163,11 @@ def _tie_to(keeper: int) -> None:
 
 def _enter_folder(spec: StartSpec, report: dict[str, Any]) -> None:
     """Make the program folder the current one, as the uid that will run there."""
-    folder = rootfs.PROGRAM if report["pivot"] else spec.directory
     if spec.directory is None:
         os.chdir("/")
         return
     try:
-        os.chdir(folder)
+        os.chdir(rootfs.PROGRAM if report["pivot"] else spec.directory)
         os.listdir(".")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise SpecError(f"spec.directory: {spec.directory}: {error.strerror}") from error
@@ -175,7 +181,7 @@ def _filter(spec: StartSpec, report: dict[str, Any]) -> None:
     profile = spec.sandbox if spec.sandbox == "role" else "guest" if spec.entry else "program"
     try:
         process.install_filter(seccomp.program(profile))
-    except (OSError, seccomp.UnknownArchitecture):
+    except (OSError, UnknownArchitecture):
         if not spec.unsafe:
             raise
     else:

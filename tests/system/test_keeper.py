@@ -18,7 +18,7 @@ import pytest
 from hostd import keeper, segments
 from hostd.keeper import Keeper
 from hostd.keeper_process import CLIENTS_MAX
-from hostd.processes import start_time
+from hostd.procfs import start_time
 from hostd.wire import DESCRIPTORS_MAX, RemoteError, Wire, close_fds
 from tests.system.keeping import DEADLINE, GUEST_UID, has_ended, keeper_in, run, start, wait_readable
 
@@ -36,8 +36,8 @@ def play(runtime: Path, story: Story, **arguments: Any) -> None:
 
 
 def keeper_pid(client: Keeper) -> int:
-    assert client.process is not None
-    return client.process.pid
+    assert client.process is not None and client.pid == client.process.pid
+    return client.pid
 
 
 def family(client: Keeper) -> list[psutil.Process]:
@@ -116,7 +116,7 @@ def test_signals_stop_it_in_order(runtime_dir: Path, number: int) -> None:
 
 @pytest.mark.parametrize("sandbox", ["none", "role", "guest"])
 def test_killed_it_takes_everybody_along(runtime_dir: Path, sandbox: str) -> None:
-    """Death signals are tied to the keeper; the next keeper sweeps the two files that nobody could remove."""
+    """Death signals are tied to the keeper; the next keeper sweeps the files that nobody could remove."""
     if sandbox == "guest" and os.geteuid() != 0:
         pytest.skip("needs root")
 
@@ -137,7 +137,7 @@ def test_killed_it_takes_everybody_along(runtime_dir: Path, sandbox: str) -> Non
         running.close()
         os.close(segment)
         client.close()
-        assert sorted(os.listdir(runtime_dir)) == ["keeper.lock", "keeper.sock"]
+        assert sorted(os.listdir(runtime_dir)) == ["keeper.lock", "keeper.log", "keeper.sock"]
         async with keeper_in(runtime_dir) as second:
             assert await second.list() == {"segments": [], "processes": []}
 
@@ -150,6 +150,46 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_stopping_a_dead_keeper_is_no_error(runtime_dir: Path) -> None:
+    async def scene() -> None:
+        client = await keeper.launch(runtime_dir)
+        os.kill(client.pid, signal.SIGKILL)
+        await client.stop()
+        assert client.process is not None and client.process.returncode == -signal.SIGKILL
+
+    asyncio.run(scene())
+
+
+def test_keeper_and_loader_map_no_segment_and_have_one_thread(runtime_dir: Path) -> None:
+    async def story(client: Keeper) -> None:
+        made = await client.create_segments([("memory", MIB, "m"), ("channel", 4096, "c")])
+        await run(client, "small:nothing")
+        [loader] = family(client)
+        for pid in (keeper_pid(client), loader.pid):
+            try:
+                maps = Path(f"/proc/{pid}/maps").read_text()
+            except PermissionError:
+                pytest.skip("maps are readable for root only")
+            assert "partvisor-" not in maps and "memfd" not in maps
+            assert len(os.listdir(f"/proc/{pid}/task")) == 1
+        links = [os.readlink(f"/proc/{loader.pid}/fd/{name}") for name in os.listdir(f"/proc/{loader.pid}/fd")]
+        assert not any("partvisor-c" in link or "memfd" in link for link in links)
+        close_fds(descriptor for _, descriptor in made)
+
+    play(runtime_dir, story)
+
+
+def test_its_complaints_are_in_a_file(runtime_dir: Path) -> None:
+    """Not on hostd's standard error: whoever stops reading that could make the keeper wait."""
+
+    async def story(client: Keeper) -> None:
+        with pytest.raises(RemoteError):
+            await start(client, "small:nothing")
+        assert "ModuleNotFoundError" in (runtime_dir / "keeper.log").read_text()
+
+    play(runtime_dir, story, modules=["no_such_module"])
 
 
 # ---- segments ----
@@ -557,6 +597,14 @@ def test_a_module_that_cannot_be_imported_is_named(runtime_dir: Path) -> None:
         assert caught.value.code == "unreachable"
 
     play(runtime_dir, story, modules=["no_such_module"])
+
+
+def test_a_module_that_starts_a_thread_is_refused(runtime_dir: Path) -> None:
+    async def story(client: Keeper) -> None:
+        with pytest.raises(RemoteError, match="tests.system.programs.threading_module starts a thread"):
+            await start(client, "small:nothing")
+
+    play(runtime_dir, story, modules=["tests.system.programs.threading_module"])
 
 
 def test_modules_are_imported_before_the_first_clone(runtime_dir: Path) -> None:

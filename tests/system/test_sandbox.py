@@ -233,7 +233,7 @@ def test_unmodified_programs_work_inside(runtime_dir: Path, tmp_path: Path) -> N
         ({"limits": {"color": 1}}, "invalid", "no such limit"),
         ({"directory": "/nowhere"}, "invalid", "/nowhere: No such file"),
         ({"directory": "/etc/passwd"}, "invalid", "/etc/passwd: Not a directory"),
-        ({"processors": [999]}, "internal", "Invalid argument"),
+        ({"processors": [999]}, "invalid", r"processors: \[999\]: Invalid argument"),
     ],
 )
 def test_refusals(runtime_dir: Path, spec: dict[str, Any], code: str, reason: str) -> None:
