@@ -65,6 +65,7 @@ _SUBMIT_RESULTS = tuple(
     ("submit", reason) for reason in REASONS if not reason.startswith(("call_", "service_", "medium_"))
 )
 
+# fmt: off
 COUNTERS = (
     # I/O partitions: one row per endpoint that they serve.
     Counter("io", "requests", "io_requests", "Requests that an I/O partition took from the guest."),
@@ -133,6 +134,7 @@ COUNTERS = (
     Counter("thread", "foreign_completions", "thread_foreign_completions",
             "Completions that matched no request in flight.", by=THREAD),
 )
+# fmt: on
 
 # Powers of two nanoseconds, 1 us to 2.1 s: bounds of the fine histogram too, so folding is exact.
 BUCKETS = tuple((1 << power) / 1e9 for power in range(10, 32))
