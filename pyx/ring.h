@@ -135,13 +135,13 @@ static inline uint32_t pv_producer_free(struct pv_producer *p, uint32_t want)
 static inline void pv_producer_push(struct pv_producer *p, const void *slot)
 {
     uint64_t *to = p->slots + (p->tail & (p->capacity - 1)) * 8;
+#ifdef PV_RING_CHECKED
     uint64_t words[8];
     memcpy(words, slot, 64);
-#ifdef PV_RING_CHECKED
     for (int i = 0; i < 8; i++)
         __atomic_store_n(&to[i], words[i], __ATOMIC_RELAXED);
 #else
-    memcpy(to, words, 64);
+    memcpy(to, slot, 64);
 #endif
     p->tail++;
 }
@@ -201,13 +201,25 @@ static inline uint32_t pv_consumer_available(struct pv_consumer *c)
     return c->broken ? 0 : (uint32_t)(c->tail - c->head);
 }
 
-/* The one fetch of slot number `index` from the head: eight loads of eight bytes into private memory (rule 8). */
+/* Two words at a time: half as many loads are in flight per line, and their number bounds the rate at which a consumer
+ * takes lines out of the producer's cache. */
+typedef uint64_t pv_pair __attribute__((vector_size(16), may_alias));
+
+/* The one fetch of slot number `index` from the head into private memory: every byte is loaded exactly once, by four
+ * volatile loads (rule 8). A pair of words may be of two publications only where the producer breaks the protocol,
+ * and then the copy is checked like any other. */
 static inline void pv_consumer_fetch(const struct pv_consumer *c, uint32_t index, void *copy)
 {
     const uint64_t *from = c->slots + ((c->head + index) & (c->capacity - 1)) * 8;
+#ifdef PV_RING_CHECKED
     uint64_t words[8];
     for (int i = 0; i < 8; i++)
         words[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+#else
+    pv_pair words[4];
+    for (int i = 0; i < 4; i++)
+        words[i] = ((const volatile pv_pair *)from)[i];
+#endif
     memcpy(copy, words, 64);
 }
 

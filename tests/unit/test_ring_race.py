@@ -13,9 +13,11 @@ from tests.framework.run import Outcome, run
 
 MESSAGES = 100_000
 MESSAGES_LONG = 50_000_000  # about ten minutes
+MESSAGES_MUTANT = 5_000_000  # a bound: most are reported within thousands, on a busy machine later
 SANITIZED = ["-fsanitize=thread", "-DPV_RING_SEQ_CST"]
 CHECKED = ["-DPV_RING_CHECKED"]  # slots by atomic words as well: a peer may look at any time
 STATUS_RACE = 66
+STATUS_WRONG_DATA = 2  # the program itself saw it before ThreadSanitizer did
 
 MUTANTS = {
     "publication without release": [
@@ -57,9 +59,8 @@ def test_no_race_and_no_stall(flags: list[str], capacity: int, build_dir: Path, 
 def test_weakened_copy_is_a_race(name: str, build_dir: Path) -> None:
     headers = weakened(build_dir, "ring.h", MUTANTS[name])
     program = build_c(["ring/race.c"], SANITIZED, into=build_dir, headers=headers)
-    outcome = race(program, MESSAGES, 8)
-    assert outcome.status == STATUS_RACE, f"not caught: {outcome}"
-    assert "data race" in outcome.errors
+    outcome = race(program, MESSAGES_MUTANT, 8)
+    assert outcome.status in (STATUS_RACE, STATUS_WRONG_DATA), f"not caught: {outcome}"
 
 
 @pytest.mark.parametrize("flags", [[], ["-DPV_RING_SEQ_CST"], ["-fsanitize=address,undefined"]],
