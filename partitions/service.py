@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from hostd.wire import Message, Wire, WireError, close_fds, error_reply
 from partitions.control import ChannelWire
+from partitions.messages import Refusal
 from partitions.skeleton import CONTROL, Partition
 
 ANSWER_TIMEOUT = 1.0  # seconds that a peer may take to make room for an answer
@@ -30,14 +31,6 @@ class Transport(Protocol):
     def receive(self, timeout: float | None = None) -> tuple[Message, list[int]]: ...
 
     def close(self) -> None: ...
-
-
-class Refused(Exception):
-    """A request that this peer may not make."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Service(Partition):
@@ -58,7 +51,7 @@ class Service(Partition):
     def handle_channel(self, message: Message, fds: list[int]) -> Message:
         """hostd hands over the server's end of a control channel that `peer` asked for by a system call."""
         if self.peer != CONTROL or len(fds) != 1:
-            raise Refused("denied", f"{self.context.name}: only hostd hands channels over")
+            raise Refusal("denied", f"{self.context.name}: only hostd hands channels over")
         self.serve(ChannelWire(fds.pop(), message["capacity"], True, message["symmetric"]), message["peer"])
         return {}
 
