@@ -26,6 +26,7 @@ cdef class Device(Loop):
     cdef pv_kernel *kernel
     cdef Server servers[8]
     cdef uint32_t server_count
+    cdef bint stalled                # a server takes no completions: its requests wait
     cdef dict kept
 
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil

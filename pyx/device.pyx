@@ -27,6 +27,9 @@ cdef extern from *:
     uint64_t pv_epoch(const pv_kernel *kernel, uint32_t slot) nogil
 
 
+cdef uint64_t STALLED_NS = 1_000_000  # between two looks at a server that takes no completions
+
+
 cdef class Device(Loop):
     """`window_first`, `window_size`: machine memory in bytes. `kernel_fd`: the kernel region, read-only here."""
 
@@ -72,10 +75,16 @@ cdef class Device(Loop):
 
     cdef bint pending(self) noexcept nogil:
         cdef uint32_t i
+        if self.stalled:
+            return False
         for i in range(self.server_count):
             if pv_consumer_pending(&self.servers[i].requests):
                 return True
         return False
+
+    cdef uint64_t sleep_limit(self) noexcept nogil:
+        # A server that makes room again does not say so.
+        return STALLED_NS if self.stalled else Loop.sleep_limit(self)
 
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil:
         """Does the server that asked still hold the office in whose name it asks?"""

@@ -70,6 +70,7 @@ cdef class Disk(Device):
 
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, work = 0
+        self.stalled = False
         for i in range(self.server_count):
             work += self.serve(&self.servers[i])
         return work
@@ -83,6 +84,9 @@ cdef class Disk(Device):
         if available == 0:
             return 0
         room = pv_producer_free(&server.completions, BATCH)
+        if room == 0:
+            self.stalled = True
+            return 0
         start = pv_now()
         while at < available and done < room and done < BATCH:
             at += self.fetch(server, at, &request, spans)

@@ -6,7 +6,7 @@ before it is used. Complete first, clear the ledger second (rules.md 18).
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from pyx.abi cimport (
@@ -74,6 +74,10 @@ cdef struct Queue:
     uint32_t run_times[6]       # coalesced observation: same stage times in one batch
     uint32_t run_length
 
+cdef struct Generations:
+    uint64_t *values
+    uint32_t capacity
+
 
 cdef class IoServer(Loop):
     """The thread of a channel server. `call_fd`: call ring into the monitor; `events_fd`: own events segment;
@@ -86,6 +90,7 @@ cdef class IoServer(Loop):
     cdef pv_consumer hardware[32]
     cdef bint connected[32]
     cdef Queue *queues
+    cdef Generations generations[384]    # per queue number; they outlive the queues
     cdef uint32_t queue_count            # highest used + 1
     cdef uint16_t dirty[384]
     cdef uint32_t dirty_count
@@ -116,7 +121,7 @@ cdef class IoServer(Loop):
         if self.queues != NULL:
             for i in range(QUEUES_MAX):
                 free(self.queues[i].free_slots)
-                free(self.queues[i].generations)
+                free(self.generations[i].values)
             free(self.queues)
 
     # ---- control thread ----
@@ -156,14 +161,10 @@ cdef class IoServer(Loop):
         head.capacity = capacity
         fresh.ledger = <pv_ledger_entry *>(ledger.base + sizeof(pv_ledger))
         fresh.free_slots = <uint16_t *>calloc(capacity, sizeof(uint16_t))
-        fresh.generations = <uint64_t *>calloc(capacity, sizeof(uint64_t))
-        if fresh.free_slots == NULL or fresh.generations == NULL:
-            free(fresh.free_slots)
-            free(fresh.generations)
+        if fresh.free_slots == NULL:
             raise MemoryError()
         for i in range(capacity):
             fresh.free_slots[i] = capacity - 1 - i
-            fresh.generations[i] = 1
         fresh.free_count = capacity
         with self.quiet():
             for number in range(QUEUES_MAX):
@@ -171,8 +172,8 @@ cdef class IoServer(Loop):
                     break
             else:
                 free(fresh.free_slots)
-                free(fresh.generations)
                 raise ValueError(f"this server serves {QUEUES_MAX} queues already")
+            fresh.generations = self.generations_of(number, capacity)
             if partition not in self.bells_used:
                 interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
                 bell = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_SERVER)
@@ -195,6 +196,24 @@ cdef class IoServer(Loop):
                 self.queue_count = number + 1
         return number
 
+    cdef uint64_t *generations_of(self, uint32_t number, uint32_t capacity) except NULL:
+        """Generations of the ledger slots of a queue number: they go on where its last queue ended (rules.md 25), so
+        that a late completion for that one matches nothing of the new one."""
+        cdef Generations *g = &self.generations[number]
+        cdef uint64_t *bigger
+        cdef uint32_t i
+        if g.capacity < capacity:
+            bigger = <uint64_t *>realloc(g.values, capacity * sizeof(uint64_t))
+            if bigger == NULL:
+                raise MemoryError()
+            for i in range(g.capacity, capacity):
+                bigger[i] = 0
+            g.values = bigger
+            g.capacity = capacity
+        for i in range(g.capacity):
+            g.values[i] += 1
+        return g.values
+
     def remove_queue(self, uint32_t number):
         """Ends service of a queue after the devices dropped its requests; late completions count as foreign."""
         cdef Queue *q
@@ -210,7 +229,6 @@ cdef class IoServer(Loop):
                 record[0].detach()
                 record[1].detach()
             free(q.free_slots)
-            free(q.generations)
             memset(q, 0, sizeof(Queue))
             for mapping in self.kept.pop(("queue", number)):
                 mapping.detach()

@@ -68,9 +68,12 @@ cdef enum:
     SERVERS_MAX = 8     # I/O partitions
     EVENTS_MAX = 256    # connect calls that wait for the control thread; more are refused as unavailable
 
+cdef uint64_t FULL_NS = 100_000  # between two looks at a device whose ring is full
+
 cdef struct Caller:
     bint used
     bint broken_counted
+    bint stalled                  # consumes no completions: only its next doorbell can change that
     uint64_t id
     uint32_t type
     int server                    # number among the I/O partitions, -1: no I/O partition
@@ -117,6 +120,7 @@ cdef class Monitor(Loop):
     cdef Event events[256]
     cdef uint32_t event_count
     cdef int event_fd
+    cdef bint device_full                 # a call waited for room at a device in this round
     cdef dict mappings                    # slot -> [Mapping]; keeps them alive
     cdef dict hardware_mappings
 
@@ -321,6 +325,7 @@ cdef class Monitor(Loop):
 
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, work = 0
+        self.device_full = False
         for i in range(self.active_count):
             work += self.serve(&self.callers[self.active[i]])
         if work:
@@ -331,10 +336,18 @@ cdef class Monitor(Loop):
 
     cdef bint pending(self) noexcept nogil:
         cdef uint32_t i
+        cdef Caller *c
+        if self.device_full:
+            return False
         for i in range(self.active_count):
-            if pv_consumer_pending(&self.callers[self.active[i]].requests):
+            c = &self.callers[self.active[i]]
+            if not c.stalled and pv_consumer_pending(&c.requests):
                 return True
         return False
+
+    cdef uint64_t sleep_limit(self) noexcept nogil:
+        # A device with a full ring does not say when it has room again.
+        return FULL_NS if self.device_full else Loop.sleep_limit(self)
 
     cdef uint32_t serve(self, Caller *c) noexcept nogil:
         """One bounded round over one call ring."""
@@ -352,6 +365,7 @@ cdef class Monitor(Loop):
             available = BATCH
         # Every call may need a completion: without room for them the caller waits (rules.md 17).
         room = pv_producer_free(&c.completions, available)
+        c.stalled = room == 0
         if available > room:
             available = room
         now = pv_now()
@@ -360,6 +374,7 @@ cdef class Monitor(Loop):
             pv_consumer_fetch(&c.requests, i, &call)
             if call.call == PV_CALL_SUBMIT and c.type == PV_TYPE_IO:
                 if not self.submit(c, &call, now):
+                    self.device_full = True
                     break  # the device's ring is full: the rest waits on the call ring
             else:
                 self.call(c, &call)

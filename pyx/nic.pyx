@@ -223,6 +223,7 @@ cdef class Nic(Device):
 
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, work = 0
+        self.stalled = False
         for i in range(self.server_count):
             work += self.serve(&self.servers[i])
         if self.held_ports:
@@ -246,7 +247,10 @@ cdef class Nic(Device):
         cdef pv_span spans[260]
         cdef Port *port
         cdef uint64_t now
-        if available == 0 or not self.room(BATCH * 2 + PORTS):
+        if available == 0:
+            return 0
+        if not self.room(BATCH * 2 + PORTS):
+            self.stalled = True
             return 0
         now = pv_now()
         while at < available and done < BATCH:
