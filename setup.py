@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 DEBUG = os.environ.get("PARTVISOR_DEBUG") == "1"
 HEADERS = sorted(str(path) for path in Path("pyx").glob("*.h"))
@@ -28,12 +28,8 @@ extensions = [
 ]
 
 setup(
-    packages=[
-        package
-        for package in ("pyx", "hostd", "partitions", "tools")
-        for package in [package, *(f"{package}.{child.parent.name}" for child in Path(package).glob("*/__init__.py"))]
-    ],
-    package_data={"pyx": ["*.h", "*.pxd", "*.pyi", "py.typed"], "tools": ["*.yaml"], "hostd": ["*.yaml"]},
+    packages=find_packages(include=["pyx", "hostd", "hostd.*", "partitions", "partitions.*", "tools", "tools.*"]),
+    package_data={"": ["*.h", "*.pxd", "*.pyi", "*.sql", "*.yaml", "py.typed"]},
     ext_modules=cythonize(
         extensions,
         compiler_directives={
