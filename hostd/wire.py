@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from hostd.async_wire import AsyncWire
 
 MESSAGE_MAX = 1 << 20  # bytes of one message: the largest list of a full host is a fifth of that
-DESCRIPTORS_MAX = 64  # per message; the kernel's own bound is 253
+# Per message: channel and ledger of both queues of 32 NICs, and what else a partition has. The kernel's bound is 253.
+DESCRIPTORS_MAX = 160
 BUFFER = 4 << 20  # bytes on the way in one direction: a few of the largest messages
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python does not name it
 _CONTROL = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
