@@ -279,7 +279,8 @@ cdef class IoServer(Loop):
                     if now == 0:
                         now = pv_now()
                     work += self.take(&self.queues[index], index, n, now)
-                elif self.queues[index].requests.broken and not self.queues[index].counted_broken:
+                if ((self.queues[index].requests.broken or self.queues[index].completions.broken)
+                        and not self.queues[index].counted_broken):
                     self.queues[index].counted_broken = True
                     pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
                     pv_count(&self.queues[index].counters[<int>PV_IO_REFUSED + <int>PV_REASON_QUEUE_BROKEN], 1)

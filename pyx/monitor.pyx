@@ -356,16 +356,16 @@ cdef class Monitor(Loop):
         cdef pv_system_call call
         cdef uint64_t now
         if available == 0:
-            if c.requests.broken and not c.broken_counted:
-                c.broken_counted = True
-                pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
-                pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_REASON_QUEUE_BROKEN], 1)
+            if c.requests.broken:
+                self.declare_broken(c)
             return 0
         if available > BATCH:
             available = BATCH
         # Every call may need a completion: without room for them the caller waits (rules.md 17).
         room = pv_producer_free(&c.completions, available)
         c.stalled = room == 0
+        if c.completions.broken:
+            self.declare_broken(c)
         if available > room:
             available = room
         now = pv_now()
@@ -389,6 +389,13 @@ cdef class Monitor(Loop):
             if c.completions.tail != c.completions.published:
                 self.flush(c)
         return taken
+
+    cdef void declare_broken(self, Caller *c) noexcept nogil:
+        """Either index of a call ring jumped: counted once, for good (rules.md 14)."""
+        if not c.broken_counted:
+            c.broken_counted = True
+            pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
+            pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_REASON_QUEUE_BROKEN], 1)
 
     cdef bint submit(self, Caller *c, const pv_system_call *call, uint64_t now) noexcept nogil:
         """Validates, translates and posts one request of a client. False: no room at the device, nothing happened."""
