@@ -77,7 +77,9 @@ class PartitionSpec(Model):
     program: Annotated[list[Text], Field(min_length=1, max_length=WORDS_MAX)] = Field(
         description="MODULE:FUNCTION of a Python guest or the path of a program, then its arguments"
     )
-    memory: MemorySize = Field(default=64 << 20, description="partition memory, allocated at the start")
+    memory: MemorySize = Field(
+        default=manifest_checks.PARTITION_MEMORY_DEFAULT, description="partition memory, allocated at the start"
+    )
     directory: Text | None = Field(
         default=None, description="folder of the program, read-only and first on its module path"
     )
@@ -106,7 +108,9 @@ class Host(Model):
     processors: Processors | None = Field(
         default=None, description="without it the last processor serves the infrastructure, the others the guests"
     )
-    memory: MemorySize = Field(default=2 << 30, description="physical memory of the machine")
+    memory: MemorySize = Field(
+        default=manifest_checks.HOST_MEMORY_DEFAULT, description="physical memory of the machine"
+    )
     metrics: MetricsAddress | None = Field(
         default="127.0.0.1:9464", description="HOST:PORT of the metrics page; port 0 takes a free one; null: none"
     )

@@ -7,9 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from hostd.units import SIZE_ACCEPTED, UnitError, format_size, parse_size
+from pyx.abi import PAGE, SECTOR
 
-PAGE = 4096
-SECTOR = 512
 MEMORY_MIN = 1 << 20  # the runtime of a guest needs room for its buffers beside the user's
 NAME_PATTERN = r"[a-z][a-z0-9-]{0,30}"
 MAC_PATTERN = r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"

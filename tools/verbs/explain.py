@@ -40,9 +40,9 @@ def _text(records: list[dict[str, Any]]) -> Iterable[str]:
 def _decision(record: dict[str, Any]) -> Iterable[str]:
     """One decision: a heading and what led to it, one fact a line."""
     answer, request = record.get("answer") or {}, record.get("request") or {}
-    accepted = "accepted" if answer.get("accepted") else "refused"
+    words = dict.fromkeys(("accepted" if answer.get("accepted") else "refused", record.get("outcome") or "-"))
     when = output.clock(record["time"]) if "time" in record else "-"
-    yield f"decision {record['decision']}  {when}  {record.get('partition')}: {accepted}, {record.get('outcome', '-')}"
+    yield f"decision {record['decision']}  {when}  {record.get('partition')}: {', '.join(words)}"
     facts = {
         "asked by": record.get("actor"),
         "request": _request(request),
