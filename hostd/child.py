@@ -16,6 +16,7 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
+from hostd import rootfs
 from hostd.abilities import Abilities
 from hostd.sandbox import enter
 from hostd.startspec import SpecError, StartSpec
@@ -25,7 +26,6 @@ from pyx import process
 
 START_TIMEOUT = 10.0  # seconds for the keeper to hand over the specification; it has sent it before the clone
 BASE_ENVIRONMENT = {"PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-GUEST_ENVIRONMENT = {"HOME": "/tmp", "TMPDIR": "/tmp"}
 _STANDARD = {"stdout": 1, "stderr": 2}
 
 
@@ -115,7 +115,8 @@ def _terminate(number: int, _frame: Any) -> NoReturn:
 
 def _set_environment(spec: StartSpec) -> None:
     os.environ.clear()
-    os.environ.update(BASE_ENVIRONMENT | (GUEST_ENVIRONMENT if spec.sandbox == "guest" else {}) | spec.environment)
+    guest = {"HOME": rootfs.scratch(), "TMPDIR": rootfs.scratch()} if spec.sandbox == "guest" else {}
+    os.environ.update(BASE_ENVIRONMENT | guest | spec.environment)
 
 
 def _enter(spec: StartSpec, descriptors: dict[str, int]) -> int:

@@ -8,6 +8,7 @@ that lies below a home folder of mode 0700: the folders above it are made anew h
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import stat
@@ -33,7 +34,7 @@ _FILES = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "shm": "/tmp"}
+_DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 _LOCKED = process.MS_NOSUID | process.MS_NODEV
 
 
@@ -50,11 +51,18 @@ def sources() -> list[str]:
     return [folder for folder in real if folder not in inner]
 
 
+@functools.cache
+def scratch() -> str:
+    """The writable folder of each guest: /tmp, unless interpreter or checkout lie below it and would be hidden."""
+    return "/scratch" if any(Path("/tmp") in Path(folder).parents for folder in sources()) else "/tmp"
+
+
 def make_template() -> int:
     """Descriptor of a mount namespace whose whole content is the guest root. Needs CAP_SYS_ADMIN; OSError without.
 
     A helper process builds it, so that the caller's own namespace stays as it is.
     """
+    scratch()  # looked up here once: the guests that are forked from this process inherit the answer
     ready, ready_write = os.pipe()
     done, done_write = os.pipe()
     pid, pidfd = process.clone(process.CLONE_NEWNS)
@@ -105,7 +113,7 @@ def build(processes: bool = False) -> None:
     links = {path: os.readlink(path) for path in _LINKS if os.path.islink(path)}
     process.mount("guest-root", STAGE, "tmpfs", process.MS_NOSUID, f"size={ROOT_SIZE},nr_inodes=8192,mode=755")
     umask = os.umask(0o022)
-    for folder in ("/proc", "/dev", "/etc", "/tmp", PROGRAM):
+    for folder in ("/proc", "/dev", "/etc", "/tmp", scratch(), PROGRAM):
         os.makedirs(STAGE + folder, exist_ok=True)
     for path, content in copies.items():
         _write(STAGE + path, content)
@@ -114,7 +122,7 @@ def build(processes: bool = False) -> None:
     for path, target in (links | alternatives).items():
         os.makedirs(os.path.dirname(STAGE + path), exist_ok=True)
         os.symlink(target, STAGE + path)
-    for name, target in _DEVICE_LINKS.items():
+    for name, target in {**_DEVICE_LINKS, "shm": scratch()}.items():
         os.symlink(target, f"{STAGE}/dev/{name}")
     for name, tree in devices:
         _device(f"{STAGE}/dev/{name}", tree, os.stat(f"/dev/{name}"))
@@ -142,7 +150,7 @@ def mount_processes(target: str) -> None:
 def complete(uid: int, gid: int, program: int | None) -> None:
     """The other parts that each guest has for itself: its scratch folder and its program folder."""
     options = f"size={SCRATCH_SIZE},nr_inodes={SCRATCH_FILES},mode=700,uid={uid},gid={gid}"
-    process.mount("scratch", "/tmp", "tmpfs", _LOCKED, options)
+    process.mount("scratch", scratch(), "tmpfs", _LOCKED, options)
     if program is not None:
         process.move_mount(program, PROGRAM)
         os.close(program)

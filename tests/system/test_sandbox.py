@@ -145,7 +145,7 @@ def test_what_the_host_sees_of_a_guest(runtime_dir: Path) -> None:
             assert f"{name:25} {value:<20} {value:<20}" in limits
         mounts = Path(f"/proc/{one.pid}/mounts").read_text().splitlines()
         writable = [line.split()[1] for line in mounts if "rw" in line.split()[3].split(",")]
-        assert sorted(writable) == ["/proc", "/tmp"]
+        assert sorted(writable) == ["/proc", rootfs.scratch()]
         for line in mounts:
             assert "nosuid" in line.split()[3]
             assert "nodev" in line.split()[3] or line.split()[1] == "/", "device files live in the root alone"
