@@ -71,15 +71,27 @@ def manifest(tmp_path: Path) -> str:
 # ---- what all verbs share ----
 
 
+def commands(verb: str) -> list[tuple[list[str], cli.click.Command]]:
+    """A verb, or the verbs of a group, with the words that call them."""
+    context = cli.click.Context(cli.cli)
+    command = cli.cli.get_command(context, verb)
+    assert command is not None
+    if not isinstance(command, cli.click.Group):
+        return [([verb], command)]
+    found = [(name, command.get_command(context, name)) for name in command.list_commands(context)]
+    return [([verb, name], inner) for name, inner in found if inner is not None]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_json_and_a_runtime_folder(verb: str, shell: Shell) -> None:
-    assert cli.run([verb, "--help"]) == 0
-    out = shell.capture.readouterr().out
-    for option in ("--json", "--runtime-dir", "--help"):
-        assert re.search(rf"(^|\s){option}\b", out), option
-    command = cli.cli.get_command(cli.click.Context(cli.cli), verb)
-    assert command is not None and command.short_help, "the list of verbs says what each is"
-    assert len(out.splitlines()) > 6, "help for a newcomer"
+    for words, command in commands(verb):
+        assert cli.run([*words, "--help"]) == 0
+        out = shell.capture.readouterr().out
+        # A benchmark starts a host of its own, so it takes no folder of another.
+        for option in ("--json", "--help", *(["--runtime-dir"] if len(words) == 1 else [])):
+            assert re.search(rf"(^|\s){option}\b", out), (words, option)
+        assert command.short_help, "the list of verbs says what each is"
+        assert len(out.splitlines()) > 6, "help for a newcomer"
 
 
 def test_the_verbs_are_those_of_the_folder(shell: Shell) -> None:
