@@ -23,8 +23,8 @@
 enum pv_bench_kind { PV_BENCH_IDEAL, PV_BENCH_POLLING, PV_BENCH_WAKING };
 enum pv_bench_command { PV_BENCH_QUIT = 1, PV_BENCH_STREAM, PV_BENCH_BOUNCE };
 
-/* Its fields lie where those of the shipped ring lie, and both kinds use the same memory in turn: the same ring on other
- * pages, with another home in the machine, was measured to be twice as fast or slow. */
+/* Its fields lie where those of the shipped ring lie, and both kinds use the same memory in turn: the same ring on
+ * other pages, with another home in the machine, was measured to be twice as fast or slow. */
 struct pv_ideal_ring {
     alignas(PV_LINE) uint64_t unused0[8];
     alignas(PV_LINE) _Atomic uint64_t tail;
@@ -73,7 +73,8 @@ struct pv_bench_pause {
     uint64_t counters[PV_THREAD_COUNT];
 };
 
-static inline void pv_bench_attach(struct pv_bench_end *e, struct pv_bench_pause *p, struct pv_bench *b, int side, uint32_t kind)
+static inline void pv_bench_attach(struct pv_bench_end *e, struct pv_bench_pause *p, struct pv_bench *b, int side,
+                                   uint32_t kind)
 {
     *p = (struct pv_bench_pause){.bell = &b->doorbells[side]};
     pv_idle_init(&p->idle, false);
@@ -96,7 +97,8 @@ static inline void pv_bench_use(const pv_pair *message)
 PV_BENCH_INLINE bool pv_bench_send_ideal(struct pv_bench_end *e, uint32_t count)
 {
     if (PV_BENCH_CAPACITY - (e->out_tail - e->out_head) < count) {
-        e->out_head = atomic_load_explicit(&e->out->head, memory_order_acquire); /* pairs with the release of head below */
+        /* pairs with the release of head in pv_bench_receive_ideal */
+        e->out_head = atomic_load_explicit(&e->out->head, memory_order_acquire);
         if (PV_BENCH_CAPACITY - (e->out_tail - e->out_head) < count)
             return false;
     }
@@ -105,7 +107,8 @@ PV_BENCH_INLINE bool pv_bench_send_ideal(struct pv_bench_end *e, uint32_t count)
         memcpy(e->out->slots[(e->out_tail + i) % PV_BENCH_CAPACITY], message, 64);
     }
     e->out_tail += count;
-    atomic_store_explicit(&e->out->tail, e->out_tail, memory_order_release); /* pairs with the acquire of tail below */
+    /* pairs with the acquire of tail in pv_bench_receive_ideal */
+    atomic_store_explicit(&e->out->tail, e->out_tail, memory_order_release);
     return true;
 }
 
@@ -194,7 +197,8 @@ static __attribute__((noinline)) bool pv_bench_rest(struct pv_bench_pause *p, st
 }
 
 /* Takes 1 to `most` messages; 0 where the peer did not send any in time. `kind` is a constant at each call. */
-PV_BENCH_INLINE uint32_t pv_bench_receive(struct pv_bench_end *e, struct pv_bench_pause *p, uint32_t kind, uint32_t most)
+PV_BENCH_INLINE uint32_t pv_bench_receive(struct pv_bench_end *e, struct pv_bench_pause *p, uint32_t kind,
+                                          uint32_t most)
 {
     for (uint32_t looks = 1;; looks++) {
         uint32_t count = kind == PV_BENCH_IDEAL ? pv_bench_receive_ideal(e, most) : pv_bench_receive_shipped(e, most);
@@ -220,7 +224,8 @@ PV_BENCH_INLINE bool pv_bench_send(struct pv_bench_end *e, struct pv_bench_pause
 }
 
 /* One kind's loops, specialised by the compiler. */
-PV_BENCH_INLINE bool pv_bench_stream_out(struct pv_bench_end *e, struct pv_bench_pause *p, uint32_t kind, uint32_t batch, uint64_t until, uint64_t *sent)
+PV_BENCH_INLINE bool pv_bench_stream_out(struct pv_bench_end *e, struct pv_bench_pause *p, uint32_t kind,
+                                         uint32_t batch, uint64_t until, uint64_t *sent)
 {
     do {
         for (uint32_t i = 0; i < 1024; i += batch)
@@ -238,7 +243,8 @@ PV_BENCH_INLINE void pv_bench_stream_in(struct pv_bench_end *e, struct pv_bench_
         ;
 }
 
-PV_BENCH_INLINE bool pv_bench_bounce_out(struct pv_bench_end *e, struct pv_bench_pause *p, uint32_t kind, uint64_t until, uint64_t *sent)
+PV_BENCH_INLINE bool pv_bench_bounce_out(struct pv_bench_end *e, struct pv_bench_pause *p, uint32_t kind,
+                                         uint64_t until, uint64_t *sent)
 {
     do {
         for (int i = 0; i < 64; i++)
@@ -257,7 +263,9 @@ PV_BENCH_INLINE void pv_bench_bounce_in(struct pv_bench_end *e, struct pv_bench_
 }
 
 #define PV_BENCH_BY_KIND(kind, call) \
-    ((kind) == PV_BENCH_IDEAL ? call(PV_BENCH_IDEAL) : (kind) == PV_BENCH_POLLING ? call(PV_BENCH_POLLING) : call(PV_BENCH_WAKING))
+    ((kind) == PV_BENCH_IDEAL     ? call(PV_BENCH_IDEAL)   \
+     : (kind) == PV_BENCH_POLLING ? call(PV_BENCH_POLLING) \
+                                  : call(PV_BENCH_WAKING))
 
 /* The serving process: never returns to its caller's program. */
 static void pv_bench_serve(struct pv_bench *b, pid_t parent)

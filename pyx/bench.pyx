@@ -7,6 +7,7 @@ import os
 
 from libc.errno cimport errno
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -38,6 +39,20 @@ cdef extern from "bench.h" nogil:
                                        pv_bench_window *window)
     void pv_bench_quit(pv_bench *bench)
     int pv_membarrier_register()
+
+cdef extern from "bench_validate.h" nogil:
+    const uint32_t PV_LOAD_REQUESTS
+    struct pv_load:
+        uint64_t invalid
+        uint64_t extents
+    struct pv_load_result:
+        uint64_t requests
+        uint64_t refused
+        uint64_t extents
+        uint64_t ns
+    bint pv_load_init(pv_load *load, uint64_t pages, bint scattered, uint64_t invalid_every, uint64_t seed)
+    void pv_load_free(pv_load *load)
+    void pv_load_run(pv_load *load, uint32_t batch, bint cold, uint64_t ns, pv_load_result *result)
 
 RING_CAPACITY = PV_BENCH_CAPACITY
 KINDS = {"ideal": PV_BENCH_IDEAL, "polling": PV_BENCH_POLLING, "waking": PV_BENCH_WAKING}
@@ -103,3 +118,38 @@ cdef class RingPair:
 
     def __exit__(self, *unused):
         self.close()
+
+
+cdef class ValidateLoad:
+    """Requests with random unaligned 4 KiB ranges over a partition of `pages` pages, in ring segments of this process.
+
+    `scattered`: neighbouring pages have frames far apart, so that a range becomes two extents. One request in
+    `invalid_every` must be refused (0: none). MemoryError where the tables do not fit.
+    """
+    cdef pv_load *load
+
+    def __init__(self, uint64_t pages, bint scattered, uint64_t invalid_every, uint64_t seed):
+        self.load = <pv_load *>calloc(1, sizeof(pv_load))
+        if self.load == NULL or not pv_load_init(self.load, pages, scattered, invalid_every, seed):
+            raise MemoryError("tables of the validator's load")
+
+    def run(self, uint32_t batch, double seconds, bint cold=True) -> tuple:
+        """Fetches, validates and translates for about `seconds`; returns (requests, seconds taken).
+
+        RuntimeError where refusals or extents are not as many as the load was made with.
+        """
+        if batch < 1:
+            raise ValueError("a batch has at least one request")
+        cdef pv_load_result result
+        cdef uint64_t ns = <uint64_t>(seconds * 1e9)
+        with nogil:
+            pv_load_run(self.load, batch, cold, ns, &result)
+        cdef uint64_t laps = result.requests / PV_LOAD_REQUESTS
+        if result.refused != laps * self.load.invalid or result.extents != laps * self.load.extents:
+            raise RuntimeError(f"{result.refused} refusals and {result.extents} extents in {laps} laps")
+        return result.requests, result.ns / 1e9
+
+    def __dealloc__(self):
+        if self.load != NULL:
+            pv_load_free(self.load)
+            free(self.load)

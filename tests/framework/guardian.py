@@ -61,7 +61,7 @@ def _watch(child: int, before: Snapshot) -> int:
         return status
     print("\nleft behind by this test run:", *processes, *objects, sep="\n  ", file=sys.stderr, flush=True)
     if not processes and _another_run():
-        print("another test run goes on at the same time: these may be its own, so they are no failure", file=sys.stderr)
+        print("another test run goes on: these may be its own, so they are no failure", file=sys.stderr)
         return status
     return status or LEFT_BEHIND
 

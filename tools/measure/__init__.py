@@ -1,0 +1,1 @@
+"""What all benchmarks share: cases measured in turn, one document, one table. See README.md."""
