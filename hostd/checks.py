@@ -31,7 +31,7 @@ class Checks:
         self.keeper = keeper
 
     async def run(self) -> list[Row]:
-        """Rows {"name", "ok", "detail"}; a mismatch is a row that is not ok, and so is a database that cannot be asked."""
+        """Rows {"name", "ok", "detail"}; a mismatch is not ok, and neither is a database that cannot be asked."""
         try:
             checks = await self._database()
         except RemoteError as error:

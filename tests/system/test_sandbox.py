@@ -210,7 +210,7 @@ def test_unmodified_programs_work_inside(runtime_dir: Path, tmp_path: Path) -> N
         assert await run(client, ["sh", "-c", "echo $$"], **shell) == ("2\n", {"exited": 0})
         assert (await run(client, ["sh", "-c", "kill -9 $$"], **shell))[1] == {"exited": 128 + 9}
         assert (await run(client, ["sh", "-c", "(sleep 0.01 &) ; sleep 0.05"], **shell))[1] == {"exited": 0}
-        assert (await run(client, ["sh", "-c", "truncate -s 10 /tmp/x && wc -c < /tmp/x"], **shell))[0] == "10\n"
+        assert (await run(client, ["sh", "-c", "truncate -s 10 $TMPDIR/x && wc -c < $TMPDIR/x"], **shell))[0] == "10\n"
         inet = "import socket; socket.create_server(('127.0.0.1', 0)).close(); print('served')"
         assert await run(client, [sys.executable, "-c", inet], **shell) == ("served\n", {"exited": 0})
         assert "Operation not permitted" in (await run(client, ["unshare", "-U", "true"], **shell))[0]
@@ -352,7 +352,7 @@ def as_ordinary_user(runtime: Path, scene: Scene) -> Any:
         try:
             os.close(read)
             _become_ordinary_user(runtime)
-            os.write(write, json.dumps(asyncio.run(scene(Path("/tmp/runtime")))).encode())
+            os.write(write, json.dumps(asyncio.run(scene(Path(f"{rootfs.scratch()}/runtime")))).encode())
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -367,11 +367,12 @@ def as_ordinary_user(runtime: Path, scene: Scene) -> Any:
 
 
 def _become_ordinary_user(runtime: Path) -> None:
-    folders = {"/tmp/runtime": process.open_tree(str(runtime)), "/program": process.open_tree(str(PROGRAMS))}
+    place = f"{rootfs.scratch()}/runtime"
+    folders = {place: process.open_tree(str(runtime)), "/program": process.open_tree(str(PROGRAMS))}
     rootfs.build()
     process.mount("proc", "/proc", "proc", 0, "")
-    process.mount("scratch", "/tmp", "tmpfs", 0, "mode=1777")
-    os.mkdir("/tmp/runtime")
+    process.mount("scratch", rootfs.scratch(), "tmpfs", 0, "mode=1777")
+    os.mkdir(place)
     for target, tree in folders.items():
         process.move_mount(tree, target)
     os.setgroups([])

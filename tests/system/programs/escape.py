@@ -266,7 +266,7 @@ def hardware_tree(_context):
 
 @attempt
 def block_device(_context):
-    os.mknod("/tmp/disk", 0o060600, os.makedev(254, 0))
+    os.mknod(f"{os.environ['TMPDIR']}/disk", 0o060600, os.makedev(254, 0))
 
 
 @attempt
@@ -410,14 +410,14 @@ def _scratch():
     written = 0
     try:
         for number in range(4):
-            with open(f"/tmp/{number}", "wb", buffering=0) as file:
+            with open(f"{os.environ['TMPDIR']}/{number}", "wb", buffering=0) as file:
                 for _ in range(32):
                     written += file.write(bytes(1 << 20))
     except OSError as error:
         return [written >> 20, errno.errorcode[error.errno]]
     finally:
-        for name in os.listdir("/tmp"):
-            os.unlink(f"/tmp/{name}")
+        for name in os.listdir(os.environ["TMPDIR"]):
+            os.unlink(f"{os.environ['TMPDIR']}/{name}")
     return [written >> 20, None]
 
 
