@@ -63,12 +63,12 @@ class Host:
         self.pid = 0
         self.metrics_url = ""
         self._puppets: dict[str, Puppet] = {}
-        self._programs = self.folder / "guests"  # what every puppet sees as /program
+        self.programs = self.folder / "guests"  # what every puppet sees as /program
         self._control = self._listen()
 
     def _listen(self) -> socket.socket:
-        shutil.copytree(GUESTS, self._programs, ignore=shutil.ignore_patterns("__pycache__"))
-        path = self._programs / "control.sock"
+        shutil.copytree(GUESTS, self.programs, ignore=shutil.ignore_patterns("__pycache__"))
+        path = self.programs / "control.sock"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(str(path))
         path.chmod(0o666)  # guests have uids of their own
@@ -152,7 +152,7 @@ class Host:
 
     def spawn(self, name: str, program: Sequence[str], *, key: str | None = None, **spec: Any) -> dict[str, Any]:
         """Starts a guest; `spec` as in a manifest. Its program folder is a copy of tests/system/guests."""
-        body = {"memory": SMALL, "directory": str(self._programs), **spec, "name": name, "program": list(program)}
+        body = {"memory": SMALL, "directory": str(self.programs), **spec, "name": name, "program": list(program)}
         headers = {"Idempotency-Key": key} if key else None
         return self.client.request("POST", "/v1/partitions", body, headers=headers)
 

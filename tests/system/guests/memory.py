@@ -48,3 +48,29 @@ def protect(_puppet: Puppet, which: str) -> None:
     """Gives up the right to write."""
     for mapping in list(shared(which)):
         check(LIBC.mprotect(mapping.address, mapping.size, PROT_READ))
+
+
+def size(puppet: Puppet) -> int:
+    return puppet.guest.memory.size
+
+
+def fill(puppet: Puppet, byte: int) -> None:
+    """Writes all partition memory."""
+    whole = puppet.guest.memory.allocate(puppet.guest.memory.size)
+    memoryview(whole)[:] = bytes([byte]) * len(whole)
+
+
+def count(puppet: Puppet, byte: int) -> int:
+    """How often a byte stands in partition memory."""
+    return bytes(puppet.guest.memory.allocate(puppet.guest.memory.size)).count(byte)
+
+
+def find(_puppet: Puppet, size: int) -> int:
+    """Address of the one mapping of a segment of `size` bytes."""
+    pages = (size + 4095) // 4096 * 4096
+    (mapping,) = [mapping for mapping in shared() if mapping.size == pages]
+    return mapping.address
+
+
+def poke(_puppet: Puppet, address: int, value: int) -> None:
+    ctypes.c_uint64.from_address(address).value = value
