@@ -348,7 +348,7 @@ def test_held_descriptors_outlive_their_giver(runtime_dir: Path) -> None:
         ({}, "unsupported"),
         ({"op": "segment.create_many", "segments": 4}, "invalid"),
         ({"op": "segment.create_many", "segments": [4]}, "invalid"),
-        ({"op": "segment.create_many", "segments": [{}] * 65}, "invalid"),
+        ({"op": "segment.create_many", "segments": [{}] * (DESCRIPTORS_MAX + 1)}, "invalid"),
         ({"op": "segment.create", "kind": [], "size": {}}, "conflict"),
         ({"op": "segment.get", "segments": ["1"]}, "not_found"),
         ({"op": "segment.get", "segments": [0]}, "not_found"),

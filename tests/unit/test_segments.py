@@ -178,10 +178,11 @@ def test_one_keeper_per_folder(tmp_path: Path) -> None:
 def test_the_sweep_leaves_a_living_keeper_alone(tmp_path: Path) -> None:
     held = lock(tmp_path)
     (tmp_path / "keeper.sock").touch()
-    assert sweep_stale(tmp_path) == []
+    sweep_stale(tmp_path)  # others' shared memory may be swept here too, so the result is not compared
+    assert sorted(os.listdir(tmp_path)) == ["keeper.lock", "keeper.sock"]
     os.close(held)
-    assert sweep_stale(tmp_path) == [str(tmp_path / "keeper.sock"), str(tmp_path / "keeper.lock")]
-    assert sweep_stale(tmp_path) == []
+    assert {str(tmp_path / "keeper.sock"), str(tmp_path / "keeper.lock")} <= set(sweep_stale(tmp_path))
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_sweep_takes_shared_memory_of_dead_keepers_only(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_the_sweep_takes_shared_memory_of_dead_keepers_only(tmp_path: Path) -> N
     try:
         for name in (dead, foreign):
             (segments.FOLDER / name).touch()
-        assert sweep_stale(tmp_path) == [str(segments.FOLDER / dead)]
+        assert str(segments.FOLDER / dead) in sweep_stale(tmp_path)
         assert not (segments.FOLDER / dead).exists()
     finally:
         (segments.FOLDER / foreign).unlink()
