@@ -50,6 +50,17 @@ def send(guest: Guest) -> None:
         guest.report(role="send", run=number, **result)
 
 
+def send_alone(guest: Guest) -> None:
+    """Lone frames, each sent when the one before has completed."""
+    given = settings(guest)
+    nic = guest.nic("eth0")
+    buffer = guest.memory.allocate(frame_stride(given["size"]))
+    buffer[:14] = bytes.fromhex(given["to"].replace(":", "")) + nic.mac + b"\x88\xb5"
+    size = given["size"]
+    times = load.round_trips(nic.transmit, buffer, abi.OPERATIONS["send"], size, 0, given["count"])
+    guest.report(role="round_trip", **quantiles(sorted(times)))
+
+
 def receive(guest: Guest) -> None:
     """Receives until nothing comes for `quiet` seconds; every frame's sequence and check words are verified."""
     given = settings(guest)

@@ -89,8 +89,9 @@ def disk_load(ClientQueue queue, Buffer buffer, int operation, uint32_t block, u
 
 def round_trips(ClientQueue queue, Buffer buffer, int operation, uint32_t block, uint64_t span, uint32_t count,
                 uint32_t warm_up=1000, uint64_t seed=1) -> list:
-    """Times in seconds of `count` lone requests, one after the other, after `warm_up` unrecorded ones."""
-    cdef uint64_t state = seed * MIX | 1, begin, blocks = span // block
+    """Times in seconds of `count` lone requests, one after the other, after `warm_up` unrecorded ones. `span` 0: all
+    at offset 0, as frames want it."""
+    cdef uint64_t state = seed * MIX | 1, begin, blocks = span // block if span else 1
     cdef uint64_t *times = <uint64_t *>calloc(count, 8)
     cdef uint32_t i
     cdef int slot
@@ -243,3 +244,59 @@ def receive_load(ClientQueue queue, Buffer buffer, uint32_t size, double quiet, 
                 "reordered": reordered, "corrupt": corrupt, "errors": errors}
     finally:
         free(gpas)
+
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *to, size_t length, long offset)
+    ssize_t pwrite(int fd, const void *source, size_t length, long offset)
+
+
+def file_load(int fd, bint writing, uint32_t block, uint64_t span, double seconds, uint64_t seed=1) -> tuple:
+    """The machine's limit for a disk: one thread reads or writes random aligned blocks of a file. Returns (requests,
+    seconds); OSError where a request fails."""
+    cdef uint64_t state = seed * MIX | 1, blocks = span // block, done = 0, begin, now, deadline
+    cdef char *buffer = <char *>calloc(1, block)
+    cdef ssize_t moved = block
+    if buffer == NULL or blocks == 0:
+        free(buffer)
+        raise ValueError(f"blocks of {block} bytes in {span}")
+    with nogil:
+        begin = now = pv_now()
+        deadline = begin + <uint64_t>(seconds * 1e9)
+        while now < deadline and moved == <ssize_t>block:
+            if writing:
+                moved = pwrite(fd, buffer, block, <long>((next_random(&state) % blocks) * block))
+            else:
+                moved = pread(fd, buffer, block, <long>((next_random(&state) % blocks) * block))
+            done += 1
+            if done & 15 == 0:
+                now = pv_now()
+    free(buffer)
+    if moved != <ssize_t>block:
+        raise OSError(f"a request of {block} bytes moved {moved}")
+    return done, (now - begin) / 1e9
+
+
+def memory_load(uint32_t block, uint32_t blocks, double seconds) -> tuple:
+    """The machine's limit for moving data: memcpy of `block` bytes between two areas of `blocks` blocks. Returns
+    (copies, seconds)."""
+    cdef uint64_t done = 0, begin, now, deadline
+    cdef char *one = <char *>calloc(blocks, block)
+    cdef char *other = <char *>calloc(blocks, block)
+    if one == NULL or other == NULL:
+        free(one)
+        free(other)
+        raise MemoryError()
+    memset(one, 1, <size_t>block * blocks)
+    memset(other, 2, <size_t>block * blocks)
+    with nogil:
+        begin = now = pv_now()
+        deadline = begin + <uint64_t>(seconds * 1e9)
+        while now < deadline:
+            memcpy(other + (done % blocks) * block, one + (done % blocks) * block, block)
+            done += 1
+            if done & 63 == 0:
+                now = pv_now()
+    free(one)
+    free(other)
+    return done, (now - begin) / 1e9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,9 +32,21 @@ class BenchHost:
         self.paths = paths
         self.client = Client(paths)
 
+    clock = staticmethod(time.monotonic)
+
     def spawn(self, name: str, program: str, given: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         words = [program, *([] if given is None else [json.dumps(given)])]
         return self.client.post("/v1/partitions", {"name": name, "program": words, "memory": 64 << 20, **more})
+
+    def describe(self) -> dict[str, Any]:
+        """Facts of the host for the environment block: placement, scheduling, wake-up."""
+        host = self.status()["host"]
+        return {
+            "placement": host["processors"],
+            "data_plane_class": host["scheduling"],
+            "guest_scheduling": "off: the kernel's",
+            "wake_up": host["wake_up"],
+        }
 
     def finish(self, name: str, timeout: float) -> None:
         """Waits for a guest's end and removes it; HostError with its output where it failed."""
