@@ -1,0 +1,113 @@
+"""What no source may contain, where it may all the same, and why. Read by test_sources.py.
+
+`allowed` names files with the exact number of places; a place more or less is an error, so that the list stays true.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`pattern` must not be found in `files` (globs), except as `allowed` says: file -> (places, reason). None: any number."""
+
+    name: str
+    why: str
+    pattern: re.Pattern[str]
+    files: tuple[str, ...]
+    example: str
+    allowed: dict[str, tuple[int | None, str]] = field(default_factory=dict)
+
+
+NATIVE = ("pyx/*.h", "pyx/*.pyx")
+HOST = ("hostd/**/*.py", "partitions/**/*.py")
+
+RULES = [
+    Rule(
+        "copies",
+        "guest data is copied by the counted routines of dma.h alone; every other copy says what it is",
+        re.compile(r"\b(memcpy|memmove|mempcpy|bcopy|strcpy|strncpy|strcat)\s*\("),
+        NATIVE,
+        "    memcpy(self.buffer, guest_memory, length)",
+        {
+            "pyx/dma.h": (4, "the routines that move guest data, with their counter"),
+            "pyx/ring.h": (3, "the one fetch and the one push of a slot"),
+            "pyx/bench.h": (2, "slots of the ideal ring"),
+            "pyx/channel.pyx": (2, "slots of control channels between infrastructure partitions"),
+            "pyx/guest.pyx": (2, "inside the guest: its own memory, its own system call"),
+            "pyx/load.pyx": (None, "inside a guest: the load generator stamps and checks its own frames"),
+            "pyx/nic.pyx": (2, "private tables: extents of a held frame, an address out of a private header"),
+            "pyx/process.pyx": (1, "the process's own command line"),
+            "pyx/validate.pyx": (2, "requests of tests"),
+            "pyx/view.pyx": (1, "names in a private descriptor before it is published"),
+        },
+    ),
+    Rule(
+        "shared fields",
+        "fields that two processes touch are reached through their header's accessors alone",
+        re.compile(
+            r"ring->(tail|head|magic|version|capacity)\b|\b(doorbell|bell)->(word|sleeping)\b|doorbell\.(word|sleeping)\b"
+            r"|interrupts->pending\b|view->(bodies|generation)\b|->epochs\b|world->running\b|->slots\b|entry->state\b"
+        ),
+        NATIVE,
+        "    if (c->ring->tail != head)",
+        {
+            "pyx/ring.h": (29, "owner of rings and doorbells"),
+            "pyx/interrupt.h": (3, "owner of the pending word"),
+            "pyx/view.h": (4, "owner of views"),
+            "pyx/gate.h": (2, "wakes its own process's thread"),
+            "pyx/bench.h": (2, "slots of the ideal ring"),
+            "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),
+            "pyx/device.pyx": (1, "accessor beside its only user: the epoch in office"),
+            "pyx/monitor.pyx": (3, "accessors beside their only user: epochs and the running word"),
+            "pyx/nic.pyx": (1, "accessor beside its only user: an address to prefetch, never to use"),
+        },
+    ),
+    Rule(
+        "slots in place",
+        "a slot is fetched once and used as a copy; no pointer to one exists",
+        re.compile(r"<\s*(const\s+)?pv_(request|completion|system_call|dma_request|dma_extents)\s*\*\s*>"),
+        ("pyx/*.pyx",),
+        "    request = <pv_request *>(ring_base + 256)",
+        {"pyx/guest.pyx": (1, "the guest's private table of answers")},
+    ),
+    Rule(
+        "eventfd",
+        "a peer can make a writer of an eventfd block; between partitions there are doorbells",
+        re.compile(r"\beventfd\w*\s*\("),
+        (*HOST, *NATIVE),
+        "    self.bell = os.eventfd(0)",
+        {
+            "partitions/control.py": (5, "between two threads of one process"),
+            "partitions/monitor.py": (2, "between two threads of one process"),
+        },
+    ),
+    Rule(
+        "machine paths",
+        "sources do not know where they were written",
+        re.compile(r"/(work|root)/(main|shared|\.)|/tmp/pv\b"),
+        ("**/*.py", "**/*.pyx", "**/*.h", "**/*.c", "**/*.md", "**/*.sql", "**/*.yaml", "**/*.toml"),
+        "see /work/shared/notes.md",
+        {"tests/style/rules.py": (2, "pattern and example of this rule")},
+    ),
+]
+
+#: files over LINES_MOST lines, with the number that they may not exceed
+LINES_MOST = 400
+LONG_FILES: dict[str, int] = {
+    "pyx/abi.h": 520,  # the one source of the shared layout
+    "pyx/guest.pyx": 480,
+    "pyx/io.pyx": 520,
+    "pyx/monitor.pyx": 580,
+    "hostd/supervisor.py": 520,
+    "tests/protocol/test_api.py": 480,
+    "tests/system/programs/escape.py": 500,  # a list of forty attempts
+    "tests/system/test_keeper.py": 780,
+    "tests/system/test_sandbox.py": 480,
+    "tests/unit/test_cli.py": 480,
+    "tests/unit/test_database.py": 550,
+    "tests/unit/test_metrics.py": 460,
+}
