@@ -65,6 +65,9 @@ class Store:
     def _fault(self, reason: str) -> Fault:
         return Fault(f"{self.WHAT} {self.path}: {reason}")
 
+    def _full(self) -> Refusal:
+        return Refusal("internal", f"{self.WHAT}: the disk is full; nothing has changed")
+
     def _open(self) -> None:
         # Before the first access: then WAL needs no shared index file, and nobody else gets in.
         self.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -131,8 +134,10 @@ class Store:
         self._begin()
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self._roll_back()
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise self._full() from error
             raise
         self._commit()
 
@@ -157,7 +162,7 @@ class Store:
         except sqlite3.Error as error:
             self._roll_back()
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-                raise Refusal("internal", f"{self.WHAT}: the disk is full; nothing has changed") from error
+                raise self._full() from error
             # The commit record may have reached the disk although its sync failed: only a restart can tell.
             raise self._fault(f"commit failed: {error}") from error
         self._commits += 1

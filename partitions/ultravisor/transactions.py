@@ -103,7 +103,7 @@ class Transactions:
         self, rehearsed: Change, operations: list[Any], key: str, digest: str, actor: str
     ) -> tuple[Change, int, list[Any]]:
         made = self._keeper.begin_create(rehearsed.requests)
-        intent = 0
+        intent: int | None = None
         try:
             with self.database.transaction():
                 intent = self.database.execute(
@@ -119,7 +119,7 @@ class Transactions:
             raise  # the commit may have succeeded: the segments must stay until a restart has looked
         except BaseException:
             made.abandon()
-            if intent:
+            if intent is not None:
                 with self.database.transaction():
                     self.database.execute("DELETE FROM intent WHERE id = ?", (intent,))
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import statistics
 import time
@@ -116,7 +117,7 @@ def test_a_full_disk_is_a_clean_refusal(path: Path) -> None:
     before = host.database.version
     pages = host.database.value("PRAGMA page_count")
     host.database.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises((Refusal, sqlite3.OperationalError), match="full"):
+    with pytest.raises(Refusal, match="the disk is full; nothing has changed"):
         for number in range(100):
             host.do(guest(f"p{number}", frame=65536 + 256 * number, endpoints=[disk(file=f"{number}.img"), nic()]))
     assert host.check() == []
@@ -166,13 +167,18 @@ def test_a_start_takes_less_than_50_ms_with_a_full_host(path: Path) -> None:
     host.transaction(*furnish(256 * MIB))
     for number in range(64):
         host.do(guest(f"p{number}", frame=65536 + 256 * number, endpoints=[disk(file=f"{number}.img"), nic()]))
-    host.stop()
     seconds = []
-    for _ in range(9):
+    for number in range(9):
+        # What a killed process leaves: the file, and a WAL that nobody has moved into it.
+        image = path.parent / f"killed{number}.db"
+        shutil.copy(path, image)
+        shutil.copy(f"{path}-wal", f"{image}-wal")
         begin = time.perf_counter()
-        database = Database(path)
+        database = Database(image)
         seconds.append(time.perf_counter() - begin)
+        assert database.version == host.database.version
         database.close()
+    host.stop()
     print(f"opening with 64 guests: median {statistics.median(seconds) * 1e3:.1f} ms, max {max(seconds) * 1e3:.1f} ms")
     assert statistics.median(seconds) < 0.05
     host.keeper.close()
