@@ -7,6 +7,7 @@ sees the queue that a request came by.
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -97,6 +98,11 @@ def slots(requests: Sequence[Request]) -> bytes:
 def slot(request: Request) -> str:
     """As guests' raw calls take it."""
     return slots([request]).hex()
+
+
+def call_slot(call: int, name: bytes = b"", identity: int = 1 << 16, reserved: int = 0) -> str:
+    """A system call as it stands in a call ring: a hostile guest has no library of ours to make it."""
+    return struct.pack("<Q48sHHHH", identity, name, call, 0, 0, reserved).hex()
 
 
 def _as_oracle(row: dict[str, Any]) -> dict[str, Any]:

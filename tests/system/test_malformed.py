@@ -10,8 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pytest
-
 from pyx.abi import REASON_NAMES
 from tests.framework.host import Host
 from tests.framework.slots import Request, Target, slots
@@ -27,13 +25,6 @@ REACHABLE = {
     "offset_range", "address_range", "address_alignment", "frame_size",
 }  # fmt: skip
 DISKS = [{"name": "vda", "size": SIZE}, {"name": "vdb", "size": SIZE, "read_only": True}]
-
-
-@pytest.fixture
-def seed() -> int:
-    value = random.SystemRandom().getrandbits(32)
-    print(f"seed {value}")
-    return value
 
 
 def test_malformed_descriptors_are_refused(host: Host, seed: int, long: bool) -> None:

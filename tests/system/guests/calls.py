@@ -32,12 +32,11 @@ def raw(puppet: Puppet, slots: list[str]) -> list[list[Any]]:
     return answers
 
 
-def flood(puppet: Puppet, count: int, address: int, value: int) -> None:
+def flood(puppet: Puppet, slot: str, count: int, address: int, value: int) -> None:
     """Calls without taking the answers; a word is written anew after each."""
-    slot = (1 << 16).to_bytes(8, "little") + bytes(48) + CALLS["null"].to_bytes(2, "little") + bytes(6)
     for _ in range(count):
         try:
-            puppet.guest.calls.call_raw(slot, timeout=0.0)
+            puppet.guest.calls.call_raw(bytes.fromhex(slot), timeout=0.0)
         except TimeoutError:
             pass
         poke(puppet, address, value)

@@ -1,0 +1,22 @@
+"""Load without the interpreter lock, as benchmarks make it: deep queues, nothing compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from puppet import Puppet
+
+from pyx import abi, load
+
+
+def disk(puppet: Puppet, disk: str, depth: int, seconds: float, operation: str = "read", block: int = 4096) -> Any:
+    device = puppet.guest.disk(disk)
+    buffer = puppet.guest.memory.allocate(depth * block)
+    return load.disk_load(device.queue, buffer, abi.OPERATIONS[operation], block, depth, device.size, seconds)
+
+
+def send(puppet: Puppet, nic: str, to: str, seconds: float, size: int = 64, depth: int = 128) -> Any:
+    device = puppet.guest.nic(nic)
+    buffer = puppet.guest.memory.allocate(device.transmit.capacity * ((size + 63) // 64 * 64))
+    header = bytes.fromhex(to) + device.mac + b"\x88\xb5"
+    return load.send_load(device.transmit, buffer, header, size, depth, 32, seconds)
