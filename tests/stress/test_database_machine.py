@@ -1,8 +1,8 @@
 """Random transactions on the resource database against an independent model (U2, rule test 33).
 
 After each: accepted exactly when the model says so; contents equal; the checker finds nothing; no id was ever given
-to two things. About 2,000 operations by default, a million with --long (hours). PARTVISOR_SHRINK=1 looks for a shorter
-counterexample, which takes minutes; PARTVISOR_SEED=1 makes the run the same each time.
+to two things. 1,000 operations by default, a million with --long (hours). PARTVISOR_SHRINK=1 looks for a shorter
+counterexample, which takes minutes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ ENDPOINT = st.one_of(
         lambda name, file, offset, length, read_only: disk(
             name, file=file, offset=offset * 512, length=length * 512, read_only=read_only
         ),
-        st.sampled_from(["vda", "vdb"]), st.sampled_from(["x.img", "y.img"]), st.integers(0, 6), st.integers(1, 4),
-        st.booleans(),
+        st.sampled_from(["vda", "vdb"]), st.sampled_from(["x.img", "y.img"]), st.integers(0, 3), st.integers(1, 4),
+        st.sampled_from([False, False, True]),
     ),
 )  # fmt: skip
 
@@ -79,7 +79,8 @@ def operation(name: str) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-verdicts: Counter[str] = Counter()
+verdicts: Counter[str] = Counter()  # of transactions, by rule
+performed: Counter[str] = Counter()  # operations, rehearsed ones not counted
 
 
 class DatabaseMachine(RuleBasedStateMachine):
@@ -119,6 +120,7 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.perform([self.draw(data) for _ in range(count)])
 
     def perform(self, operations: list[dict[str, Any]]) -> None:
+        performed["operations"] += len(operations)
         version = self.host.database.version
         expected = self.model.after(operations, keeper_answers=not self.host.keeper.silent)
         try:
@@ -206,23 +208,23 @@ class DatabaseMachine(RuleBasedStateMachine):
         assert {entry["name"] for entry in shown["endpoints"]} == guest.endpoints.keys()
 
 
-@pytest.mark.parametrize("operations", [2_000, pytest.param(1_000_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("operations", [1_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_random_transactions_agree_with_the_model(operations: int) -> None:
     verdicts.clear()
-    steps = 50
-    run_state_machine_as_test(
-        DatabaseMachine,
-        settings=settings(
-            max_examples=operations // steps,
-            stateful_step_count=steps,
-            deadline=None,
-            derandomize="PARTVISOR_SEED" in os.environ,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink) if "PARTVISOR_SHRINK" in os.environ else (Phase.generate,),
-            database=None,
-            print_blob=True,
-        ),
-    )
-    print(f"verdicts: {dict(verdicts.most_common())}")
-    rules = {"frames_overlap", "two_writers", "endpoint.device, endpoint.mac", "state_move", "partition.name", "mapped"}
+    performed.clear()
+    while performed["operations"] < operations:
+        run_state_machine_as_test(
+            DatabaseMachine,
+            settings=settings(
+                max_examples=20,
+                stateful_step_count=50,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                phases=(Phase.generate, Phase.shrink) if "PARTVISOR_SHRINK" in os.environ else (Phase.generate,),
+                database=None,
+                print_blob=True,
+            ),
+        )
+    print(f"{performed['operations']} operations; verdicts: {dict(verdicts.most_common())}")
+    rules = {"accepted", "frames_overlap", "endpoint.device, endpoint.mac", "state_move", "partition.name", "mapped"}
     assert rules <= verdicts.keys(), f"the operations never met {rules - verdicts.keys()}"
