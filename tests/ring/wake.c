@@ -1,8 +1,9 @@
 /* Litmus for sleep and wake: two processes; in each turn one publishes a message while the other falls asleep.
  *
- *   wake COUNT SYMMETRIC PROCESSOR_A PROCESSOR_B BITS SEED LIMIT
+ *   wake COUNT SYMMETRIC PROCESSOR_A PROCESSOR_B BITS SEED LIMIT SECONDS
  *
- * COUNT hand-offs, each a park without a timeout: one lost wake-up ends the program as a stall after LIMIT/100 s.
+ * COUNT hand-offs, each a park without a timeout: one lost wake-up ends the program as a stall after LIMIT/100 s. Both
+ * sides end earlier after SECONDS, on a machine that is busy otherwise.
  * Both sides meet before each turn and then let a random time pass (up to 2^BITS pauses), so that the publication
  * falls before, between and after the steps of falling asleep. */
 #include "harness.h"
@@ -14,6 +15,7 @@ struct shared {
     struct pv_doorbell doorbells[2];
     struct pv_consumer consumers[2];
     alignas(PV_LINE) _Atomic uint64_t arrived[2];
+    _Atomic uint64_t last; /* turn after which both end */
     alignas(PV_LINE) char rings[2][PV_RING_SIZE(CAPACITY)];
 };
 
@@ -36,7 +38,8 @@ static void delay(uint64_t *random, uint64_t bits)
         pv_pause();
 }
 
-static void side(struct shared *shared, int me, uint64_t count, bool symmetric, uint64_t bits, uint64_t seed, int spins)
+static void side(struct shared *shared, int me, uint64_t count, uint64_t until, bool symmetric, uint64_t bits,
+                 uint64_t seed, int spins)
 {
     struct station *station = &shared->stations[me];
     struct pv_producer producer;
@@ -47,8 +50,13 @@ static void side(struct shared *shared, int me, uint64_t count, bool symmetric, 
         perror("membarrier");
         exit(EXIT_SETUP);
     }
-    for (uint64_t turn = 1; turn <= count; turn++) {
+    for (uint64_t turn = 1;; turn++) {
+        /* Decided by one side before it arrives, so that both find the same answer behind the meeting. */
+        if (me == 0 && (turn > count || (turn % 256 == 0 && pv_now() > until)))
+            atomic_store_explicit(&shared->last, turn - 1, memory_order_relaxed);
         meet(shared, me, turn, spins);
+        if (turn > atomic_load_explicit(&shared->last, memory_order_relaxed))
+            break;
         delay(&random, bits);
         if ((turn & 1) == (uint64_t)me) {
             message[0] = turn;
@@ -70,12 +78,14 @@ static void side(struct shared *shared, int me, uint64_t count, bool symmetric, 
 
 int main(int argc, char **argv)
 {
-    if (argc != 8)
+    if (argc != 9)
         return EXIT_SETUP;
     uint64_t count = strtoull(argv[1], NULL, 10);
     bool symmetric = atoi(argv[2]);
     uint64_t bits = strtoull(argv[5], NULL, 10), seed = strtoull(argv[6], NULL, 10) | 1;
     struct shared *shared = shared_memory(sizeof(*shared));
+    atomic_store(&shared->last, ~0ull);
+    uint64_t until = pv_now() + strtoull(argv[8], NULL, 10) * 1000000000u;
     struct pv_ring *rings[2];
     for (int i = 0; i < 2; i++) {
         pv_ring_init(shared->rings[i], CAPACITY);
@@ -90,7 +100,7 @@ int main(int argc, char **argv)
         if (children[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             pin(atoi(argv[3 + i]));
-            side(shared, i, count, symmetric, bits, seed, atoi(argv[3]) == atoi(argv[4]) ? 0 : 2000);
+            side(shared, i, count, until, symmetric, bits, seed, atoi(argv[3]) == atoi(argv[4]) ? 0 : 2000);
             return 0;
         }
     }

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Rule:
-    """`pattern` must not be found in `files` (globs), except as `allowed` says: file -> (places, reason). None: any number."""
+    """`pattern` must not be found in `files` (globs), except as `allowed` says: file -> (places or None, reason)."""
 
     name: str
     why: str

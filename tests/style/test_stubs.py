@@ -23,8 +23,8 @@ def stubtest(modules: list[str], folder: Path, where: Path = ROOT) -> subprocess
     allowed = folder / "allowed"
     allowed.write_text(ALLOWED)
     # Classes of an extension are laid out by C; that nobody can derive from two of them is no promise of ours.
-    command = [sys.executable, "-m", "mypy.stubtest", *modules, "--allowlist", str(allowed), "--ignore-unused-allowlist",
-               "--ignore-disjoint-bases", "--concise"]
+    command = [sys.executable, "-m", "mypy.stubtest", *modules, "--concise", "--allowlist", str(allowed),
+               "--ignore-unused-allowlist", "--ignore-disjoint-bases"]
     return subprocess.run(command, cwd=where, capture_output=True, text=True)
 
 
