@@ -207,11 +207,13 @@ class Host:
         return self.metrics().value("io_completions_total", partition=name)
 
     @staticmethod
-    def until(condition: Callable[[], Any], deadline: float = DEADLINE) -> Any:
-        """The first true value of `condition`; AssertionError past the deadline."""
+    def until(
+        condition: Callable[[], Any], deadline: float = DEADLINE, explain: Callable[[], Any] = lambda: ""
+    ) -> Any:
+        """The first true value of `condition`; AssertionError past the deadline, with what `explain` says."""
         end = time.monotonic() + deadline
         while not (value := condition()):
-            assert time.monotonic() < end, f"not within {deadline} s"
+            assert time.monotonic() < end, f"not within {deadline} s: {explain()}"
             select.select([], [], [], 0.005)
         return value
 
