@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -95,6 +96,18 @@ class Processes:
         self._loader_failure = "it ended"
         self._selector.register(self._loader, selectors.EVENT_READ, self._hear_loader)
 
+    def _ask_loader(self, request: Message, start: socket.socket) -> None:
+        """Send to the loader; to a new one if it has died and nobody has noticed yet."""
+        if self._loader is not None:
+            try:
+                self._loader.send(request, [start.fileno()], timeout=0)
+                return
+            except WireError:
+                self._lose_loader()
+        self.start_loader()
+        assert self._loader is not None
+        self._loader.send(request, [start.fileno()], timeout=0)
+
     def _hear_loader(self) -> None:
         assert self._loader is not None
         try:
@@ -147,9 +160,6 @@ class Processes:
         if len(self.table) + len(self._starts) >= PROCESSES_MAX:
             failed("conflict", f"{PROCESSES_MAX} processes are known; forget those that have ended")
             return
-        if self._loader is None:
-            self.start_loader()
-        assert self._loader is not None
         self._seq += 1
         seq = self._seq
         ours, theirs = pair()
@@ -157,7 +167,7 @@ class Processes:
         try:
             wire.send({"spec": spec}, fds, timeout=0)
             request = {"op": "clone", "seq": seq, "sandbox": sandbox, "unsafe": spec.get("unsafe") is True}
-            self._loader.send(request, [theirs.fileno()], timeout=0)
+            self._ask_loader(request, theirs)
         except WireError as error:
             wire.close()
             failed("internal", f"{name}: {error}")

@@ -629,13 +629,31 @@ def test_the_loader_may_die(runtime_dir: Path) -> None:
     play(runtime_dir, story)
 
 
+def test_a_dead_loader_that_nobody_noticed_is_replaced(runtime_dir: Path) -> None:
+    """Death and the next request are seen by the keeper in one round."""
+
+    async def story(client: Keeper) -> None:
+        await run(client, "small:nothing")
+        [loader] = [process for process in family(client) if process.name() == "pv-loader"]
+        os.kill(client.pid, signal.SIGSTOP)
+        loader.kill()
+        await until(lambda: not _is_alive(loader))
+        starting = asyncio.create_task(run(client, "small:number", config={"number": 6}))
+        await asyncio.sleep(0)
+        os.kill(client.pid, signal.SIGCONT)
+        assert (await starting)[1] == {"exited": 6}
+
+    play(runtime_dir, story)
+
+
 def test_a_start_that_the_loader_does_not_survive_fails_with_a_reason(runtime_dir: Path) -> None:
     async def story(client: Keeper) -> None:
         await run(client, "small:nothing")
         [loader] = [process for process in family(client) if process.name() == "pv-loader"]
         loader.suspend()
         starting = asyncio.create_task(run(client, "small:nothing"))
-        await client.list()  # the start was read before this
+        await asyncio.sleep(0)  # it has sent its request
+        await client.list()  # which was read before this one
         loader.kill()
         with pytest.raises(RemoteError, match="not started by the loader") as caught:
             await starting
