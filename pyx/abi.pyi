@@ -1,0 +1,48 @@
+PAGE: int
+SECTOR: int
+FIRST_FRAME: int
+PARTITIONS_MAX: int
+ENDPOINTS_MAX: int
+DEVICES_MAX: int
+TRANSFER_MAX: int
+FRAME_MAX: int
+FRAME_MIN: int
+MESSAGE_MAX: int
+RING_SLOTS_MAX: int
+SERVER_CLIENTS_MAX: int
+ENDPOINT_READ_ONLY: int
+PARTITION_TYPES: dict[str, int]
+STATES: dict[str, int]
+ENDPOINT_KINDS: dict[str, int]
+OPERATIONS: dict[str, int]
+CALLS: dict[str, int]
+STATUSES: dict[str, int]
+REASONS: dict[str, int]
+STAGES: dict[str, int]
+SERVICES: dict[str, int]
+THREAD_COUNTERS: dict[str, int]
+IO_COUNTERS: dict[str, int]
+MONITOR_COUNTERS: dict[str, int]
+NIC_COUNTERS: dict[str, int]
+DISK_COUNTERS: dict[str, int]
+REASON_NAMES: dict[int, str]
+STATUS_NAMES: dict[int, str]
+OPERATION_NAMES: dict[int, str]
+STATE_NAMES: dict[int, str]
+TYPE_NAMES: dict[int, str]
+STATISTICS_SHAPES: dict[str, tuple[int, int]]
+
+def operations_mask(*names: str) -> int: ...
+def make_id(slot: int, generation: int) -> int: ...
+def slot_of(id: int) -> int: ...
+def generation_of(id: int) -> int: ...
+def ring_size(capacity: int) -> int: ...
+def channel_size(capacity: int) -> int: ...
+def control_size(capacity: int) -> int: ...
+def ledger_size(capacity: int) -> int: ...
+def view_size() -> int: ...
+def map_size(pages: int) -> int: ...
+def events_size() -> int: ...
+def kernel_size() -> int: ...
+def bell_size() -> int: ...
+def statistics_size(rows: int, counters: int, histograms: int) -> int: ...
