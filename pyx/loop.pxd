@@ -11,6 +11,8 @@ cdef class Loop:
     cdef pv_doorbell *bell              # own doorbell, rung by trusted peers and the gate
     cdef pv_doorbell *bells[128]        # clients' doorbells that this thread sleeps on; [0] is its own
     cdef uint32_t bell_count
+    cdef uint32_t idle_rings[128]       # rings of each in a row that brought nothing
+    cdef uint64_t muted_until[128]      # ns; until then this thread does not wake for it
     cdef Mapping bell_mapping
     cdef Mapping statistics_mapping
     cdef pv_statistics *statistics
@@ -24,6 +26,7 @@ cdef class Loop:
     cdef void loop(self) noexcept nogil
     cdef uint64_t sleep_limit(self) noexcept nogil
     cdef void sleep(self) noexcept nogil
+    cdef void judge(self, uint32_t number, bint found) noexcept nogil
     cdef int add_bell(self, pv_doorbell *bell) except -1
     cdef void remove_bell(self, pv_doorbell *bell) noexcept
     cdef int open_row(self, uint64_t partition, uint64_t endpoint) except -1

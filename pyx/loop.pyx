@@ -29,8 +29,20 @@ cdef extern from *:
     """
     uint64_t row_partition(pv_statistics *s, uint32_t index) nogil
 
+cdef extern from *:
+    """
+    #include "ring.h"
+    static inline uint32_t bell_word(struct pv_doorbell *bell)
+    { return atomic_load_explicit(&bell->word, memory_order_relaxed); }
+    """
+    uint32_t bell_word(pv_doorbell *bell) nogil
+
 # Every wait has a timeout (rules.md 15): a lost wake-up costs at most this.
 cdef uint64_t SLEEP_NS = 1_000_000_000
+# A client that rings for nothing, again and again, is heard once a millisecond: its own requests wait that long, and
+# nobody else's (rules.md 16). A few empty rings are honest: the request was found before the thread slept.
+cdef uint32_t IDLE_RINGS_MAX = 16
+cdef uint64_t MUTE_NS = 1_000_000
 
 
 def register_membarrier() -> bool:
@@ -119,22 +131,44 @@ cdef class Loop:
 
     cdef void sleep(self) noexcept nogil:
         cdef pv_wait waits[128]
-        cdef uint32_t i
+        cdef uint32_t numbers[128]  # of the bell behind each wait
+        cdef uint32_t i, count = 0
+        cdef uint64_t limit = self.sleep_limit(), now = self.idle.now
+        cdef long rung
         cdef bint found
         memset(waits, 0, sizeof(pv_wait) * self.bell_count)
         for i in range(self.bell_count):
-            waits[i].value = pv_doorbell_prepare(self.bells[i])
-            waits[i].address = <uint64_t>self.bells[i]
-            waits[i].flags = <uint32_t>FUTEX_32
+            if self.muted_until[i] > now:
+                if self.muted_until[i] - now < limit:
+                    limit = self.muted_until[i] - now
+                continue
+            waits[count].value = pv_doorbell_prepare(self.bells[i])
+            waits[count].address = <uint64_t>self.bells[i]
+            waits[count].flags = <uint32_t>FUTEX_32
+            numbers[count] = i
+            count += 1
         pv_doorbell_fence(self.symmetric)
         pv_idle_sleep(&self.idle)
         found = self.pending()
         if not found and not pv_gate_wanted(&self.gate) and not self.stopping:
-            pv_doorbells_wait(waits, self.bell_count, self.sleep_limit())
+            rung = pv_doorbells_wait(waits, count, limit)
             found = self.pending()
-        for i in range(self.bell_count):
-            pv_doorbell_cancel(self.bells[i])
+            for i in range(count):
+                if rung == <long>i or bell_word(self.bells[numbers[i]]) != <uint32_t>waits[i].value:
+                    self.judge(numbers[i], found)
+        for i in range(count):
+            pv_doorbell_cancel(self.bells[numbers[i]])
         pv_idle_woken(&self.idle, found, self.counters)
+
+    cdef void judge(self, uint32_t number, bint found) noexcept nogil:
+        """A bell was rung. Those of clients are muted for a while where that brought nothing too often; the thread's
+        own one is rung by trusted peers alone."""
+        if found:
+            self.idle_rings[number] = 0
+        elif number:
+            self.idle_rings[number] += 1
+            if self.idle_rings[number] >= IDLE_RINGS_MAX:
+                self.muted_until[number] = pv_now() + MUTE_NS
 
     @contextmanager
     def quiet(self):
@@ -155,6 +189,8 @@ cdef class Loop:
         if self.bell_count >= 121:
             raise ValueError("this thread sleeps on 120 clients' doorbells already (futex_waitv takes 128 words)")
         self.bells[self.bell_count] = bell
+        self.idle_rings[self.bell_count] = 0
+        self.muted_until[self.bell_count] = 0
         self.bell_count += 1
         return 0
 
@@ -164,6 +200,8 @@ cdef class Loop:
             if self.bells[i] == bell:
                 self.bell_count -= 1
                 self.bells[i] = self.bells[self.bell_count]
+                self.idle_rings[i] = self.idle_rings[self.bell_count]
+                self.muted_until[i] = self.muted_until[self.bell_count]
                 return
 
     def forget(self, uint64_t partition):
