@@ -33,7 +33,7 @@ RULES = [
         NATIVE,
         "    memcpy(self.buffer, guest_memory, length)",
         {
-            "pyx/dma.h": (4, "the routines that move guest data, with their counter"),
+            "pyx/dma.h": (None, "the routines that move guest data, with their counter"),
             "pyx/ring.h": (3, "the one fetch and the one push of a slot"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/channel.pyx": (2, "slots of control channels between infrastructure partitions"),
@@ -55,9 +55,9 @@ RULES = [
         NATIVE,
         "    if (c->ring->tail != head)",
         {
-            "pyx/ring.h": (29, "owner of rings and doorbells"),
-            "pyx/interrupt.h": (3, "owner of the pending word"),
-            "pyx/view.h": (4, "owner of views"),
+            "pyx/ring.h": (None, "owner of rings and doorbells"),
+            "pyx/interrupt.h": (None, "owner of the pending word"),
+            "pyx/view.h": (None, "owner of views"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),

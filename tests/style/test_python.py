@@ -60,7 +60,7 @@ def complaints(path: Path, source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", matching(EVERYWHERE), ids=str)
+@pytest.mark.parametrize("path", list(matching(EVERYWHERE)), ids=str)
 def test_file(path: Path) -> None:
     assert complaints(path, (ROOT / path).read_text()) == []
 
