@@ -60,6 +60,7 @@ RULES = [
             "pyx/view.h": (None, "owner of views"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
+            "pyx/loop.pyx": (1, "accessor beside its only user: was this bell rung"),
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),
             "pyx/device.pyx": (1, "accessor beside its only user: the epoch in office"),
             "pyx/monitor.pyx": (3, "accessors beside their only user: epochs and the running word"),
