@@ -27,7 +27,7 @@ cdef extern from *:
     uint64_t pv_epoch(const pv_kernel *kernel, uint32_t slot) nogil
 
 
-cdef uint64_t STALLED_NS = 1_000_000  # between two looks at a server that takes no completions
+cdef uint64_t STALLED_NS = 200_000  # between two looks at a server that takes no completions
 
 
 cdef class Device(Loop):

@@ -219,7 +219,8 @@ cdef class Nic(Device):
 
     cdef uint64_t sleep_limit(self) noexcept nogil:
         # Held frames go on when a buffer is posted, which wakes this thread, or when their time is over.
-        return HOLD_NS // 4 if self.held_ports else Device.sleep_limit(self)
+        cdef uint64_t limit = Device.sleep_limit(self)
+        return HOLD_NS // 4 if self.held_ports and limit > HOLD_NS // 4 else limit
 
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, work = 0
