@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,17 +13,27 @@ import psutil
 import pytest
 
 from tests.framework import guardian
+from tests.framework.leaks import Snapshot, leaks
 from tests.style.rules import ROOT
 
-#: kind -> (what the inner test does, what the report must name). {mark} is unique to this test.
+def socket_at(path: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+
+
+def mount_at(path: str) -> None:
+    os.mkdir(path)
+    subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
+
+
+#: kind -> (makes one named so, what the report must say)
 LEAKS = {
-    "orphan": ("subprocess.Popen(['sh', '-c', 'setsid sleep 987 & exit']).wait()", "sleep 987"),
-    "shared memory": ("open('/dev/shm/{mark}', 'w').close()", "shared-memory object {mark}"),
-    "folder": ("os.mkdir('/tmp/{mark}')", "file or folder /tmp/{mark}"),
-    "socket": ("s = socket.socket(socket.AF_UNIX); s.bind('/tmp/{mark}')", "file or folder /tmp/{mark}"),
-    "mount": ("os.mkdir('/tmp/{mark}'); subprocess.run(['mount', '-t', 'tmpfs', 'none', '/tmp/{mark}'], check=True)",
-              "mount /tmp/{mark}"),
-    "network namespace": ("subprocess.run(['ip', 'netns', 'add', '{mark}'], check=True)", "network namespace {mark}"),
+    "shared memory": (lambda mark: Path("/dev/shm", mark).touch(), "shared-memory object {mark}"),
+    "folder": (lambda mark: os.mkdir(f"/tmp/{mark}"), "file or folder /tmp/{mark}"),
+    "socket": (lambda mark: socket_at(f"/tmp/{mark}"), "file or folder /tmp/{mark}"),
+    "mount": (lambda mark: mount_at(f"/tmp/{mark}"), "mount /tmp/{mark}"),
+    "network namespace": (lambda mark: subprocess.run(["ip", "netns", "add", mark], check=True),
+                          "network namespace {mark}"),
 }
 NEEDS_ROOT = {"mount", "network namespace"}
 
@@ -42,27 +53,48 @@ def mark() -> Iterator[str]:
 
 
 def inner_run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    (folder / "test_inner.py").write_text(f"import os, socket, subprocess\n\n\ndef test_inner():\n    {body}\n")
+    (folder / "test_inner.py").write_text(f"import os, subprocess\n\n\ndef test_inner():\n    {body}\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.conftest",
                "--rootdir", folder, folder / "test_inner.py"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("kind", LEAKS)
-def test_leak_fails_the_run(kind: str, mark: str, tmp_path: Path) -> None:
+def test_new_object_is_named(kind: str, mark: str) -> None:
     if kind in NEEDS_ROOT and (os.geteuid() != 0 or (kind == "network namespace" and not shutil.which("ip"))):
         pytest.skip("needs root and its tool")
+    make, named = LEAKS[kind]
+    before = Snapshot.take()
+    make(mark)
+    assert named.format(mark=mark) in leaks(before, [])
+    assert named.format(mark=mark) not in leaks(Snapshot.take(), []), "what was there before is no leak"
+
+
+def test_objects_of_another_living_process_are_not_ours() -> None:
+    name = f"partvisor-{os.getpid()}-other"
+    before = Snapshot.take()
+    Path("/dev/shm", name).touch()
+    try:
+        assert f"shared-memory object {name}" not in leaks(before, [])
+        assert f"shared-memory object {name}" in leaks(before, [os.getpid()])
+    finally:
+        Path("/dev/shm", name).unlink()
+
+
+def test_left_object_fails_the_run(mark: str, tmp_path: Path) -> None:
     if guardian.other_runs():
         pytest.skip("beside another test run nobody can say whose an object is")
-    body, named = (text.format(mark=mark) for text in LEAKS[kind])
-    done = inner_run(tmp_path, body)
+    done = inner_run(tmp_path, f"os.mkdir('/tmp/{mark}')")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == guardian.LEFT_BEHIND
-    assert named in done.stderr
+    assert f"file or folder /tmp/{mark}" in done.stderr
 
 
-def test_orphan_is_ended(tmp_path: Path) -> None:
-    inner_run(tmp_path, "subprocess.Popen(['sh', '-c', 'setsid sleep 986 & exit']).wait()")
+def test_orphan_fails_the_run_and_is_ended(tmp_path: Path) -> None:
+    done = inner_run(tmp_path, "subprocess.Popen(['sh', '-c', 'setsid sleep 986 & exit']).wait()")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == guardian.LEFT_BEHIND
+    assert "sleep 986" in done.stderr
     assert not [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "986"]]
 
 
