@@ -44,7 +44,27 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: int | None) -> None:
+class Readiness:
+    """The descriptor that whoever started this daemon waits on: told once, then closed."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def tell(self, error: Exception | None = None) -> None:
+        if self._descriptor is None:
+            return
+        descriptor, self._descriptor = self._descriptor, None
+        line = "READY" if error is None else json.dumps(_document(error))
+        with contextlib.suppress(OSError):  # who waited may be gone
+            os.write(descriptor, line.encode() + b"\n")
+        os.close(descriptor)
+
+
+async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: Readiness) -> None:
+    # Before anything is started: a signal must never end this process alone.
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if is_locked(paths.runtime):
         supervisor: Supervisor | AdoptedSupervisor = AdoptedSupervisor(
             await keeper.connect(paths.runtime), paths, manifest
@@ -53,9 +73,6 @@ async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: in
     else:
         client = await keeper.launch(paths.runtime, ROLE_MODULES)
         supervisor = Supervisor(manifest, paths, client)
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server: MetricsServer | None = None
     listening = asyncio.Event()
     serving: asyncio.Task[None] | None = None
@@ -70,7 +87,10 @@ async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: in
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await bring_up
                 return
-            bring_up.result()
+            try:
+                bring_up.result()
+            except EOFError as error:
+                raise HostError("internal", f"the keeper or a partition died during the start: {error}") from error
             address = metrics or manifest.host.metrics
             if address:
                 collector = HostCollector(
@@ -83,12 +103,14 @@ async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: in
         await asyncio.wait([serving, asyncio.create_task(listening.wait())], return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
-        _ready(ready, None)
+        ready.tell()
         notify.notify("READY=1")
         await asyncio.wait(
             [asyncio.create_task(stop.wait()), asyncio.create_task(supervisor.finished.wait())],
             return_when=asyncio.FIRST_COMPLETED,
         )
+        if supervisor.lost:
+            raise HostError("internal", "the keeper died, and with it every partition of this host")
     finally:
         notify.notify("STOPPING=1")
         await supervisor.down()
@@ -100,14 +122,6 @@ async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: in
             server.stop()
 
 
-def _ready(descriptor: int | None, error: Exception | None) -> None:
-    if descriptor is None:
-        return
-    line = "READY" if error is None else json.dumps(_document(error))
-    os.write(descriptor, line.encode() + b"\n")
-    os.close(descriptor)
-
-
 def _document(error: Exception) -> dict:
     code = getattr(error, "code", "internal")
     details = getattr(error, "details", {})
@@ -116,15 +130,15 @@ def _document(error: Exception) -> dict:
 
 def main() -> int:
     options = arguments()
+    ready = Readiness(options.ready_fd)
     try:
         manifest = load(options.manifest or DEFAULT_MANIFEST)
         paths = resolve(options.runtime_dir, options.state_dir)
         prepare(paths)
         lock_state(paths)
-        asyncio.run(serve(manifest, paths, options.metrics, options.ready_fd))
+        asyncio.run(serve(manifest, paths, options.metrics, ready))
     except (ManifestError, HostError, RemoteError, WireError, OSError) as error:
-        with contextlib.suppress(OSError):
-            _ready(options.ready_fd, error)
+        ready.tell(error)
         print(f"hostd: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import psutil
@@ -18,6 +19,7 @@ from hostd.keeper import Keeper
 from hostd.manifest import Manifest, PartitionSpec, Policy
 from hostd.paths import Paths
 from hostd.records import Record
+from hostd.runtime import sweep_stale
 from hostd.wire import Message, close_fds
 
 Row = dict[str, Any]
@@ -27,6 +29,7 @@ class AdoptedSupervisor:
     """The interface of hostd.interface.Supervisor over a keeper that was found alive."""
 
     metrics_url: str | None = None
+    lost = False  # the keeper has died
 
     def __init__(self, keeper: Keeper, paths: Paths, manifest: Manifest) -> None:
         self.events = EventLog()
@@ -36,7 +39,9 @@ class AdoptedSupervisor:
         self._records: dict[int, Record] = {}
         self._boot_time = psutil.boot_time()
         self.finished = asyncio.Event()
+        self._going_down = False
         keeper.on_event = self._hear
+        keeper.on_close = self._keeper_ended
 
     async def adopt(self) -> None:
         await self.keeper.watch()
@@ -67,10 +72,23 @@ class AdoptedSupervisor:
         return self._manifest
 
     async def down(self) -> None:
-        if not self.finished.is_set():
-            self.finished.set()
+        """Whoever calls while it is under way waits for its end."""
+        if self._going_down:
+            await self.finished.wait()
+            return
+        self._going_down = True
+        try:
             self.events.close()
-            await self.keeper.stop()
+            with suppress(EOFError):
+                await self.keeper.stop()
+        finally:
+            sweep_stale(self.paths.runtime)  # a keeper that was killed could not
+            self.finished.set()
+
+    def _keeper_ended(self) -> None:
+        self.lost = not self._going_down
+        if self.lost:
+            self.finished.set()
 
     async def wait(self, name: str, state: str, timeout: float) -> Row:
         for row in self.list():

@@ -82,6 +82,11 @@ class Children:
         else:
             self._exited(record, message["status"])
 
+    def lose_all(self) -> None:
+        """The keeper has ended: the kernel kills what it had started, and nobody is left to tell of each."""
+        for record in list(self.by_process.values()):
+            self._exited(record, {"signalled": signal.SIGKILL})
+
     def signal(self, record: Record, number: signal.Signals) -> None:
         """By pidfd: a pid that lives again as somebody else is never hit (rule 28)."""
         if record.pidfd is not None:

@@ -15,6 +15,7 @@ import secrets
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from hostd.keeper import Keeper
 from hostd.manifest import Manifest, PartitionSpec, Policy, complete
 from hostd.paths import Paths
 from hostd.records import Record, is_python
+from hostd.runtime import sweep_stale
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
 from pyx.loop import register_membarrier
 
@@ -46,6 +48,7 @@ class Supervisor:
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
+    lost = False  # the keeper has died
 
     def __init__(self, manifest: Manifest, paths: Paths, keeper: Keeper) -> None:
         self.events = EventLog()
@@ -55,6 +58,7 @@ class Supervisor:
         self._boot_time = psutil.boot_time()
         self._children = Children(keeper, self._ended)
         keeper.on_event = self._children.hear
+        keeper.on_close = self._keeper_ended
         # A kernel without membarrier makes both sides of every wake-up use sequentially consistent operations.
         self._boot = Boot(manifest, paths, keeper, self._children, symmetric=not register_membarrier())
         self.records = self._boot.records
@@ -82,17 +86,32 @@ class Supervisor:
             await self.spawn(spec, key=None, actor="manifest")
 
     async def down(self) -> None:
-        """Stops guests in order, then everything that the keeper started, then the keeper."""
+        """Stops guests in order, then everything that the keeper started, then the keeper. Whoever calls while it is
+        under way waits for its end."""
         if self._going_down:
+            await self.finished.wait()
             return
         self._going_down = True
-        guests = [record for record in self.records.values() if record.type == "guest" and record.state not in ENDED]
-        await asyncio.gather(*(self._terminate(record, 2.0) for record in guests), return_exceptions=True)
-        self.events.publish("down")
-        self.events.close()
-        await self.keeper.stop()
-        self.fabric.close()
-        self.finished.set()
+        try:
+            running = (record for record in self.records.values() if record.type == "guest")
+            guests = [record for record in running if record.state not in ENDED]
+            await asyncio.gather(*(self._terminate(record, 2.0) for record in guests), return_exceptions=True)
+            self.events.publish("down")
+            self.events.close()
+            with suppress(EOFError):
+                await self.keeper.stop()
+        finally:
+            self.fabric.close()
+            sweep_stale(self.paths.runtime)  # a keeper that was killed could not
+            self.finished.set()
+
+    def _keeper_ended(self) -> None:
+        """The one declared outage, unless it was asked for: every process has died with the keeper."""
+        self.lost = not self._going_down
+        self._children.lose_all()
+        if self.lost:
+            self.events.publish("lost", message="the keeper died")
+            self.finished.set()
 
     # ---- answers ----
 
