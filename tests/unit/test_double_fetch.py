@@ -1,13 +1,11 @@
 """Requests that change while they are validated: only what was validated is used (rules.md 8, test 4)."""
 
-import os
 import random
 from pathlib import Path
 
-import pytest
-
 from tests.framework.build import build_c
 from tests.framework.oracle import Oracle, Request
+from tests.framework.processors import needs_two
 from tests.framework.requests import PAGES, example, packed
 from tests.framework.run import Outcome
 from tests.framework.validate_runner import encode, run_with_partitions
@@ -24,7 +22,7 @@ A = Request(id=1 << 16, gpa=8192, device_offset=0, endpoint_generation=7, length
 B = Request(id=2 << 16, gpa=(PAGES - 1) * 4096, device_offset=(8 << 20) - 4096, endpoint_generation=8, length=65536,
             list_count=1, endpoint=1, operation=2, flags=1, reserved0=1, reserved1=1)
 
-pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="the attacker needs a processor of its own")
+pytestmark = needs_two
 
 
 def attack(build_dir: Path, flags: list[str], submissions: int) -> dict[str, int]:

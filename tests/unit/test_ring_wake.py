@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.framework.build import HEADERS, build_c, weakened
+from tests.framework.processors import needs_two
 from tests.framework.run import Outcome, run
 
 SYMMETRIC, MEMBARRIER = 1, 0
@@ -58,6 +59,9 @@ MUTANTS = {
 }
 
 
+pytestmark = needs_two
+
+
 def litmus(program: Path, handoffs: int, mode: int, *, stall_seconds: float, seconds: int) -> Outcome:
     processors = sorted(os.sched_getaffinity(0))
     return run(program, handoffs, mode, processors[0], processors[-1], BITS[mode], os.getpid(),
@@ -75,7 +79,6 @@ def test_no_wake_up_is_lost(mode: int, build_dir: Path, long: bool) -> None:
     assert outcome.values()["sleeps"] > parks // 1000, "the sleeper hardly ever slept: the race was not reached"
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="stores are seen late only by another processor")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_weakened_copy_stalls(name: str, build_dir: Path) -> None:
     mode, replacements = MUTANTS[name]

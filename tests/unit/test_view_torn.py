@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.framework.build import build_c, weakened
+from tests.framework.processors import needs_two
 from tests.framework.run import run
+
+pytestmark = needs_two
 
 READS = 1_000_000
 READS_LONG = 200_000_000
@@ -50,7 +53,6 @@ def test_copies_are_whole(name: str, build_dir: Path, long: bool) -> None:
     assert values["refused"] < reads // 2
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a torn copy needs a writer at the same time")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_weakened_copy_is_torn(name: str, build_dir: Path) -> None:
     assert torn(build_dir, MUTANTS[name], READS)["torn"] > 0, "not caught"
