@@ -34,7 +34,7 @@ from hostd.wire import Wire
 from tests.framework.metrics import Metrics
 from tests.framework.puppet import Puppet
 from tools import daemon
-from tools.client import Client, partition_path
+from tools.client import Client, partition_path, peer_pid
 
 GUESTS = Path(__file__).resolve().parents[1] / "system" / "guests"
 DEADLINE = 20.0  # seconds for anything that should take milliseconds
@@ -85,9 +85,9 @@ class Host:
     def stop(self) -> None:
         """`hostctl down`, and proof that nothing of the host is left."""
         self.stop_puppets()
-        keeper = daemon.stop(self.paths)["keeper"]
+        daemon.stop(self.paths)
         self.reap()
-        assert (left := self.remains(keeper)) == [], left
+        assert (left := self.remains()) == [], left
 
     def reap(self) -> None:
         """Takes the exit status of a daemon that has ended: it is a child of the test."""
@@ -107,15 +107,21 @@ class Host:
             self._control.close()
             shutil.rmtree(self.folder)
 
-    def remains(self, keeper: int | None) -> list[str]:
+    def remains(self) -> list[str]:
         """Processes, shared memory, sockets and files of this host that should not be there once it is down."""
-        marks = [str(self.paths.runtime)]
-        left = [f"process {process.pid}: {' '.join(command)}" for process in psutil.process_iter()
-                if any(mark in " ".join(command := _command(process)) for mark in marks)]
-        if keeper is not None:
-            left += [str(path) for path in Path("/dev/shm").glob(f"partvisor-{keeper}-*")]
-        left += [line for line in Path("/proc/net/unix").read_text().splitlines() if str(self.paths.runtime) in line]
+        mark = str(self.paths.runtime)
+        left = [f"process {process.pid}: {command}" for process in psutil.process_iter()
+                if mark in (command := " ".join(_command(process)))]  # fmt: skip
+        # Named after their keeper: those of living keepers belong to other hosts.
+        left += [str(path) for path in Path("/dev/shm").glob("partvisor-*-*") if not _lives(path.name.split("-")[1])]
+        left += [line for line in Path("/proc/net/unix").read_text().splitlines() if mark in line]
         return left + [str(path) for path in self.paths.runtime.iterdir()]
+
+    def starting(self) -> bool:
+        """Whether a keeper of a killed daemon has not yet come to serving: it ends by itself or serves soon."""
+        mark = str(self.paths.runtime)
+        keepers = [process for process in psutil.process_iter() if mark in " ".join(_command(process))]
+        return bool(keepers) and peer_pid(self.paths.keeper_socket) is None
 
     # ---- what its API says ----
 
@@ -216,6 +222,10 @@ class Host:
             assert time.monotonic() < end, f"not within {deadline} s: {explain()}"
             select.select([], [], [], 0.005)
         return value
+
+
+def _lives(pid: str) -> bool:
+    return pid.isdigit() and psutil.pid_exists(int(pid))
 
 
 def _command(process: psutil.Process) -> list[str]:
