@@ -14,10 +14,10 @@ from tests.framework.processors import needs_two
 from tests.framework.run import Outcome, run
 
 SYMMETRIC, MEMBARRIER = 1, 0
-HANDOFFS = {SYMMETRIC: 1_000_000, MEMBARRIER: 500_000}  # the sleeper's membarrier takes 10 us beside a running peer
+HANDOFFS = {SYMMETRIC: 1_000_000, MEMBARRIER: 300_000}  # the sleeper's membarrier takes 10 us beside a running peer
 HANDOFFS_LONG = 100_000_000
 HANDOFFS_LEAST = 20_000  # what a busy machine must do within SECONDS; a quiet one does all
-SECONDS, SECONDS_LONG = 12, 36_000
+SECONDS, SECONDS_LONG = 8, 36_000
 HANDOFFS_MUTANT = 5_000_000  # a bound: the mutants below stall after some thousands
 #: pauses of up to 2^bits between meeting and acting: what covers the steps of falling asleep in each mode
 BITS = {SYMMETRIC: 6, MEMBARRIER: 10}
