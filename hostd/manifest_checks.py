@@ -44,8 +44,8 @@ class _Disk(NamedTuple):
 def check_partition(data: Any) -> Iterator[Found]:
     """Rules inside one partition."""
     entry = _mapping(data)
-    yield from _unique(_entries(entry, "disks"), "disk")
-    yield from _unique(_entries(entry, "nics"), "NIC")
+    # One name space: a guest connects to an endpoint by its name alone.
+    yield from _unique([*_entries(entry, "disks"), *_entries(entry, "nics")], "endpoint")
     for path, disk in _entries(entry, "disks"):
         yield from _inside(path, disk)
 
