@@ -41,37 +41,36 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str) -
     parameters = {"path": path, "block": block, "depth": depth, "op": op, "medium": medium}
     with tempfile.TemporaryDirectory(
         prefix="partvisor-bench-", dir="/dev/shm" if medium == "tmpfs" else None
-    ) as folder:
-        with bench_host(Path(folder)) as host:
-            disk = {"name": "vda", "size": SIZE, "file": FILE}
-            host.spawn("prepare", "partitions.load:prepare", disks=[disk])
-            host.finish("prepare", 60)
-            host.remove("prepare")
-            run.describe(
-                **host.describe(),
-                size_bytes=SIZE,
-                page_cache="warm",
-                verified="status and length of every completion; content by the tests",
-            )
-            file = os.open(Path(folder) / FILE, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                load = Load(host, disk, parameters)
-                cases = [
-                    Case("iops", "requests/s", load.rate(1), parameters, "bare file", bare(file, op, block, 1), WINDOW),
-                    Case(
-                        "throughput",
-                        "bytes/s",
-                        load.rate(block),
-                        parameters,
-                        "bare file",
-                        bare(file, op, block, block),
-                        WINDOW,
-                    ),
-                    Case("round_trip", "seconds", load.round_trip, {**parameters, "depth": 1}, window=WINDOW),
-                ]
-                run.in_turn(cases)
-            finally:
-                os.close(file)
+    ) as folder, bench_host(Path(folder)) as host:
+        disk = {"name": "vda", "size": SIZE, "file": FILE}
+        host.spawn("prepare", "partitions.load:prepare", disks=[disk])
+        host.finish("prepare", 60)
+        host.remove("prepare")
+        run.describe(
+            **host.describe(),
+            size_bytes=SIZE,
+            page_cache="warm",
+            verified="status and length of every completion; content by the tests",
+        )
+        file = os.open(Path(folder) / FILE, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            load = Load(host, disk, parameters)
+            cases = [
+                Case("iops", "requests/s", load.rate(1), parameters, "bare file", bare(file, op, block, 1), WINDOW),
+                Case(
+                    "throughput",
+                    "bytes/s",
+                    load.rate(block),
+                    parameters,
+                    "bare file",
+                    bare(file, op, block, block),
+                    WINDOW,
+                ),
+                Case("round_trip", "seconds", load.round_trip, {**parameters, "depth": 1}, window=WINDOW),
+            ]
+            run.in_turn(cases)
+        finally:
+            os.close(file)
 
 
 class Load:
