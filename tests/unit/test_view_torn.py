@@ -16,6 +16,7 @@ from tests.framework.run import run
 pytestmark = needs_two
 
 READS = 1_000_000
+ATTEMPTS = 10  # another program may have the writer's processor for the whole of one
 READS_LONG = 200_000_000
 
 CHECKSUM_OFF = ("return copy->checksum == pv_descriptor_checksum(copy) ? generation : 0;", "return generation;")
@@ -44,15 +45,20 @@ def torn(build_dir: Path, replacements: list[tuple[str, str]], reads: int) -> di
 @pytest.mark.parametrize("name", EQUIVALENT)
 def test_copies_are_whole(name: str, build_dir: Path, long: bool) -> None:
     reads = READS_LONG if long else READS
-    values = torn(build_dir, EQUIVALENT[name], reads)
-    assert values["torn"] == 0
-    assert values["disorder"] == 0
-    if SECOND_LOOK_OFF not in EQUIVALENT[name]:  # the checksum sees mixtures, not numbers
-        assert values["mislabelled"] == 0
-    assert values["different"] > reads // 100, "the writer hardly ever published: nothing was raced"
-    assert values["refused"] < reads // 2
+    raced = False
+    for _ in range(ATTEMPTS):
+        values = torn(build_dir, EQUIVALENT[name], reads)
+        assert values["torn"] == 0
+        assert values["disorder"] == 0
+        if SECOND_LOOK_OFF not in EQUIVALENT[name]:  # the checksum sees mixtures, not numbers
+            assert values["mislabelled"] == 0
+        assert values["refused"] < reads // 2
+        raced = values["different"] > reads // 100
+        if raced:
+            break
+    assert raced, "the writer hardly ever published: nothing was raced"
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_weakened_copy_is_torn(name: str, build_dir: Path) -> None:
-    assert torn(build_dir, MUTANTS[name], READS)["torn"] > 0, "not caught"
+    assert any(torn(build_dir, MUTANTS[name], READS)["torn"] for _ in range(ATTEMPTS)), "not caught"
