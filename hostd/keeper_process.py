@@ -92,7 +92,10 @@ class Keeper:
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._take_signals(wakeup))
         self._selector.register(listener, selectors.EVENT_READ, lambda: self._accept(listener))
         self._processes.start_loader()
-        os.write(ready, b"ready")
+        try:
+            os.write(ready, b"ready")
+        except BrokenPipeError:  # who started this keeper has died: nobody would ever use it
+            self._running = False
         os.close(ready)
         while self._running:
             for key, _ in self._selector.select(self._timeout()):

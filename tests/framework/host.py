@@ -107,21 +107,25 @@ class Host:
             self._control.close()
             shutil.rmtree(self.folder)
 
+    def processes(self) -> list[psutil.Process]:
+        """Living processes that have to do with this host's folders, by command line or open file, and theirs."""
+        mark = str(self.paths.runtime)
+        own = [process for process in psutil.process_iter() if _belongs(process, mark)]
+        below = [child for process in own for child in _children(process)]
+        return list({process.pid: process for process in [*own, *below]}.values())
+
     def remains(self) -> list[str]:
         """Processes, shared memory, sockets and files of this host that should not be there once it is down."""
-        mark = str(self.paths.runtime)
-        left = [f"process {process.pid}: {command}" for process in psutil.process_iter()
-                if mark in (command := " ".join(_command(process)))]  # fmt: skip
+        left = [f"process {process.pid}: {_command(process)}" for process in self.processes()]
         # Named after their keeper: those of living keepers belong to other hosts.
         left += [str(path) for path in Path("/dev/shm").glob("partvisor-*-*") if not _lives(path.name.split("-")[1])]
+        mark = str(self.paths.runtime)
         left += [line for line in Path("/proc/net/unix").read_text().splitlines() if mark in line]
         return left + [str(path) for path in self.paths.runtime.iterdir()]
 
-    def starting(self) -> bool:
-        """Whether a keeper of a killed daemon has not yet come to serving: it ends by itself or serves soon."""
-        mark = str(self.paths.runtime)
-        keepers = [process for process in psutil.process_iter() if mark in " ".join(_command(process))]
-        return bool(keepers) and peer_pid(self.paths.keeper_socket) is None
+    def settled(self) -> bool:
+        """Whether what a killed daemon had started either serves or has ended."""
+        return peer_pid(self.paths.keeper_socket) is not None or not self.processes()
 
     # ---- what its API says ----
 
@@ -228,9 +232,28 @@ def _lives(pid: str) -> bool:
     return pid.isdigit() and psutil.pid_exists(int(pid))
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _command(process: psutil.Process) -> str:
     try:
-        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
+        return " ".join(process.cmdline()) if process.status() != psutil.STATUS_ZOMBIE else ""
+    except psutil.Error:
+        return ""
+
+
+def _belongs(process: psutil.Process, folder: str) -> bool:
+    if process.pid == os.getpid():
+        return False
+    if folder in _command(process):
+        return True
+    descriptors = Path(f"/proc/{process.pid}/fd")
+    try:
+        return any(os.readlink(entry).startswith(folder) for entry in descriptors.iterdir())
+    except OSError:  # it has ended, or belongs to somebody else
+        return False
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [child for child in process.children(recursive=True) if _command(child)]
     except psutil.Error:
         return []
 

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hostd.errors import HostError
@@ -48,13 +49,15 @@ def foreground(host: Host) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def end(host: Host, number: int) -> None:
+def end(host: Host, number: int, processes: Sequence[psutil.Process]) -> None:
     """Sends a signal to the daemon and waits for a clean end with nothing left."""
+    assert len(processes) >= 2 + len(INFRASTRUCTURE)
     os.kill(host.pid, number)
     _, status = os.waitpid(host.pid, 0)
     host.pid = 0
     host.stop_puppets()
     assert os.waitstatus_to_exitcode(status) == 0, host.paths.log.read_text()
+    assert [process for process in processes if process.is_running()] == []
     assert host.remains() == []
 
 
@@ -83,8 +86,9 @@ def test_signal_under_load(own: Host, number: int, seed: int, long: bool) -> Non
     for _ in range(ENDS_LONG if long else ENDS):
         own.start()
         begin_work(own)
+        processes = own.processes()
         time.sleep(generator.random() * 0.2)
-        end(own, number)
+        end(own, number, processes)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -96,7 +100,7 @@ def test_signal_while_guests_start_and_end(own: Host, number: int, seed: int, lo
         for thread in threads:
             thread.start()
         time.sleep(generator.random() * 0.4)
-        end(own, number)
+        end(own, number, own.processes())
         for thread in threads:
             thread.join(DEADLINE)
 
@@ -115,12 +119,13 @@ def test_second_signal_changes_nothing(own: Host) -> None:
     """An impatient Ctrl-C, Ctrl-C, Ctrl-C, in the middle of `down`."""
     own.start()
     begin_work(own)
+    processes = own.processes()
     answer = threading.Thread(target=daemon.stop, args=(own.paths,))
     answer.start()
     for _ in range(5):
         os.kill(own.pid, signal.SIGINT)
         time.sleep(0.01)
-    end(own, signal.SIGTERM)
+    end(own, signal.SIGTERM, processes)
     answer.join(DEADLINE)
 
 
@@ -167,7 +172,7 @@ def test_killed_daemon_during_the_start(own: Host, seed: int) -> None:
         process.kill()
         process.communicate()
         if own.paths.runtime.exists():
-            own.until(lambda: not own.starting())
+            own.until(own.settled)
             daemon.stop(own.paths)
             assert own.remains() == []
     own.start()
