@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from hostd.wire import Wire
+from pyx.statistics import Reader
 from tests.framework.host import Host
 
 # Grow by design: what happened is kept (`life` has one row per slot that was ever used).
@@ -27,6 +29,7 @@ class Footprint:
     threads: dict[str, int]
     segments: dict[str, int]
     processes: int
+    statistics: dict[str, int]
     names: int
     rows: dict[str, int]
     series: int
@@ -36,22 +39,15 @@ class Footprint:
     def of(host: Host) -> Footprint:
         pids = host.pids()
         with Wire.connect(host.paths.keeper_socket) as wire:
-            listed: dict[str, list[dict]] = {"segments": [], "processes": []}
-            first: int | None = 0
-            while first is not None:
-                answer, _ = wire.request({"op": "list", "from": first})
-                for kind, rows in listed.items():
-                    rows += answer[kind]
-                first = answer["next"]
-        kinds: dict[str, int] = {}
-        for segment in listed["segments"]:
-            kinds[segment["kind"]] = kinds.get(segment["kind"], 0) + 1
+            segments, processes = _listed(wire)
+            statistics = {row["label"]: _statistics_rows(wire, row) for row in segments if row["kind"] == "statistics"}
         series = host.metrics().samples.values()
         return Footprint(
             descriptors={name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in pids.items()},
             threads={name: len(os.listdir(f"/proc/{pid}/task")) for name, pid in pids.items()},
-            segments=kinds,
-            processes=len(listed["processes"]),
+            segments=dict(Counter(row["kind"] for row in segments)),
+            processes=len(processes),
+            statistics=statistics,
             names=len(list(Path("/dev/shm").glob(f"partvisor-{pids['keeper']}-*"))),
             rows=_rows(host.paths.resources),
             series=sum(map(len, series)),
@@ -64,6 +60,30 @@ class Footprint:
 
     def growth(self, before: Footprint) -> dict[str, int]:
         return {name: size - before.memory[name] for name, size in self.memory.items()}
+
+
+def _listed(wire: Wire) -> tuple[list[dict], list[dict]]:
+    """Segments and processes that the keeper has."""
+    segments: list[dict] = []
+    processes: list[dict] = []
+    first: int | None = 0
+    while first is not None:
+        answer, _ = wire.request({"op": "list", "from": first})
+        segments += answer["segments"]
+        processes += answer["processes"]
+        first = answer["next"]
+    return segments, processes
+
+
+def _statistics_rows(wire: Wire, segment: dict) -> int:
+    """Rows in use of a statistics segment, those of nobody's included."""
+    _, (descriptor,) = wire.request({"op": "segment.get", "segments": [segment["id"]], "access": "read"})
+    reader = Reader(descriptor, segment["size"])
+    try:
+        return len(reader.rows())
+    finally:
+        reader.detach()
+        os.close(descriptor)
 
 
 def _rows(database: Path) -> dict[str, int]:

@@ -9,6 +9,7 @@ from tests.framework.host import Host, running
 from tests.framework.puppet import Puppet
 
 BYSTANDER = "bystander"
+PAUSE = 0.002  # seconds between its rounds: without, it alone would keep both processors of a small machine busy
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def bystander(host: Host) -> Iterator[Puppet]:
     died by then but hostile guests, and nothing of the bystander may be lost, refused or mixed up."""
     guest = host.guest(BYSTANDER, disks=[{"name": "vda", "size": "1MiB"}], nics=["eth0", "eth1"])
     pids = host.pids()
-    work = guest.begin("work:verified", seed=1)
+    work = guest.begin("work:verified", seed=1, pause=PAUSE)
     yield guest
     host.await_progress(BYSTANDER)
     result = work.finish()

@@ -14,7 +14,7 @@ from tests.framework.puppet import Puppet
 from tests.framework.slots import Target, call_slot, slot
 
 CAPACITY = 256  # of a disk's queue and of a call ring
-SECONDS = 1.0
+SECONDS = 0.6
 SHARE_MAX = 0.25  # of one processor, all infrastructure together; a loop without a bound takes a whole one
 DISK = {"name": "vda", "size": "1MiB"}
 
@@ -57,7 +57,7 @@ def test_a_deaf_guest_beside_a_bystander(host: Host, bystander: Puppet) -> None:
     slots = sound(host, CAPACITY)
     silence = guest.begin("raw:silence", endpoint="vda", slots=slots, seconds=60)
     host.until(lambda: host.completions("deaf") == CAPACITY)
-    host.await_progress("bystander", 500)
+    host.await_progress("bystander", 300)
     silence.finish()
 
 
@@ -88,7 +88,7 @@ def test_rings_without_a_request(host: Host, page: int, action: str) -> None:
 def test_a_ringer_beside_a_bystander(host: Host, bystander: Puppet, page: int) -> None:
     guest = host.guest("ringer", disks=[DISK])
     flood = guest.begin("doorbell:flood", page=page, action="both")
-    host.await_progress("bystander", 500)
+    host.await_progress("bystander", 300)
     flood.finish()
 
 

@@ -14,9 +14,9 @@ FRAME = 1514
 _opened: set[str] = set()  # NICs with their buffers posted: this guest may be told to work again
 
 
-def verified(puppet: Puppet, seed: int, most: int = 1 << 60) -> dict[str, Any]:
+def verified(puppet: Puppet, seed: int, most: int = 1 << 60, pause: float = 0.0) -> dict[str, Any]:
     """Random blocks to the disk and back, frames from one NIC to the other, each byte compared: `most` rounds, or
-    until the test wants the end. Needs disk `vda` and NICs `eth0` and `eth1`."""
+    until the test wants the end, with `pause` seconds between two. Needs disk `vda` and NICs `eth0` and `eth1`."""
     guest, generator = puppet.guest, random.Random(seed)
     disk, sender, receiver = guest.disk("vda"), guest.nic("eth0"), guest.nic("eth1")
     if receiver.name not in _opened:
@@ -44,4 +44,6 @@ def verified(puppet: Puppet, seed: int, most: int = 1 << 60) -> dict[str, Any]:
             receiver.release(arrived)
         rounds += 1
         longest = max(longest, time.monotonic() - begin)
+        if pause:
+            time.sleep(pause)
     return {"rounds": rounds, "longest": longest, "dropped": sender.dropped}
