@@ -33,10 +33,6 @@
 #define PV_SYMMETRIC(flag) (flag)
 #endif
 
-#ifndef PV_PUSH_AHEAD
-#define PV_PUSH_AHEAD 4u /* slots */
-#endif
-
 struct pv_producer {
     struct pv_ring *ring;
     uint64_t *slots;
@@ -139,8 +135,6 @@ static inline uint32_t pv_producer_free(struct pv_producer *p, uint32_t want)
 static inline void pv_producer_push(struct pv_producer *p, const void *slot)
 {
     uint64_t *to = p->slots + (p->tail & (p->capacity - 1)) * 8;
-    /* The slot after the next ones is on its way while this one is filled: the consumer's processor had it last. */
-    __builtin_prefetch(p->slots + ((p->tail + PV_PUSH_AHEAD) & (p->capacity - 1)) * 8, 1);
 #ifdef PV_RING_CHECKED
     uint64_t words[8];
     memcpy(words, slot, 64);
