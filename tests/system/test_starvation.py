@@ -62,11 +62,13 @@ def test_a_deaf_guest_beside_a_bystander(host: Host, bystander: Puppet) -> None:
 
 
 def test_calls_whose_answers_nobody_takes(host: Host) -> None:
-    """The same at the monitor: a full ring of answers, then a pending call that must not keep its worker awake."""
+    """The same at the monitor: a full ring of answers, and calls behind it that must not keep its worker awake."""
     guest = host.guest("deaf")
     guest.call("calls:silence", slot=call_slot(CALLS["null"]), count=2 * CAPACITY)
-    host.until(lambda: host.metrics().value("system_calls_total", partition="deaf", call="null") >= CAPACITY)
+    labels = {"partition": "deaf", "call": "null", "result": "done"}
+    host.until(lambda: host.metrics().value("system_calls_total", **labels) == CAPACITY)
     assert share(host) < SHARE_MAX / 5
+    assert host.metrics().value("system_calls_total", **labels) == CAPACITY
 
 
 @pytest.mark.parametrize("action", ["wake", "word", "both"])

@@ -12,11 +12,11 @@ PAGE = 4096
 FUTEX = {"x86_64": 202, "aarch64": 98}
 FUTEX_WAKE = 1
 EVERYBODY = 0x7FFFFFFF
+SERVER, MONITOR = 1, 2  # pages of the events segment
 
 
 def pages() -> dict[int, int]:
-    """Addresses of the mapped pages of the events segment, by page number: 1 is the channel server's doorbell, 2 the
-    monitor's."""
+    """Addresses of the mapped pages of the events segment, by page number."""
     found = {}
     with open("/proc/self/maps") as lines:
         for line in lines:
@@ -25,6 +25,13 @@ def pages() -> dict[int, int]:
             if "partvisor-" in line and offset:
                 found[offset // PAGE] = address
     return found
+
+
+def ring(page: int) -> None:
+    """Wakes whoever sleeps there, as a driver does."""
+    address = pages()[page]
+    ctypes.c_uint32.from_address(address).value += 1
+    LIBC.syscall(FUTEX[platform.machine()], ctypes.c_void_p(address), FUTEX_WAKE, EVERYBODY)
 
 
 def flood(puppet: Puppet, page: int, action: str) -> int:

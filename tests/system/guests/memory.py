@@ -84,6 +84,10 @@ def poke(_puppet: Puppet, address: int, value: int) -> None:
     ctypes.c_uint64.from_address(address).value = value
 
 
+def peek(address: int) -> int:
+    return ctypes.c_uint64.from_address(address).value
+
+
 def _outcome(call: Callable[[], object]) -> str:
     try:
         call()
