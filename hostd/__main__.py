@@ -66,10 +66,9 @@ async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: Re
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if is_locked(paths.runtime):
-        supervisor: Supervisor | AdoptedSupervisor = AdoptedSupervisor(
-            await keeper.connect(paths.runtime), paths, manifest
-        )
-        await supervisor.adopt()
+        adopted = AdoptedSupervisor(await keeper.connect(paths.runtime), paths, manifest)
+        await adopted.adopt()
+        supervisor: Supervisor | AdoptedSupervisor = adopted
     else:
         client = await keeper.launch(paths.runtime, ROLE_MODULES)
         supervisor = Supervisor(manifest, paths, client)

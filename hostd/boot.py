@@ -103,7 +103,7 @@ class Boot:
         )[0]
         for policy in self.manifest.policies:
             await ask(self.records["command"], "policy.set", {"policy": policy.model_dump()})
-        creations = [
+        creations: list[dict[str, Any]] = [
             {"op": "partition.create", "name": name, "type": kind, "processors": self.processors.infrastructure}
             for name, kind in (
                 ("ultravisor", "ultravisor"), ("operations", "operations"), ("monitor", "monitor"),
@@ -148,7 +148,7 @@ class Boot:
     async def data_plane(self) -> None:
         """Monitor, channel servers and devices, connected; every partition with a call ring is known to the monitor."""
         fabric = self.fabric
-        kinds = {device.name: device.kind for device in self.manifest.devices}
+        kinds: dict[str, str] = {device.name: device.kind for device in self.manifest.devices}
         await fabric.make_segments(SERVERS, kinds)
         fabric.monitor = self.records["monitor"]
         await self._start(
@@ -175,10 +175,10 @@ class Boot:
         for record in self.records.values():
             if record.type not in ("monitor", "device", "console"):
                 await fabric.open(record)
-        for server in fabric.servers.values():
-            await ask(fabric.monitor, "set_epoch", {"server": server.number, "epoch": server.spec["epoch"]})
+        for record in fabric.servers.values():
+            await ask(fabric.monitor, "set_epoch", {"server": record.number, "epoch": record.spec["epoch"]})
             for name, device in fabric.devices.items():
-                await fabric.connect(server, device, self.slots[name])
+                await fabric.connect(record, device, self.slots[name])
         await fabric.attach(self.records["console"])
 
     async def _start_server(self, record: Record) -> None:

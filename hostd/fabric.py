@@ -9,6 +9,7 @@ order, so that no request can reach memory that was given up (rule 24).
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -97,9 +98,10 @@ class Fabric:
         plan = record.plan
         if plan["view"] is None:
             return
-        has = [name for name in ("map", "call", "events") if _segment(plan, name) is not None]
+        segments = {name: _segment(plan, name) for name in ("map", "call", "events")}
+        has = [name for name, segment in segments.items() if segment is not None]
         read = await self.keeper.get_segments([plan["view"], *([plan["map"]] if "map" in has else [])], read_only=True)
-        rest = await self.keeper.get_segments([_segment(plan, name) for name in has if name != "map"])
+        rest = await self.keeper.get_segments([s for name, s in segments.items() if name != "map" and s is not None])
         message = {
             "partition": record.number,
             "type": record.type,
@@ -140,7 +142,7 @@ class Fabric:
                     "memory": plan["memory"] if first else [],
                 }
                 await ask(device, "attach", message, memory if first else [])
-                done.append(lambda d=device, p=endpoint["port"]: _detach(d, record.number, p))
+                done.append(functools.partial(_detach, device, record.number, endpoint["port"]))
             if plan["endpoints"]:
                 await self._add_queues(record, fds)
             record.attached = True

@@ -125,9 +125,9 @@ class Supervisor:
         rows = [*self._infrastructure(), *self.records.values()]
         return [record.row(self._boot_time) for record in rows]
 
-    def statistics(self) -> list[tuple[str, Any]]:
+    def statistics(self) -> Sequence[tuple[str, Any]]:
         """(role, reader) pairs for the metrics."""
-        return list(self.fabric.readers)
+        return tuple(self.fabric.readers)
 
     async def status(self) -> dict[str, Any]:
         host = {
@@ -482,8 +482,8 @@ class Supervisor:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _transaction(self, operations: list[Row]) -> list[Any]:
-        return await self._boot.transaction(operations)
+    async def _transaction(self, operations: Sequence[Row]) -> Sequence[Any]:
+        return await self._boot.transaction([*operations])
 
 
 def _own_record(name: str, pid: int) -> Record:

@@ -26,7 +26,7 @@ from tools import daemon, output
 from tools.client import Client
 from tools.job_table import Page, lines
 
-DISK = {"name": "vda", "file": "run-library.img", "size": 256 << 20}
+DISK: dict[str, Any] = {"name": "vda", "file": "run-library.img", "size": 256 << 20}
 MAC = "02:50:56:00:00:01"
 JOB_SECONDS = 120.0
 DEFAULT = Path(__file__).resolve().parents[1] / "hostd" / "default.yaml"

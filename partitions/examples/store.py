@@ -9,6 +9,7 @@ import hashlib
 import os
 import sysconfig
 import tarfile
+from typing import IO, cast
 
 from partitions.examples.archive import CHUNK, DATA, Header, pack_header
 from partitions.guest import Guest
@@ -59,7 +60,7 @@ class DiskWriter:
 def pack(stream: DiskWriter) -> None:
     """The standard library without tests, caches and installed packages."""
     root = sysconfig.get_paths()["stdlib"]
-    with tarfile.open(fileobj=stream, mode="w|", bufsize=CHUNK) as archive:
+    with tarfile.open(fileobj=cast(IO[bytes], stream), mode="w|", bufsize=CHUNK) as archive:
         for folder, folders, files in os.walk(root):
             folders[:] = sorted(set(folders) - LEFT_OUT)
             for file in sorted(files):
