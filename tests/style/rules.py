@@ -89,10 +89,10 @@ RULES = [
     Rule(
         "machine paths",
         "sources do not know where they were written",
-        re.compile(r"/(work|root)/(main|shared|\.)|/tmp/pv\b"),
+        re.compile(r"/(home|Users)/\w"),
         ("**/*.py", "**/*.pyx", "**/*.h", "**/*.c", "**/*.md", "**/*.sql", "**/*.yaml", "**/*.toml"),
-        "see /work/shared/notes.md",
-        {"tests/style/rules.py": (2, "pattern and example of this rule")},
+        "see /home/ann/notes.md",
+        {"tests/style/rules.py": (1, "example of this rule"), "tests/unit/test_paths.py": (2, "a made-up home")},
     ),
 ]
 
