@@ -14,7 +14,7 @@ from pyx.abi cimport (
 from pyx.loop cimport Loop
 from pyx.ringc cimport (
     pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_producer_attach,
-    pv_producer_publish, pv_producer_push, pv_saturate,
+    pv_producer_publish, pv_push_completion, pv_saturate,
 )
 from pyx.segment cimport Mapping, Window, map_ring
 
@@ -111,22 +111,14 @@ cdef class Device(Loop):
     cdef void finish(self, Server *server, const pv_dma_request *request, uint32_t status, uint32_t reason,
                      uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil:
         """Pushes a completion towards the server; the caller made sure of room and publishes."""
-        cdef pv_completion answer
+        cdef uint32_t times[6]
         cdef uint64_t validated = request.pickup_time + request.validated
-        answer.id = request.id
-        answer.epoch = request.epoch
-        answer.status = status
-        answer.reason = reason
-        answer.bytes = bytes
-        answer.pickup_time = request.pickup_time
-        memset(answer.stage_times, 0, sizeof(answer.stage_times))
-        answer.stage_times[<int>PV_STAGE_VALIDATION] = request.validated
-        answer.stage_times[<int>PV_STAGE_POST] = pv_saturate(start - validated if start > validated else 0)
-        answer.stage_times[<int>PV_STAGE_DEVICE] = pv_saturate(end - start if end > start else 0)
-        answer.queue = request.queue
-        answer.reserved0 = 0
-        answer.result = 0
-        pv_producer_push(&server.completions, &answer)
+        memset(times, 0, sizeof(times))
+        times[<int>PV_STAGE_VALIDATION] = request.validated
+        times[<int>PV_STAGE_POST] = pv_saturate(start - validated if start > validated else 0)
+        times[<int>PV_STAGE_DEVICE] = pv_saturate(end - start if end > start else 0)
+        pv_push_completion(&server.completions, request.id, request.epoch, status, reason, bytes,
+                           request.pickup_time, times, request.queue)
 
     cdef void publish(self) noexcept nogil:
         cdef uint32_t i

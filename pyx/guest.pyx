@@ -20,7 +20,7 @@ from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_release, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_init,
     pv_idle_sleep, pv_idle_step, pv_idle_woken, pv_idle_worked, pv_interrupt_take, pv_membarrier_register, pv_now,
-    pv_producer, pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push,
+    pv_producer, pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_request,
 )
 from pyx.segment cimport Mapping, Window, map_ring
 
@@ -194,7 +194,6 @@ cdef class ClientQueue:
 
     cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now) noexcept nogil:
         """Fills the next ring slot; its slot in the in-flight table, or -1 where table or ring are full."""
-        cdef pv_request request
         cdef uint16_t slot
         if self.free_count == 0 or pv_producer_free(&self.requests, 1) == 0:
             return -1
@@ -202,19 +201,8 @@ cdef class ClientQueue:
         slot = self.free_slots[self.free_count]
         self.generations[slot] += 1
         self.ids[slot] = PV_ID(slot, self.generations[slot])
-        request.id = self.ids[slot]
-        request.gpa = gpa
-        request.device_offset = offset
-        request.endpoint_generation = self.endpoint_generation
-        request.enqueue_time = now
-        request.length = length
-        request.list_count = 0
-        request.endpoint = self.endpoint
-        request.operation = operation
-        request.flags = 0
-        request.reserved0 = 0
-        request.reserved1 = 0
-        pv_producer_push(&self.requests, &request)
+        pv_push_request(&self.requests, self.ids[slot], gpa, offset, self.endpoint_generation, now, length,
+                        self.endpoint, operation)
         self.submitted += 1
         return slot
 

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_CALL_SUBMIT, PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER,
+    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER,
     PV_ID, PV_ID_GENERATION, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED,
     PV_IO_INTERRUPTS, PV_IO_OPERATIONS, PV_IO_REFUSED, PV_IO_REQUESTS, PV_IO_SUBMITTED, PV_LEDGER_MAGIC,
     PV_LEDGER_SIZE, PV_OP_COUNT, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_SEND, PV_OP_WRITE, PV_PAGE, PV_QUEUE_RECEIVE,
@@ -20,13 +20,13 @@ from pyx.abi cimport (
     PV_STAGE_QUEUE, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_CANCELLED, PV_STATUS_FAILED, PV_STATUS_OK,
     PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS, PV_THREAD_WAKES_SENT, PV_VECTOR,
     PV_VERSION, pv_completion, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry, pv_reason, pv_request,
-    pv_system_call,
+
 )
 from pyx.loop cimport Loop
 from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_observe, pv_producer,
-    pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_row,
+    pv_producer_attach, pv_producer_free, pv_producer_publish, pv_push_completion, pv_push_submit, pv_row,
     pv_row_counters, pv_row_histogram, pv_saturate,
 )
 from pyx.segment cimport Mapping, map_ring
@@ -296,7 +296,6 @@ cdef class IoServer(Loop):
     cdef uint32_t take(self, Queue *q, uint32_t number, uint32_t available, uint64_t now) noexcept nogil:
         """Takes a bounded batch of new requests: record each, pass it on, then give the ring slots back."""
         cdef pv_request request
-        cdef pv_system_call call
         cdef pv_ledger_entry *entry
         cdef pv_reason reason
         cdef uint32_t taken = 0, room, i, submitted = 0
@@ -318,10 +317,6 @@ cdef class IoServer(Loop):
         room = pv_producer_free(&self.calls, available)
         if available > room:
             available = room
-        memset(&call, 0, sizeof(call))
-        call.call = PV_CALL_SUBMIT
-        call.client = PV_ID_SLOT(q.partition)
-        call.queue = number
         for i in range(available):
             pv_consumer_prefetch(&q.requests, i + 4)
             pv_consumer_fetch(&q.requests, i, &request)
@@ -350,17 +345,7 @@ cdef class IoServer(Loop):
             entry.epoch = self.epoch
             entry.pickup_time = now
             pv_ledger_set(entry, id)
-            call.id = id
-            call.submit.gpa = request.gpa
-            call.submit.device_offset = request.device_offset
-            call.submit.endpoint_generation = request.endpoint_generation
-            call.submit.pickup_time = now
-            call.submit.epoch = self.epoch
-            call.submit.length = request.length
-            call.submit.endpoint = request.endpoint
-            call.submit.operation = request.operation
-            call.submit.flags = request.flags
-            pv_producer_push(&self.calls, &call)
+            pv_push_submit(&self.calls, id, &request, now, self.epoch, PV_ID_SLOT(q.partition), number)
             submitted += 1
         if taken:
             pv_consumer_release(&q.requests, taken)
@@ -369,14 +354,9 @@ cdef class IoServer(Loop):
         return taken
 
     cdef void refuse(self, Queue *q, uint32_t number, const pv_request *request, pv_reason reason, uint64_t now) noexcept nogil:
-        cdef pv_completion answer
-        memset(&answer, 0, sizeof(answer))
-        answer.id = request.id
-        answer.epoch = self.epoch
-        answer.status = PV_STATUS_REFUSED
-        answer.reason = reason
-        answer.pickup_time = now
-        pv_producer_push(&q.completions, &answer)
+        cdef uint32_t times[6]
+        memset(times, 0, sizeof(times))
+        pv_push_completion(&q.completions, request.id, self.epoch, PV_STATUS_REFUSED, reason, 0, now, times, 0)
         pv_count(&q.counters[<int>PV_IO_REFUSED + <int>reason], 1)
         pv_count(&q.counters[<int>PV_IO_COMPLETIONS], 1)
         self.mark(q, number)
@@ -407,17 +387,14 @@ cdef class IoServer(Loop):
                 pv_count(&self.counters[<int>PV_THREAD_FOREIGN_COMPLETIONS], 1)
                 continue
             entry = &q.ledger[slot]
-            answer.id = entry.request.id
-            answer.epoch = self.epoch
-            answer.queue = 0
-            answer.pickup_time = entry.pickup_time
             total = now - entry.pickup_time
             spent = <uint64_t>answer.stage_times[<int>PV_STAGE_VALIDATION] + answer.stage_times[<int>PV_STAGE_POST] + answer.stage_times[<int>PV_STAGE_DEVICE]
             answer.stage_times[<int>PV_STAGE_QUEUE] = pv_saturate(entry.pickup_time - entry.request.enqueue_time if entry.pickup_time > entry.request.enqueue_time and entry.request.enqueue_time else 0)
             answer.stage_times[<int>PV_STAGE_COMPLETION] = pv_saturate(total - spent if total > spent else 0)
             answer.stage_times[<int>PV_STAGE_TOTAL] = pv_saturate(total)
             operation = entry.request.operation
-            pv_producer_push(&q.completions, &answer)
+            pv_push_completion(&q.completions, entry.request.id, self.epoch, answer.status, answer.reason, answer.bytes,
+                               entry.pickup_time, answer.stage_times, 0)
             q.generations[slot] += 1
             q.clear[q.clear_count] = slot
             q.clear_count += 1

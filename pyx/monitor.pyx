@@ -17,14 +17,14 @@ from pyx.abi cimport (
     PV_REASON_PARTITION_STATE, PV_REASON_PARTITION_UNKNOWN, PV_REASON_QUEUE_BROKEN, PV_REASON_SERVICE_DENIED,
     PV_REASON_SERVICE_UNAVAILABLE, PV_REASON_SERVICE_UNKNOWN, PV_SERVICE_COUNT, PV_STATUS_OK,
     PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES, PV_TYPE_IO, PV_VECTOR_CALL,
-    PV_VERSION, pv_completion, pv_descriptor, pv_dma_extents, pv_dma_request, pv_doorbell, pv_endpoint, pv_interrupts, pv_kernel,
+    PV_VERSION, pv_completion, pv_descriptor, pv_dma_extents, pv_doorbell, pv_endpoint, pv_interrupts, pv_kernel,
     pv_reason, pv_request, pv_system_call, pv_view, pv_world,
 )
 from pyx.loop cimport Loop
 from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_producer, pv_producer_attach,
-    pv_producer_free, pv_producer_publish, pv_producer_push, pv_row, pv_row_counters, pv_saturate,
+    pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_dma, pv_row, pv_row_counters, pv_saturate,
 )
 from pyx.segment cimport Mapping, map_ring
 
@@ -401,7 +401,6 @@ cdef class Monitor(Loop):
         """Validates, translates and posts one request of a client. False: no room at the device, nothing happened."""
         cdef Caller *client
         cdef pv_request request
-        cdef pv_dma_request dma
         cdef pv_dma_extents more
         cdef pv_extent extents[260]
         cdef uint32_t count = 0, slots, i
@@ -444,22 +443,9 @@ cdef class Monitor(Loop):
         slots = 1 if count <= 1 else 1 + (count + PV_EXTENTS_PER_SLOT - 1) // PV_EXTENTS_PER_SLOT
         if pv_producer_free(ring, slots) < slots:
             return False
-        dma.id = call.id
-        dma.hpa = extents[0].hpa if count == 1 else 0
-        dma.device_offset = request.device_offset + endpoint.offset
-        dma.pickup_time = call.submit.pickup_time
-        dma.epoch = call.submit.epoch
-        dma.length = request.length
-        dma.validated = pv_saturate(now - call.submit.pickup_time if now > call.submit.pickup_time else 0)
-        dma.server = PV_ID_SLOT(c.id)
-        dma.queue = call.queue
-        dma.port = endpoint.port
-        dma.extent_count = count
-        dma.operation = request.operation
-        dma.flags = 0
-        dma.partition = call.client
-        dma.port_generation = <uint32_t>endpoint.generation
-        pv_producer_push(ring, &dma)
+        pv_push_dma(ring, call, extents[0].hpa if count == 1 else 0, request.device_offset + endpoint.offset,
+                    pv_saturate(now - call.submit.pickup_time if now > call.submit.pickup_time else 0),
+                    PV_ID_SLOT(c.id), endpoint.port, count, <uint32_t>endpoint.generation)
         if count > 1:
             for i in range(count):
                 more.extent[i % PV_EXTENTS_PER_SLOT].hpa = extents[i].hpa

@@ -1,8 +1,8 @@
 """C declarations of ring.h, wait.h, gate.h, interrupt.h and statistics.h; nothing else."""
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_doorbell, pv_interrupts, pv_ring, pv_statistics, pv_statistics_row
+from pyx.abi cimport pv_doorbell, pv_interrupts, pv_request, pv_ring, pv_statistics, pv_statistics_row, pv_system_call
 
 
 cdef extern from "ring.h" nogil:
@@ -51,6 +51,18 @@ cdef extern from "ring.h" nogil:
     bint pv_doorbell_ring(pv_doorbell *doorbell)
     void pv_doorbell_wait(pv_doorbell *doorbell, uint32_t word, uint64_t timeout_ns)
     long pv_doorbells_wait(pv_wait *waits, uint32_t count, uint64_t timeout_ns)
+
+cdef extern from "slots.h" nogil:
+    void pv_push_request(pv_producer *p, uint64_t id, uint64_t gpa, uint64_t device_offset,
+                         uint64_t endpoint_generation, uint64_t enqueue_time, uint32_t length, uint16_t endpoint,
+                         uint8_t operation)
+    void pv_push_completion(pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status, uint16_t reason,
+                            uint32_t bytes, uint64_t pickup_time, const uint32_t *times, uint16_t queue)
+    void pv_push_submit(pv_producer *p, uint64_t id, const pv_request *request, uint64_t pickup_time, uint64_t epoch,
+                        uint16_t client, uint16_t queue)
+    void pv_push_dma(pv_producer *p, const pv_system_call *call, uint64_t hpa, uint64_t device_offset,
+                     uint32_t validated, uint16_t server, uint16_t port, uint16_t extent_count,
+                     uint32_t port_generation)
 
 cdef extern from "interrupt.h" nogil:
     bint pv_interrupt_post(pv_interrupts *interrupts, uint64_t vectors, bint symmetric)

@@ -59,6 +59,7 @@ RULES = [
             "pyx/interrupt.h": (None, "owner of the pending word"),
             "pyx/view.h": (None, "owner of views"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
+            "pyx/slots.h": (1, "fills slots before they are published"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/loop.pyx": (1, "accessor beside its only user: was this bell rung"),
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),

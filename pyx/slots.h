@@ -1,0 +1,101 @@
+/* Filling of slots: one function for each kind, field by field straight into the ring.
+ *
+ * Built in a local struct first and then copied, a slot costs four stalls: the copy's wide loads cannot be forwarded
+ * from the narrow stores of the fields. That was 85 % of the time of those who fill completions. An unpublished slot
+ * may be seen half filled by a hostile peer only, which harms itself.
+ */
+#ifndef PV_SLOTS_H
+#define PV_SLOTS_H
+
+#include "ring.h"
+
+static inline void *pv_producer_next(struct pv_producer *p)
+{
+    void *slot = p->slots + (p->tail & (p->capacity - 1)) * 8;
+    p->tail++;
+    return slot;
+}
+
+static inline void pv_push_request(struct pv_producer *p, uint64_t id, uint64_t gpa, uint64_t device_offset,
+                                   uint64_t endpoint_generation, uint64_t enqueue_time, uint32_t length,
+                                   uint16_t endpoint, uint8_t operation)
+{
+    struct pv_request *slot = pv_producer_next(p);
+    slot->id = id;
+    slot->gpa = gpa;
+    slot->device_offset = device_offset;
+    slot->endpoint_generation = endpoint_generation;
+    slot->enqueue_time = enqueue_time;
+    slot->length = length;
+    slot->list_count = 0;
+    slot->endpoint = endpoint;
+    slot->operation = operation;
+    slot->flags = 0;
+    slot->reserved0 = 0;
+    slot->reserved1 = 0;
+}
+
+/* `times`: PV_STAGE_COUNT stage times in ns. */
+static inline void pv_push_completion(struct pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status,
+                                      uint16_t reason, uint32_t bytes, uint64_t pickup_time, const uint32_t *times,
+                                      uint16_t queue)
+{
+    struct pv_completion *slot = pv_producer_next(p);
+    slot->id = id;
+    slot->epoch = epoch;
+    slot->status = status;
+    slot->reason = reason;
+    slot->bytes = bytes;
+    slot->pickup_time = pickup_time;
+    for (int i = 0; i < PV_STAGE_COUNT; i++)
+        slot->stage_times[i] = times[i];
+    slot->queue = queue;
+    slot->reserved0 = 0;
+    slot->result = 0;
+}
+
+/* A client's request, passed to the monitor by the server that recorded it as `id`. */
+static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const struct pv_request *request,
+                                  uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue)
+{
+    struct pv_system_call *slot = pv_producer_next(p);
+    slot->id = id;
+    slot->submit.gpa = request->gpa;
+    slot->submit.device_offset = request->device_offset;
+    slot->submit.endpoint_generation = request->endpoint_generation;
+    slot->submit.pickup_time = pickup_time;
+    slot->submit.epoch = epoch;
+    slot->submit.length = request->length;
+    slot->submit.endpoint = request->endpoint;
+    slot->submit.operation = request->operation;
+    slot->submit.flags = request->flags;
+    slot->call = PV_CALL_SUBMIT;
+    slot->client = client;
+    slot->queue = queue;
+    slot->reserved0 = 0;
+}
+
+/* A translated request for a device. `hpa`: of the only extent, 0 where continuation slots follow. */
+static inline void pv_push_dma(struct pv_producer *p, const struct pv_system_call *call, uint64_t hpa,
+                               uint64_t device_offset, uint32_t validated, uint16_t server, uint16_t port,
+                               uint16_t extent_count, uint32_t port_generation)
+{
+    struct pv_dma_request *slot = pv_producer_next(p);
+    slot->id = call->id;
+    slot->hpa = hpa;
+    slot->device_offset = device_offset;
+    slot->pickup_time = call->submit.pickup_time;
+    slot->epoch = call->submit.epoch;
+    slot->length = call->submit.length;
+    slot->validated = validated;
+    slot->server = server;
+    slot->queue = call->queue;
+    slot->port = port;
+    slot->extent_count = extent_count;
+    slot->operation = call->submit.operation;
+    slot->flags = 0;
+    slot->partition = call->client;
+    slot->port_generation = port_generation;
+}
+
+#endif
