@@ -24,7 +24,7 @@ from tools import daemon
 from tools.daemon import HOSTD
 
 ROOT = Path(__file__).resolve().parents[2]
-BOOTS, BOOTS_LONG = 8, 200
+BOOTS, BOOTS_LONG = 6, 200
 ENDS, ENDS_LONG = 2, 50
 BOOT_SECONDS = 1.2
 DISK = {"name": "vda", "size": "1MiB"}

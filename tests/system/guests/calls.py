@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import Any
 
 import doorbell
@@ -13,6 +14,7 @@ from pyx.abi import CALLS, REASON_NAMES, STATUS_NAMES, channel_size, ring_size
 from pyx.guest import RequestError
 
 CAPACITY = 256  # of a call ring
+PATIENCE = 0.5  # seconds for a worker that was woken to take a call
 TAIL, HEAD = 64, 128  # of a ring header: the producer's index and the consumer's
 
 
@@ -37,24 +39,17 @@ def raw(puppet: Puppet, slots: list[str]) -> list[list[Any]]:
     return answers
 
 
-def flood(puppet: Puppet, slot: str, count: int, address: int, value: int) -> None:
-    """Calls without taking the answers; a word is written anew after each."""
-    for _ in range(count):
-        try:
-            puppet.guest.calls.call_raw(bytes.fromhex(slot), timeout=0.0)
-        except TimeoutError:
-            pass
-        poke(puppet, address, value)
-
-
 def silence(puppet: Puppet, slot: str, count: int) -> None:
-    """Queues calls by hand and takes no answer. At most twice the capacity: as many as the monitor has room to answer,
-    and a full ring behind them. The ring must not have been used before."""
+    """Queues calls by hand and takes no answer: as many as the monitor takes, and a ring full behind them. The ring
+    must not have been used before."""
     base = find(puppet, channel_size(CAPACITY))
     first = base + ring_size(CAPACITY) - 64 * CAPACITY  # slots lie behind the header
     for number in range(count):
+        end = time.monotonic() + PATIENCE
         while number - peek(base + HEAD) == CAPACITY:
             doorbell.ring(doorbell.MONITOR)
+            if time.monotonic() > end:
+                return
         ctypes.memmove(first + 64 * (number % CAPACITY), bytes.fromhex(slot), 64)
         poke(puppet, base + TAIL, number + 1)
     doorbell.ring(doorbell.MONITOR)
