@@ -55,8 +55,9 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str) -
         file = os.open(Path(folder) / FILE, os.O_RDWR | os.O_CLOEXEC)
         try:
             load = Load(host, disk, parameters)
+            window = min(WINDOW, run.seconds / 20)
             cases = [
-                Case("iops", "requests/s", load.rate(1), parameters, "bare file", bare(file, op, block, 1), WINDOW),
+                Case("iops", "requests/s", load.rate(1), parameters, "bare file", bare(file, op, block, 1), window),
                 Case(
                     "throughput",
                     "bytes/s",
@@ -64,9 +65,9 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str) -
                     parameters,
                     "bare file",
                     bare(file, op, block, block),
-                    WINDOW,
+                    window,
                 ),
-                Case("round_trip", "seconds", load.round_trip, {**parameters, "depth": 1}, window=WINDOW),
+                Case("round_trip", "seconds", load.round_trip, {**parameters, "depth": 1}, window=window),
             ]
             run.in_turn(cases)
         finally:
