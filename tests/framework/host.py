@@ -89,6 +89,11 @@ class Host:
         self.reap()
         assert (left := self.remains()) == [], left
 
+    def signal(self, number: int) -> None:
+        """To the daemon. Never with pid 0, which would be the tests themselves."""
+        assert self.pid > 0, "the daemon does not run"
+        os.kill(self.pid, number)
+
     def reap(self) -> None:
         """Takes the exit status of a daemon that has ended: it is a child of the test."""
         if self.pid:

@@ -52,7 +52,7 @@ def foreground(host: Host) -> subprocess.Popen[bytes]:
 def end(host: Host, number: int, processes: Sequence[psutil.Process]) -> None:
     """Sends a signal to the daemon and waits for a clean end with nothing left."""
     assert len(processes) >= 2 + len(INFRASTRUCTURE)
-    os.kill(host.pid, number)
+    host.signal(number)
     _, status = os.waitpid(host.pid, 0)
     host.pid = 0
     host.stop_puppets()
@@ -123,7 +123,7 @@ def test_second_signal_changes_nothing(own: Host) -> None:
     answer = threading.Thread(target=daemon.stop, args=(own.paths,))
     answer.start()
     for _ in range(5):
-        os.kill(own.pid, signal.SIGINT)
+        own.signal(signal.SIGINT)
         time.sleep(0.01)
     end(own, signal.SIGTERM, processes)
     answer.join(DEADLINE)
@@ -134,7 +134,7 @@ def test_killed_daemon_leaves_partitions_running(own: Host) -> None:
     own.start()
     (work,) = begin_work(own, 1)
     before = own.pids()
-    os.kill(own.pid, signal.SIGKILL)
+    own.signal(signal.SIGKILL)
     own.reap()
     with pytest.raises(HostError) as unreachable:
         own.rows()
@@ -158,7 +158,7 @@ def test_down_without_a_daemon(own: Host) -> None:
     """`hostctl down` needs the keeper alone."""
     own.start()
     begin_work(own)
-    os.kill(own.pid, signal.SIGKILL)
+    own.signal(signal.SIGKILL)
     own.reap()
     own.stop()
 
