@@ -53,7 +53,7 @@ _DROP_REASONS = _each(
     "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached"
 )
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
-_OPERATIONS_FOR = {"disk": _each("read", "write", "flush"), "nic": _each("send", "receive")}
+_OPERATIONS_FOR = {"disk": _each("read", "write", "flush", "path"), "nic": _each("send", "receive", "path")}
 assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)
 _CALL_RESULTS = (
     ("unknown", "call_unknown"),
@@ -73,6 +73,7 @@ COUNTERS = (
     Counter("io", "submitted", "io_submitted", "Requests that an I/O partition passed to the monitor."),
     Counter("io", "failed", "io_failed", "Requests that the medium failed."),
     Counter("io", "cancelled", "io_cancelled", "Requests ended because partition or endpoint went away."),
+    Counter("io", "recalled", "io_recalled", "Requests given back unexecuted because the endpoint's path changed."),
     Counter("io", "interrupts", "io_interrupts", "Wake-ups sent to the guest."),
     Counter("io", "operations", "io_operations_completed", "Requests completed well, by operation.",
             nested=("op",), known=(), known_for=_OPERATIONS_FOR),

@@ -58,8 +58,12 @@ enum pv_operation {
     PV_OP_FLUSH,   /* disk: all completed writes are durable before this one completes */
     PV_OP_SEND,    /* NIC: one frame out of guest memory */
     PV_OP_RECEIVE, /* NIC: guest memory that takes one frame */
+    PV_OP_PATH,    /* guest channel only: go over to the path `length`; nothing else of the endpoint is in flight */
     PV_OP_COUNT,
 };
+
+/* How an endpoint's data travels (design.md section 5). */
+enum pv_path { PV_PATH_NONE, PV_PATH_COPY, PV_PATH_REDIRECT, PV_PATH_DIRECT, PV_PATH_COUNT };
 
 #define PV_QUEUE_DISK 0u
 #define PV_QUEUE_TRANSMIT 0u
@@ -70,6 +74,9 @@ enum pv_call {
     PV_CALL_CONNECT, /* open a service by name: an endpoint of one's own, or an infrastructure partition */
     PV_CALL_SUBMIT,  /* I/O partitions only: validate, translate and post one request of a client */
     PV_CALL_NULL,    /* does nothing; measures the way into the monitor and back */
+    PV_CALL_COPY,    /* I/O partitions only: copy between a client's memory and the caller's own buffer */
+    PV_CALL_PATH,    /* I/O partitions only: a client goes over to another path; sets up or closes its queue pair */
+    PV_CALL_KEY,     /* the key of one's own queue pair, in `pickup_time` of the completion */
     PV_CALL_COUNT,
 };
 
@@ -124,6 +131,12 @@ enum pv_reason {
     PV_REASON_NO_BUFFER,          /* receiver posted no buffer in time */
     PV_REASON_BUFFER_SMALL,       /* the frame does not fit the posted buffer */
     PV_REASON_LEDGER_FULL,        /* internal back-pressure; never sent to a guest */
+    PV_REASON_KEY_INVALID,        /* direct: the request does not carry the key of this queue pair */
+    PV_REASON_PATH_CLOSED,        /* direct: this queue pair is not set up (any more) */
+    PV_REASON_PATH_DENIED,        /* no transaction wants this endpoint on that path */
+    PV_REASON_PATH_BUSY,          /* change of path with requests in flight */
+    PV_REASON_PATH_CHANGED,       /* cancelled: not executed; submit it again over the new path */
+    PV_REASON_BUDGET,             /* longer than all the buffers that this endpoint may hold */
     PV_REASON_COUNT,
 };
 
@@ -141,22 +154,26 @@ struct pv_request {
     uint16_t endpoint;            /* index in the partition's descriptor */
     uint8_t operation;            /* enum pv_operation */
     uint8_t flags;                /* none defined: must be 0 */
-    uint32_t reserved0;
-    uint64_t reserved1;
+    uint32_t taken;               /* ns from the completion of an earlier request until the guest took it; 0: unknown */
+    uint64_t key;                 /* direct: of the queue pair; otherwise 0 */
 };
 _Static_assert(sizeof(struct pv_request) == 64, "one cache line");
 _Static_assert(offsetof(struct pv_request, length) == 40 && offsetof(struct pv_request, endpoint) == 48, "layout v1");
 
-/* The stages of one request; a completion carries the five that its servers measured, the guest adds the sixth. */
+/* The stages of one request. A completion carries the first PV_STAGE_TIMES; the guest's driver adds up to the time at
+ * which it takes the completion, and tells that with a later request. */
 enum pv_stage {
     PV_STAGE_QUEUE,      /* guest enqueue to server pick-up (the guest's own stamp) */
     PV_STAGE_VALIDATION, /* pick-up to validated and translated */
+    PV_STAGE_COPY,       /* copy path: copies by the monitor, with the calls that ask for them */
     PV_STAGE_POST,       /* translated to start at the device */
     PV_STAGE_DEVICE,     /* start to end at the device */
     PV_STAGE_COMPLETION, /* end at the device to completion by the server */
+    PV_STAGE_INTERRUPT,  /* completion by the server to taken by the guest (the guest's own word) */
     PV_STAGE_TOTAL,      /* pick-up to completion by the server */
     PV_STAGE_COUNT,
 };
+#define PV_STAGE_TIMES 6
 
 /* Server to guest, device to server, monitor to caller. */
 struct pv_completion {
@@ -166,13 +183,12 @@ struct pv_completion {
     uint16_t reason;        /* enum pv_reason */
     uint32_t bytes;         /* moved */
     uint64_t pickup_time;   /* ns, CLOCK_MONOTONIC, by the server: trusted */
-    uint32_t stage_times[6]; /* ns per enum pv_stage, saturated at 2^32 - 1 */
+    uint32_t stage_times[PV_STAGE_TIMES]; /* ns per enum pv_stage, saturated at 2^32 - 1 */
     uint16_t queue;         /* device to server: the server's queue number; otherwise 0 */
-    uint16_t reserved0;
+    uint16_t call;          /* monitor to I/O partition: enum pv_call that this answers; otherwise 0 */
     uint32_t result;        /* of a system call */
 };
 _Static_assert(sizeof(struct pv_completion) == 64, "one cache line");
-_Static_assert(PV_STAGE_COUNT == 6, "stage_times");
 
 /* Partition to monitor. PV_CALL_SUBMIT carries a client's request; CONNECT a service name. */
 struct pv_system_call {
@@ -188,15 +204,27 @@ struct pv_system_call {
             uint16_t endpoint;
             uint8_t operation;
             uint8_t flags;
-        } submit;
+        } submit;                 /* also PATH: `length` is the path */
+        struct {
+            uint64_t gpa;         /* of the client */
+            uint64_t buffer;      /* gpa of the caller */
+            uint64_t endpoint_generation;
+            uint64_t pickup_time;
+            uint64_t epoch;
+            uint32_t length;
+            uint16_t endpoint;
+            uint8_t operation;    /* of the client's request: decides direction and right */
+            uint8_t flags;
+        } copy;
         char name[32];            /* CONNECT: service, zero terminated */
         uint8_t raw[48];
     };
     uint16_t call;                /* enum pv_call */
     uint16_t client;              /* SUBMIT: partition slot of the client */
     uint16_t queue;               /* SUBMIT: the server's queue number, echoed in the completion */
-    uint16_t reserved0;
+    uint16_t flags;               /* PV_CALL_OWN; other bits must be 0 */
 };
+#define PV_CALL_OWN 1u /* SUBMIT: gpa lies in the caller's own memory (copy path) */
 _Static_assert(sizeof(struct pv_system_call) == 64, "one cache line");
 
 /* Monitor to device: a translated request. Continuation slots follow, holding all
@@ -214,7 +242,7 @@ struct pv_dma_request {
     uint16_t port;           /* endpoint as the device numbers it */
     uint16_t extent_count;
     uint8_t operation;
-    uint8_t flags;
+    uint8_t path;            /* enum pv_path that it came by: copy or redirect */
     uint16_t partition;      /* slot of the client */
     uint32_t port_generation; /* low 32 bits of the endpoint generation: a port's earlier life is refused */
 };
@@ -267,14 +295,54 @@ struct pv_doorbell {
 };
 _Static_assert(sizeof(struct pv_doorbell) == 64, "one cache line");
 
+/* Queue pair of one endpoint, for the direct path: first a page with the doorbell of the device's thread, then a channel
+ * for each queue. Mapped by guest and device alone. */
+#define PV_PAIR_SIZE(queues, capacity) (PV_PAGE + (size_t)(queues) * PV_CHANNEL_SIZE(capacity))
+#define PV_PAIR_CHANNEL(queue, capacity) (PV_PAGE + (size_t)(queue) * PV_CHANNEL_SIZE(capacity))
+
+/* Queue translation entries: what one queue pair may touch. One segment per device, indexed by port; written by the
+ * monitor, read-only for the device. `generation` never repeats and is 0 while the rest is being written, so a
+ * reader that finds it unchanged after its copy has an untorn one. */
+#define PV_TRANSLATION_EXTENTS 28u /* runs of frames with equal rights; a partition in more pieces stays off the direct path */
+#define PV_PORTS_MAX 256u          /* ports of one device */
+struct pv_translation_extent {
+    uint64_t gpa;
+    uint64_t hpa;
+    uint64_t length;
+    uint64_t rights; /* PV_MAP_READ, PV_MAP_WRITE */
+};
+struct pv_translation {
+    alignas(PV_LINE) _Atomic uint64_t generation; /* 0: no queue pair */
+    uint64_t key;                 /* every request of the pair carries it */
+    uint64_t partition;           /* id */
+    uint64_t endpoint_generation;
+    uint64_t offset;              /* disk: first byte of the granted range */
+    uint64_t length;              /* disk: bytes granted */
+    uint32_t operations;          /* bit per enum pv_operation */
+    uint32_t max_transfer;        /* bytes */
+    uint16_t endpoint;            /* index in the partition's descriptor */
+    uint16_t extent_count;
+    uint32_t reserved0;
+    uint64_t reserved1[8];
+    struct pv_translation_extent extents[PV_TRANSLATION_EXTENTS];
+};
+_Static_assert(sizeof(struct pv_translation) == 1024, "a power of two");
+#define PV_TRANSLATIONS_SIZE (PV_PORTS_MAX * sizeof(struct pv_translation))
+
 /* Events segment of a partition, one page per pair of processes, so that each maps only its own.
  *   page 0  interrupts: partition with its servers, devices and monitor
  *   page 1  doorbell of the channel server's thread: partition with that server
- *   page 2  doorbell of the monitor's call worker: partition with the monitor */
+ *   page 2  struct pv_monitor_page: partition with the monitor */
 struct pv_interrupts {
     struct pv_doorbell doorbell;           /* the partition sleeps here */
     alignas(PV_LINE) _Atomic uint64_t pending; /* bit per endpoint and queue; set by who posts, taken by the partition */
     uint64_t reserved[7];
+};
+/* Page 2: the paths that transactions want for the endpoints, as the monitor tells the partition. A word that changes
+ * makes the driver stop, drain, and ask for that path. */
+struct pv_monitor_page {
+    struct pv_doorbell doorbell;
+    alignas(PV_LINE) _Atomic uint32_t wanted[PV_ENDPOINTS_MAX]; /* enum pv_path; 0: the one in force */
 };
 #define PV_EVENTS_INTERRUPTS 0u
 #define PV_EVENTS_SERVER PV_PAGE
@@ -310,6 +378,8 @@ _Static_assert(sizeof(struct pv_ledger_entry) == 128, "two cache lines");
 
 /* ---- Partition descriptor (view): written by the ultravisor, read-only for everybody else (U3). ---- */
 #define PV_ENDPOINT_READ_ONLY 1u
+#define PV_ENDPOINT_PATH(flags) ((flags) >> 8 & 3u) /* enum pv_path that the last transaction wants */
+#define PV_ENDPOINT_PATH_SHIFT 8
 struct pv_endpoint {
     uint64_t generation;     /* 0: no endpoint at this index */
     uint64_t offset;         /* disk: first byte of the granted range within the backing object */
@@ -426,7 +496,8 @@ enum pv_io_counter {
     PV_IO_FAILED,            /* completions with PV_STATUS_FAILED */
     PV_IO_CANCELLED,
     PV_IO_INTERRUPTS,        /* wake-ups sent to the guest */
-    PV_IO_COPIED_BYTES,      /* guest data copied by this host process: the copy path only */
+    PV_IO_COPIED_BYTES,      /* guest data that the monitor copied for this endpoint: the copy path only */
+    PV_IO_RECALLED,          /* given back unexecuted because the path changes; the guest submits them again */
     PV_IO_OPERATIONS = 8,    /* completed with PV_STATUS_OK, by operation */
     PV_IO_BYTES = 16,        /* the same, bytes */
     PV_IO_REFUSED = 24,      /* by reason */
@@ -437,32 +508,34 @@ _Static_assert(PV_OP_COUNT <= 8 && PV_REASON_COUNT <= 48, "room in the counters"
 /* Rows of the monitor, one per partition: calls by result. */
 enum pv_monitor_counter {
     PV_MONITOR_CALLS = 0,    /* PV_MONITOR_CALLS + call * 48 + reason; reason 0: done */
-    PV_MONITOR_COPIED_BYTES = 48 * 4,
+    PV_MONITOR_COPIED_BYTES = 48 * 8,
     PV_MONITOR_TRANSLATED,   /* requests of this client translated */
     PV_MONITOR_TRANSLATED_BYTES,
-    PV_MONITOR_REFUSED = 200, /* requests of this client refused, by reason */
-    PV_MONITOR_COUNTER_COUNT = 248,
+    PV_MONITOR_REFUSED = 392, /* requests of this client refused, by reason */
+    PV_MONITOR_COUNTER_COUNT = 440,
 };
-_Static_assert(PV_CALL_COUNT <= 4, "room in the counters; unknown calls count as PV_CALL_NONE");
+_Static_assert(PV_CALL_COUNT <= 8, "room in the counters; unknown calls count as PV_CALL_NONE");
+
+/* Rows of devices begin with the counters of enum pv_io_counter, for requests of queue pairs. */
 
 /* Rows of a NIC, one per port. */
 enum pv_nic_counter {
-    PV_NIC_TRANSMIT_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_RECEIVE_FRAMES, PV_NIC_RECEIVE_BYTES,
+    PV_NIC_TRANSMIT_FRAMES = PV_IO_COUNTER_COUNT, PV_NIC_TRANSMIT_BYTES, PV_NIC_RECEIVE_FRAMES, PV_NIC_RECEIVE_BYTES,
     PV_NIC_FORWARDED_FRAMES, /* copies delivered of frames that this port sent (multicast: one per receiver) */
     PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED,
     PV_NIC_FENCED,           /* requests of an old epoch or an old port generation */
-    PV_NIC_DMA_BYTES = 8,    /* moved into this port's buffers */
+    PV_NIC_DMA_BYTES = PV_IO_COUNTER_COUNT + 8,    /* moved into this port's buffers */
     PV_NIC_HELD_FRAMES,      /* waited for a receive buffer */
-    PV_NIC_TRANSMIT_DROPPED = 16, /* by reason, counted at the sender */
-    PV_NIC_RECEIVE_DROPPED = 64, /* by reason, counted at the receiver */
-    PV_NIC_COUNTER_COUNT = 112,
+    PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 16, /* by reason, counted at the sender */
+    PV_NIC_RECEIVE_DROPPED = PV_IO_COUNTER_COUNT + 64, /* by reason, counted at the receiver */
+    PV_NIC_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 112,
 };
 
 /* Rows of a disk device, one per port. */
 enum pv_disk_counter {
-    PV_DISK_READS, PV_DISK_READ_BYTES, PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_FLUSHES,
-    PV_DISK_FENCED, PV_DISK_ERRORS = 8, /* by reason */
-    PV_DISK_COUNTER_COUNT = 56,
+    PV_DISK_READS = PV_IO_COUNTER_COUNT, PV_DISK_READ_BYTES, PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_FLUSHES,
+    PV_DISK_FENCED, PV_DISK_ERRORS = PV_IO_COUNTER_COUNT + 8, /* by reason */
+    PV_DISK_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 56,
 };
 
 #endif

@@ -29,6 +29,15 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_EVENTS_SIZE
     const uint32_t PV_VECTOR_CALL
     const uint32_t PV_ENDPOINT_READ_ONLY
+    const uint32_t PV_ENDPOINT_PATH_SHIFT
+    uint32_t PV_ENDPOINT_PATH(uint32_t flags)
+    const uint32_t PV_CALL_OWN
+    const uint32_t PV_STAGE_TIMES
+    const uint32_t PV_TRANSLATION_EXTENTS
+    const uint32_t PV_PORTS_MAX
+    const size_t PV_TRANSLATIONS_SIZE
+    size_t PV_PAIR_SIZE(uint32_t queues, uint32_t capacity)
+    size_t PV_PAIR_CHANNEL(uint32_t queue, uint32_t capacity)
     const uint64_t PV_MAP_READ
     const uint64_t PV_MAP_WRITE
     const uint64_t PV_MAP_FRAME
@@ -92,13 +101,24 @@ cdef extern from "abi.h" nogil:
         PV_OP_FLUSH
         PV_OP_SEND
         PV_OP_RECEIVE
+        PV_OP_PATH
         PV_OP_COUNT
+
+    cpdef enum pv_path:
+        PV_PATH_NONE
+        PV_PATH_COPY
+        PV_PATH_REDIRECT
+        PV_PATH_DIRECT
+        PV_PATH_COUNT
 
     cpdef enum pv_call:
         PV_CALL_NONE
         PV_CALL_CONNECT
         PV_CALL_SUBMIT
         PV_CALL_NULL
+        PV_CALL_COPY
+        PV_CALL_PATH
+        PV_CALL_KEY
         PV_CALL_COUNT
 
     cpdef enum pv_status:
@@ -150,14 +170,22 @@ cdef extern from "abi.h" nogil:
         PV_REASON_NO_BUFFER
         PV_REASON_BUFFER_SMALL
         PV_REASON_LEDGER_FULL
+        PV_REASON_KEY_INVALID
+        PV_REASON_PATH_CLOSED
+        PV_REASON_PATH_DENIED
+        PV_REASON_PATH_BUSY
+        PV_REASON_PATH_CHANGED
+        PV_REASON_BUDGET
         PV_REASON_COUNT
 
     cpdef enum pv_stage:
         PV_STAGE_QUEUE
         PV_STAGE_VALIDATION
+        PV_STAGE_COPY
         PV_STAGE_POST
         PV_STAGE_DEVICE
         PV_STAGE_COMPLETION
+        PV_STAGE_INTERRUPT
         PV_STAGE_TOTAL
         PV_STAGE_COUNT
 
@@ -192,6 +220,7 @@ cdef extern from "abi.h" nogil:
         PV_IO_CANCELLED
         PV_IO_INTERRUPTS
         PV_IO_COPIED_BYTES
+        PV_IO_RECALLED
         PV_IO_OPERATIONS
         PV_IO_BYTES
         PV_IO_REFUSED
@@ -241,8 +270,8 @@ cdef extern from "abi.h" nogil:
         uint16_t endpoint
         uint8_t operation
         uint8_t flags
-        uint32_t reserved0
-        uint64_t reserved1
+        uint32_t taken
+        uint64_t key
 
     struct pv_completion:
         uint64_t id
@@ -253,7 +282,7 @@ cdef extern from "abi.h" nogil:
         uint64_t pickup_time
         uint32_t stage_times[6]
         uint16_t queue
-        uint16_t reserved0
+        uint16_t call
         uint32_t result
 
     struct pv_submit "typeof(((struct pv_system_call *)0)->submit)":
@@ -267,15 +296,27 @@ cdef extern from "abi.h" nogil:
         uint8_t operation
         uint8_t flags
 
+    struct pv_copy "typeof(((struct pv_system_call *)0)->copy)":
+        uint64_t gpa
+        uint64_t buffer
+        uint64_t endpoint_generation
+        uint64_t pickup_time
+        uint64_t epoch
+        uint32_t length
+        uint16_t endpoint
+        uint8_t operation
+        uint8_t flags
+
     struct pv_system_call:
         uint64_t id
         pv_submit submit
+        pv_copy copy
         char name[32]
         uint8_t raw[48]
         uint16_t call
         uint16_t client
         uint16_t queue
-        uint16_t reserved0
+        uint16_t flags
 
     struct pv_dma_request:
         uint64_t id
@@ -290,7 +331,7 @@ cdef extern from "abi.h" nogil:
         uint16_t port
         uint16_t extent_count
         uint8_t operation
-        uint8_t flags
+        uint8_t path
         uint16_t partition
         uint32_t port_generation
 
@@ -315,6 +356,27 @@ cdef extern from "abi.h" nogil:
 
     struct pv_interrupts:
         pv_doorbell doorbell
+
+    struct pv_monitor_page:
+        pv_doorbell doorbell
+
+    struct pv_translation_extent:
+        uint64_t gpa
+        uint64_t hpa
+        uint64_t length
+        uint64_t rights
+
+    struct pv_translation:
+        uint64_t key
+        uint64_t partition
+        uint64_t endpoint_generation
+        uint64_t offset
+        uint64_t length
+        uint32_t operations
+        uint32_t max_transfer
+        uint16_t endpoint
+        uint16_t extent_count
+        pv_translation_extent extents[28]
 
     struct pv_ledger:
         uint64_t magic

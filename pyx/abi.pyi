@@ -11,10 +11,13 @@ MESSAGE_MAX: int
 RING_SLOTS_MAX: int
 SERVER_CLIENTS_MAX: int
 ENDPOINT_READ_ONLY: int
+ENDPOINT_PATH_SHIFT: int
+TRANSLATION_EXTENTS: int
 PARTITION_TYPES: dict[str, int]
 STATES: dict[str, int]
 ENDPOINT_KINDS: dict[str, int]
 OPERATIONS: dict[str, int]
+PATHS: dict[str, int]
 CALLS: dict[str, int]
 STATUSES: dict[str, int]
 REASONS: dict[str, int]
@@ -27,6 +30,7 @@ NIC_COUNTERS: dict[str, int]
 DISK_COUNTERS: dict[str, int]
 REASON_NAMES: dict[int, str]
 STATUS_NAMES: dict[int, str]
+PATH_NAMES: dict[int, str]
 OPERATION_NAMES: dict[int, str]
 STATE_NAMES: dict[int, str]
 TYPE_NAMES: dict[int, str]
@@ -39,6 +43,8 @@ def generation_of(id: int) -> int: ...
 def ring_size(capacity: int) -> int: ...
 def channel_size(capacity: int) -> int: ...
 def control_size(capacity: int) -> int: ...
+def pair_size(queues: int, capacity: int) -> int: ...
+def translations_size() -> int: ...
 def ledger_size(capacity: int) -> int: ...
 def view_size() -> int: ...
 def map_size(pages: int) -> int: ...

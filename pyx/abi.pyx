@@ -25,11 +25,14 @@ MESSAGE_MAX = PV_MESSAGE_MAX
 RING_SLOTS_MAX = PV_RING_SLOTS_MAX
 SERVER_CLIENTS_MAX = PV_DOORBELL_WAITS_MAX
 ENDPOINT_READ_ONLY = PV_ENDPOINT_READ_ONLY
+ENDPOINT_PATH_SHIFT = PV_ENDPOINT_PATH_SHIFT
+TRANSLATION_EXTENTS = PV_TRANSLATION_EXTENTS
 
 PARTITION_TYPES = _names(pv_partition_type, "PV_TYPE_")
 STATES = _names(pv_state, "PV_STATE_")
 ENDPOINT_KINDS = _names(pv_endpoint_kind, "PV_ENDPOINT_")
 OPERATIONS = _names(pv_operation, "PV_OP_")
+PATHS = _names(pv_path, "PV_PATH_")
 CALLS = _names(pv_call, "PV_CALL_")
 STATUSES = _names(pv_status, "PV_STATUS_")
 REASONS = _names(pv_reason, "PV_REASON_")
@@ -44,6 +47,7 @@ DISK_COUNTERS = _names(pv_disk_counter, "PV_DISK_")
 #: number -> name, for messages and labels
 REASON_NAMES = {0: "none", **{value: name for name, value in REASONS.items()}}
 STATUS_NAMES = {0: "none", **{value: name for name, value in STATUSES.items()}}
+PATH_NAMES = {value: name for name, value in PATHS.items()}
 OPERATION_NAMES = {value: name for name, value in OPERATIONS.items()}
 STATE_NAMES = {value: name for name, value in STATES.items()}
 TYPE_NAMES = {value: name for name, value in PARTITION_TYPES.items()}
@@ -93,6 +97,16 @@ def control_size(capacity: int) -> int:
     return PV_CONTROL_SIZE(_capacity(capacity))
 
 
+def pair_size(queues: int, capacity: int) -> int:
+    """Bytes of the queue pair of one endpoint: a doorbell page and a channel of `capacity` slots for each queue."""
+    return PV_PAIR_SIZE(queues, _capacity(capacity))
+
+
+def translations_size() -> int:
+    """Bytes of the queue translation entries of one device."""
+    return PV_TRANSLATIONS_SIZE
+
+
 def ledger_size(capacity: int) -> int:
     return PV_LEDGER_SIZE(_capacity(capacity))
 
@@ -127,6 +141,6 @@ def statistics_size(rows: int, counters: int, histograms: int) -> int:
 STATISTICS_SHAPES = {
     "io": (PV_IO_COUNTER_COUNT, PV_STAGE_COUNT),
     "monitor": (PV_MONITOR_COUNTER_COUNT, 0),
-    "nic": (PV_NIC_COUNTER_COUNT, 0),
-    "disk": (PV_DISK_COUNTER_COUNT, 0),
+    "nic": (PV_NIC_COUNTER_COUNT, PV_STAGE_COUNT),
+    "disk": (PV_DISK_COUNTER_COUNT, PV_STAGE_COUNT),
 }

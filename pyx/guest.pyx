@@ -202,7 +202,7 @@ cdef class ClientQueue:
         self.generations[slot] += 1
         self.ids[slot] = PV_ID(slot, self.generations[slot])
         pv_push_request(&self.requests, self.ids[slot], gpa, offset, self.endpoint_generation, now, length,
-                        self.endpoint, operation)
+                        self.endpoint, operation, 0, 0)
         self.submitted += 1
         return slot
 

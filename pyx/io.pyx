@@ -17,7 +17,7 @@ from pyx.abi cimport (
     PV_REASON_COUNT, PV_REASON_DETACHED, PV_REASON_ENDPOINT_FOREIGN, PV_REASON_ID_INVALID, PV_REASON_NONE, PV_REASON_QUEUE_BROKEN,
     PV_REASON_RESERVED_NONZERO, PV_REASON_FLAGS_UNKNOWN, PV_REASON_LIST_LIMIT,
     PV_REASON_OPERATION_UNKNOWN, PV_STAGE_COMPLETION, PV_STAGE_COUNT, PV_STAGE_DEVICE, PV_STAGE_POST,
-    PV_STAGE_QUEUE, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_CANCELLED, PV_STATUS_FAILED, PV_STATUS_OK,
+    PV_STAGE_QUEUE, PV_STAGE_TIMES, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_CANCELLED, PV_STATUS_FAILED, PV_STATUS_OK,
     PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS, PV_THREAD_WAKES_SENT, PV_VECTOR,
     PV_VERSION, pv_completion, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry, pv_reason, pv_request,
 
@@ -65,7 +65,7 @@ cdef struct Queue:
     pv_doorbell *doorbell
     uint64_t vector
     uint64_t *counters
-    uint64_t *histograms[6]
+    uint64_t *histograms[8]
     uint32_t row
     bint dirty                  # completions pushed, not yet published
     bint stalled                # the guest does not consume its completions
@@ -324,7 +324,7 @@ cdef class IoServer(Loop):
             # What the monitor cannot see, because the call does not carry it; all else is the monitor's to judge.
             if request.id == 0:
                 reason = PV_REASON_ID_INVALID
-            elif request.reserved0 or request.reserved1:
+            elif request.key:
                 reason = PV_REASON_RESERVED_NONZERO
             elif request.list_count:
                 reason = PV_REASON_LIST_LIMIT
@@ -345,7 +345,7 @@ cdef class IoServer(Loop):
             entry.epoch = self.epoch
             entry.pickup_time = now
             pv_ledger_set(entry, id)
-            pv_push_submit(&self.calls, id, &request, now, self.epoch, PV_ID_SLOT(q.partition), number)
+            pv_push_submit(&self.calls, id, &request, now, self.epoch, PV_ID_SLOT(q.partition), number, 0)
             submitted += 1
         if taken:
             pv_consumer_release(&q.requests, taken)
@@ -391,7 +391,6 @@ cdef class IoServer(Loop):
             spent = <uint64_t>answer.stage_times[<int>PV_STAGE_VALIDATION] + answer.stage_times[<int>PV_STAGE_POST] + answer.stage_times[<int>PV_STAGE_DEVICE]
             answer.stage_times[<int>PV_STAGE_QUEUE] = pv_saturate(entry.pickup_time - entry.request.enqueue_time if entry.pickup_time > entry.request.enqueue_time and entry.request.enqueue_time else 0)
             answer.stage_times[<int>PV_STAGE_COMPLETION] = pv_saturate(total - spent if total > spent else 0)
-            answer.stage_times[<int>PV_STAGE_TOTAL] = pv_saturate(total)
             operation = entry.request.operation
             pv_push_completion(&q.completions, entry.request.id, self.epoch, answer.status, answer.reason, answer.bytes,
                                entry.pickup_time, answer.stage_times, 0)
@@ -420,21 +419,25 @@ cdef class IoServer(Loop):
         cdef uint32_t i
         cdef bint same = q.run_length > 0
         if same:
-            for i in range(PV_STAGE_COUNT):
+            for i in range(PV_STAGE_TIMES):
                 if q.run_times[i] != answer.stage_times[i]:
                     same = False
                     break
         if not same:
             self.observe_run(q)
-            for i in range(PV_STAGE_COUNT):
+            for i in range(PV_STAGE_TIMES):
                 q.run_times[i] = answer.stage_times[i]
         q.run_length += 1
 
     cdef void observe_run(self, Queue *q) noexcept nogil:
         cdef uint32_t i
+        cdef uint64_t total = 0
         if q.run_length:
-            for i in range(PV_STAGE_COUNT):
+            for i in range(PV_STAGE_TIMES):
                 pv_observe(q.histograms[i], q.run_times[i], q.run_length)
+                if i != PV_STAGE_QUEUE:
+                    total += q.run_times[i]
+            pv_observe(q.histograms[<int>PV_STAGE_TOTAL], total, q.run_length)
             q.run_length = 0
 
     cdef void publish(self) noexcept nogil:

@@ -470,7 +470,7 @@ cdef class Monitor(Loop):
 
     cdef void call(self, Caller *c, const pv_system_call *call) noexcept nogil:
         """Every call but an I/O partition's submit."""
-        if call.id == 0 or call.reserved0:
+        if call.id == 0 or call.flags:
             self.complete(c, call.id, call.call, PV_REASON_CALL_MALFORMED, 0)
         elif call.call == PV_CALL_NULL:
             self.complete(c, call.id, PV_CALL_NULL, PV_REASON_NONE, 0)

@@ -55,11 +55,11 @@ cdef extern from "ring.h" nogil:
 cdef extern from "slots.h" nogil:
     void pv_push_request(pv_producer *p, uint64_t id, uint64_t gpa, uint64_t device_offset,
                          uint64_t endpoint_generation, uint64_t enqueue_time, uint32_t length, uint16_t endpoint,
-                         uint8_t operation)
+                         uint8_t operation, uint32_t taken, uint64_t key)
     void pv_push_completion(pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status, uint16_t reason,
                             uint32_t bytes, uint64_t pickup_time, const uint32_t *times, uint16_t queue)
     void pv_push_submit(pv_producer *p, uint64_t id, const pv_request *request, uint64_t pickup_time, uint64_t epoch,
-                        uint16_t client, uint16_t queue)
+                        uint16_t client, uint16_t queue, uint16_t flags)
     void pv_push_dma(pv_producer *p, const pv_system_call *call, uint64_t hpa, uint64_t device_offset,
                      uint32_t validated, uint16_t server, uint16_t port, uint16_t extent_count,
                      uint32_t port_generation)

@@ -18,7 +18,7 @@ static inline void *pv_producer_next(struct pv_producer *p)
 
 static inline void pv_push_request(struct pv_producer *p, uint64_t id, uint64_t gpa, uint64_t device_offset,
                                    uint64_t endpoint_generation, uint64_t enqueue_time, uint32_t length,
-                                   uint16_t endpoint, uint8_t operation)
+                                   uint16_t endpoint, uint8_t operation, uint32_t taken, uint64_t key)
 {
     struct pv_request *slot = pv_producer_next(p);
     slot->id = id;
@@ -31,11 +31,11 @@ static inline void pv_push_request(struct pv_producer *p, uint64_t id, uint64_t 
     slot->endpoint = endpoint;
     slot->operation = operation;
     slot->flags = 0;
-    slot->reserved0 = 0;
-    slot->reserved1 = 0;
+    slot->taken = taken;
+    slot->key = key;
 }
 
-/* `times`: PV_STAGE_COUNT stage times in ns. */
+/* `times`: PV_STAGE_TIMES stage times in ns. */
 static inline void pv_push_completion(struct pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status,
                                       uint16_t reason, uint32_t bytes, uint64_t pickup_time, const uint32_t *times,
                                       uint16_t queue)
@@ -47,16 +47,17 @@ static inline void pv_push_completion(struct pv_producer *p, uint64_t id, uint64
     slot->reason = reason;
     slot->bytes = bytes;
     slot->pickup_time = pickup_time;
-    for (int i = 0; i < PV_STAGE_COUNT; i++)
+    for (int i = 0; i < PV_STAGE_TIMES; i++)
         slot->stage_times[i] = times[i];
     slot->queue = queue;
-    slot->reserved0 = 0;
+    slot->call = 0;
     slot->result = 0;
 }
 
 /* A client's request, passed to the monitor by the server that recorded it as `id`. */
 static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const struct pv_request *request,
-                                  uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue)
+                                  uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue,
+                                  uint16_t flags)
 {
     struct pv_system_call *slot = pv_producer_next(p);
     slot->id = id;
@@ -72,7 +73,7 @@ static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const stru
     slot->call = PV_CALL_SUBMIT;
     slot->client = client;
     slot->queue = queue;
-    slot->reserved0 = 0;
+    slot->flags = flags;
 }
 
 /* A translated request for a device. `hpa`: of the only extent, 0 where continuation slots follow. */
@@ -93,7 +94,7 @@ static inline void pv_push_dma(struct pv_producer *p, const struct pv_system_cal
     slot->port = port;
     slot->extent_count = extent_count;
     slot->operation = call->submit.operation;
-    slot->flags = 0;
+    slot->path = call->flags & PV_CALL_OWN ? PV_PATH_COPY : PV_PATH_REDIRECT;
     slot->partition = call->client;
     slot->port_generation = port_generation;
 }

@@ -98,28 +98,20 @@ cdef class Reader:
     def rows(self) -> list:
         """Rows in use: [{"partition": id, "endpoint": index, "queue": number, "kind", "counters": {name: n} or {name: {label: n}},
         "histograms": {stage: {"buckets": [(upper seconds, cumulative count)], "sum": seconds, "count": n}}}].
-        Labels with two parts (calls) are nested twice."""
+        Labels with two parts (calls) are nested twice. A device has two rows for a port: one of kind `io` for the
+        requests of its queue pair, and its own."""
         result = []
         cdef uint32_t i, h, b
         cdef uint64_t *c
         cdef uint64_t *w
         cdef uint64_t total
-        table = COUNTER_NAMES[self.kind]
         for i in range(1, self.statistics.rows):
             row = pv_row(self.statistics, i)
             partition = pv_row_partition(row)
             if partition == 0:
                 continue
             c = pv_row_counters(row)
-            counters = {}
-            for number, name in table.items():
-                value = pv_word(&c[<uint32_t>number])
-                if isinstance(name, str):
-                    counters[name] = value
-                elif len(name) == 2:
-                    counters.setdefault(name[0], {})[name[1]] = value
-                else:
-                    counters.setdefault(name[0], {}).setdefault(name[1], {})[name[2]] = value
+            owner = {"partition": partition, "endpoint": pv_row_endpoint(row) & 0xFF, "queue": pv_row_endpoint(row) >> 8}
             histograms = {}
             for h in range(self.statistics.histograms):
                 w = pv_row_histogram(row, self.statistics.counters, h)
@@ -131,9 +123,22 @@ cdef class Reader:
                     if value:
                         buckets.append((pv_bucket_limit(b) / 1e9, total))
                 histograms[STAGE_NAMES[h]] = {"buckets": buckets, "sum": pv_word(&w[PV_BUCKETS]) / 1e9, "count": total}
-            result.append({"partition": partition, "endpoint": pv_row_endpoint(row) & 0xFF,
-                           "queue": pv_row_endpoint(row) >> 8, "kind": self.kind,
-                           "counters": counters, "histograms": histograms})
+            if self.kind in ("nic", "disk"):
+                result.append(owner | {"kind": "io", "counters": self.counters(c, "io"), "histograms": histograms})
+                histograms = {}
+            result.append(owner | {"kind": self.kind, "counters": self.counters(c, self.kind), "histograms": histograms})
+        return result
+
+    cdef dict counters(self, const uint64_t *words, str kind):
+        result = {}
+        for number, name in COUNTER_NAMES[kind].items():
+            value = pv_word(&words[<uint32_t>number])
+            if isinstance(name, str):
+                result[name] = value
+            elif len(name) == 2:
+                result.setdefault(name[0], {})[name[1]] = value
+            else:
+                result.setdefault(name[0], {}).setdefault(name[1], {})[name[2]] = value
         return result
 
     def detach(self):

@@ -66,7 +66,7 @@ static inline enum pv_reason pv_validate_form(const struct pv_request *r)
 {
     if (r->id == 0)
         return PV_REASON_ID_INVALID;
-    if (r->reserved0 | r->reserved1)
+    if (r->key)
         return PV_REASON_RESERVED_NONZERO;
     if (r->flags)
         return PV_REASON_FLAGS_UNKNOWN;

@@ -24,8 +24,8 @@ cdef extern from "validate.h" nogil:
                           pv_extent *extents, uint32_t *extent_count)
 
 
-def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoint, operation, flags, reserved0,
-         reserved1) -> bytes:
+def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoint, operation, flags, taken,
+         key) -> bytes:
     """Requests as they stand in a ring, 64 bytes each, from one sequence of integers per field.
 
     ValueError where the sequences differ in length, OverflowError where a value does not fit its field.
@@ -36,7 +36,7 @@ def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoi
     cdef unsigned char[::1] target = result
     memset(&r, 0, size)
     for values in zip(id, gpa, device_offset, endpoint_generation, length, list_count, endpoint, operation, flags,
-                      reserved0, reserved1, strict=True):
+                      taken, key, strict=True):
         r.id = values[0]
         r.gpa = values[1]
         r.device_offset = values[2]
@@ -46,8 +46,8 @@ def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoi
         r.endpoint = values[6]
         r.operation = values[7]
         r.flags = values[8]
-        r.reserved0 = values[9]
-        r.reserved1 = values[10]
+        r.taken = values[9]
+        r.key = values[10]
         memcpy(&target[i], &r, size)
         i += size
     return bytes(result)

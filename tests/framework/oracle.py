@@ -36,8 +36,8 @@ class Request(NamedTuple):
     endpoint: int
     operation: int
     flags: int
-    reserved0: int
-    reserved1: int
+    taken: int
+    key: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ Objection = tuple[str, Callable[[Request, dict], bool]]
 
 FORM: list[Objection] = [
     ("id_invalid", lambda r, e: r.id == 0),
-    ("reserved_nonzero", lambda r, e: r.reserved0 != 0 or r.reserved1 != 0),
+    ("reserved_nonzero", lambda r, e: r.key != 0),
     ("flags_unknown", lambda r, e: r.flags != 0),
     ("operation_unknown", lambda r, e: r.operation not in OPERATIONS.values()),
     ("list_limit", lambda r, e: r.list_count != 0),

@@ -25,7 +25,7 @@ BORDERS = [
     (1 << 64) - (1 << 20), (1 << 64) - 4096, (1 << 64) - 512, (1 << 64) - 1,
 ]  # fmt: skip
 BITS = {"id": 64, "gpa": 64, "device_offset": 64, "endpoint_generation": 64, "length": 32, "list_count": 32,
-        "endpoint": 16, "operation": 8, "flags": 8, "reserved0": 32, "reserved1": 64}  # fmt: skip
+        "endpoint": 16, "operation": 8, "flags": 8, "taken": 32, "key": 64}  # fmt: skip
 
 
 class Target:
@@ -49,7 +49,7 @@ class Target:
         operation = "receive" if "receive" in self.operations else "send" if "send" in self.operations else "read"
         request = Request(
             id=1 << 16, gpa=0, device_offset=0, endpoint_generation=self.row["generation"], length=512, list_count=0,
-            endpoint=self.row["index"], operation=OPERATIONS[operation], flags=0, reserved0=0, reserved1=0,
+            endpoint=self.row["index"], operation=OPERATIONS[operation], flags=0, taken=0, key=0,
         )  # fmt: skip
         return request._replace(**fields)
 
@@ -57,7 +57,7 @@ class Target:
         """The reason that this request must be refused with, 0 where it must be carried out."""
         if request.id == 0:
             return REASONS["id_invalid"]
-        if request.reserved0 or request.reserved1:
+        if request.key:
             return REASONS["reserved_nonzero"]
         if request.list_count:
             return REASONS["list_limit"]

@@ -16,7 +16,7 @@ static const struct field {
 } fields[] = {
 #define FIELD(name) {offsetof(struct pv_request, name), sizeof(((struct pv_request *)0)->name)}
     FIELD(gpa), FIELD(length), FIELD(device_offset), FIELD(operation), FIELD(endpoint), FIELD(endpoint_generation),
-    FIELD(id), FIELD(flags), FIELD(list_count), FIELD(reserved0), FIELD(reserved1),
+    FIELD(id), FIELD(flags), FIELD(list_count), FIELD(taken), FIELD(key),
 #undef FIELD
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]), MIXTURES = 1 << FIELDS };

@@ -15,12 +15,12 @@ SUBMISSIONS_LONG = 20_000_000
 NAIVE_LEAST = 50
 #: in the order of the table in double_fetch.c
 FIELDS = ["gpa", "length", "device_offset", "operation", "endpoint", "endpoint_generation", "id", "flags", "list_count",
-          "reserved0", "reserved1"]
+          "taken", "key"]
 #: A is valid. Each field of B is valid beside some fields of A and beside some fields of B, and not beside others.
 A = Request(id=1 << 16, gpa=8192, device_offset=0, endpoint_generation=7, length=4096, list_count=0, endpoint=0,
-            operation=1, flags=0, reserved0=0, reserved1=0)
+            operation=1, flags=0, taken=0, key=0)
 B = Request(id=2 << 16, gpa=(PAGES - 1) * 4096, device_offset=(8 << 20) - 4096, endpoint_generation=8, length=65536,
-            list_count=1, endpoint=1, operation=2, flags=1, reserved0=1, reserved1=1)
+            list_count=1, endpoint=1, operation=2, flags=1, taken=1, key=1)
 
 pytestmark = needs_two
 

@@ -64,7 +64,7 @@ def compare(partition: Partition, requests: Iterator[Request]) -> Counter[str]:
 
 def request(**fields: int) -> Request:
     plain = {"id": 1 << 16, "gpa": 0, "device_offset": 0, "endpoint_generation": 7, "length": 4096, "list_count": 0,
-             "endpoint": 0, "operation": 1, "flags": 0, "reserved0": 0, "reserved1": 0}
+             "endpoint": 0, "operation": 1, "flags": 0, "taken": 0, "key": 0}
     return Request(**{**plain, **fields})
 
 
@@ -96,7 +96,7 @@ def test_borders_of_the_device() -> None:
 
 def test_borders_of_the_other_fields() -> None:
     combinations = (
-        request(id=id, list_count=segments, endpoint=endpoint, reserved0=first, reserved1=second, operation=operation,
+        request(id=id, list_count=segments, endpoint=endpoint, taken=first, key=second, operation=operation,
                 gpa=gpa, length=length)
         for id, segments, endpoint, first, second, operation, (gpa, length) in itertools.product(
             (0, 1, 1 << 16, (1 << 64) - 1), (0, 1, (1 << 32) - 1), (0, 3, 30, 31, 32, 33, 65535), (0, 1, 1 << 31),

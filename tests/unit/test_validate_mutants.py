@@ -22,7 +22,7 @@ MUTANTS = {
     "half the generation compared": [("if (e->generation != r->endpoint_generation)",
                                       "if ((uint32_t)e->generation != (uint32_t)r->endpoint_generation)")],
     "flags ignored": [("if (r->flags)", "if (false)")],
-    "one reserved field ignored": [("if (r->reserved0 | r->reserved1)", "if (r->reserved0)")],
+    "key ignored": [("if (r->key)", "if (0)")],
     "limit of the endpoint ignored": [("r->length > e->max_transfer || r->length > PV_TRANSFER_MAX",
                                        "r->length > PV_TRANSFER_MAX")],
     "limit of all endpoints ignored": [("r->length > e->max_transfer || r->length > PV_TRANSFER_MAX",
