@@ -67,6 +67,15 @@ class Fields:
             raise self.refuse(name, f"an integer from {least} to {most}", value)
         return value
 
+    def number(self, name: str, least: float, most: float, default: Any = REQUIRED) -> Any:
+        """A float; whole numbers are welcome."""
+        value = self.take(name, default)
+        if value is default:
+            return value
+        if type(value) not in (int, float) or not least <= value <= most:  # also false for NaN
+            raise self.refuse(name, f"a number from {least:g} to {most:g}", value)
+        return float(value)
+
     def boolean(self, name: str, default: Any = REQUIRED) -> Any:
         value = self.take(name, default)
         if value is not default and not isinstance(value, bool):

@@ -20,7 +20,7 @@ from pyx import abi
 
 PLACEHOLDER = 1 << 62  # beyond every id of the keeper: slot in 16 bits, generation in 46 bits
 LABEL_PREFIX = "ultravisor:"  # marks segments at the keeper that the database answers for
-SEGMENTS_MAX = 1024  # segments of one transaction: a partition with all endpoints has 133
+SEGMENTS_MAX = 1024  # segments of one transaction: a partition with all endpoints has 165
 
 
 def label_of(name: str, partition: int, kind: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from partitions.ultravisor.database import Database
 from partitions.ultravisor.keeper import Keeper
 from partitions.ultravisor.states import STATES, WITH_PROCESS
-from partitions.ultravisor.types import QUEUES, TYPES
+from partitions.ultravisor.types import PATHS, QUEUES, TYPES
 from pyx import abi
 
 
@@ -147,7 +147,8 @@ def _type_segments(tables: Tables, partition: dict[str, Any]) -> Iterable[str]:
 def _endpoints(tables: Tables) -> Iterable[str]:
     devices = {row["id"]: row for row in tables["device"]}
     types = {row["id"]: row["type"] for row in tables["partition"]}
-    queues = Counter(row["endpoint"] for row in tables["channel"] if row["endpoint"])
+    queues = Counter(row["endpoint"] for row in tables["channel"] if row["kind"] == "queue")
+    pairs = Counter(row["endpoint"] for row in tables["channel"] if row["kind"] == "pair")
     for row in tables["endpoint"]:
         if row["kind"] != devices[row["device"]]["kind"] or row["port"] >= devices[row["device"]]["ports"]:
             yield f"endpoint {row['name']} does not fit its device"
@@ -155,6 +156,11 @@ def _endpoints(tables: Tables) -> Iterable[str]:
             yield f"endpoint {row['name']} is served by a partition of type {types[row['server']]}"
         if queues[row["generation"]] != len(QUEUES[row["kind"]]):
             yield f"endpoint {row['name']} has {queues[row['generation']]} queues"
+        if pairs[row["generation"]] != 1:
+            yield f"endpoint {row['name']} has {pairs[row['generation']]} queue pairs"
+        if row["path"] not in PATHS or row["wanted"] not in PATHS:
+            yield f"endpoint {row['name']} is on the path {row['path']} and to go to {row['wanted']}"
+    yield from _pair_ends(tables)
     for name in ("port", "mac"):
         twins = Counter((row["device"], row[name]) for row in tables["endpoint"] if row[name] is not None)
         yield from (f"{name} {value} is taken {count} times" for (_, value), count in twins.items() if count > 1)
@@ -164,6 +170,20 @@ def _endpoints(tables: Tables) -> Iterable[str]:
             writers.setdefault((row["device"], row["file"]), []).append((row["offset"], row["length"], row["file"]))
     for ranges in writers.values():
         yield from (f"two writers: {text}" for text in _overlaps(ranges))
+
+
+def _pair_ends(tables: Tables) -> Iterable[str]:
+    """A pair joins the partition of its endpoint and the process of its device, with queues like the server's."""
+    owners = {row["id"]: row["partition"] for row in tables["device"]}
+    endpoints = {row["generation"]: row for row in tables["endpoint"]}
+    capacities = {row["endpoint"]: row["capacity"] for row in tables["channel"] if row["kind"] == "queue"}
+    for row in tables["channel"]:
+        endpoint = endpoints.get(row["endpoint"]) if row["kind"] == "pair" else None
+        if endpoint is not None:
+            if (row["client"], row["server"]) != (endpoint["partition"], owners[endpoint["device"]]):
+                yield f"the queue pair of endpoint {endpoint['name']} has foreign ends"
+            if row["capacity"] != capacities.get(row["endpoint"]):
+                yield f"the queue pair of endpoint {endpoint['name']} has {row['capacity']} slots"
 
 
 def _names(tables: Tables) -> Iterable[str]:

@@ -29,7 +29,7 @@ class Database(Store):
 
     WHAT = "resource database"
     APPLICATION_ID = 0x50764442  # "PvDB"
-    SCHEMA_VERSION = 1
+    SCHEMA_VERSION = 2
     # Audit log and answers are left to the `check` operation: they only grow, and a start must not take longer
     # with every change of the past.
     VERIFIED = (
@@ -60,6 +60,9 @@ class Database(Store):
             with_process=quoted(states.WITH_PROCESS),
             device_classes=quoted(types.DEVICE_CLASSES),
             processor_roles=quoted(types.PROCESSOR_ROLES),
+            paths=quoted(types.PATHS),
+            path_first=types.PATH_FIRST,
+            weight_max=types.WEIGHT_MAX,
             audit_rows_max=AUDIT_ROWS_MAX,
             audit_text_max=AUDIT_TEXT_MAX,
         )

@@ -82,14 +82,20 @@ def _endpoints(database: Database, partition: int) -> list[dict[str, Any]]:
             "file": row["file"],
             "operations": row["operations"],
             "max_transfer": row["max_transfer"],
+            "path": row["path"],
+            "wanted": row["wanted"],
+            "weight": row["weight"],
+            "limits": json.loads(row["limits"]),
+            "budget": row["budget"],
             "queues": _queues(database, row["generation"], row["kind"]),
+            "pair": _pair(database, row["generation"]),
         }
         for row in rows
     ]
 
 
 def _queues(database: Database, endpoint: int, kind: str) -> list[dict[str, Any]]:
-    rows = database.rows("SELECT * FROM channel WHERE endpoint = ? ORDER BY queue", (endpoint,))
+    rows = database.rows("SELECT * FROM channel WHERE endpoint = ? AND kind = 'queue' ORDER BY queue", (endpoint,))
     return [
         {
             "queue": row["queue"],
@@ -101,6 +107,11 @@ def _queues(database: Database, endpoint: int, kind: str) -> list[dict[str, Any]
         }
         for row in rows
     ]
+
+
+def _pair(database: Database, endpoint: int) -> dict[str, Any] | None:
+    """The queue pair to the device, with the capacity of each of its queues."""
+    return database.row("SELECT id, segment, capacity FROM channel WHERE endpoint = ? AND kind = 'pair'", (endpoint,))
 
 
 def _channels(database: Database, partition: int) -> list[dict[str, Any]]:

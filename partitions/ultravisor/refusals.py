@@ -82,6 +82,12 @@ RULES = {
            WHERE device = :device AND file = :file AND read_only = 0
            AND offset < :offset + :length AND :offset < offset + length ORDER BY offset""",
     ),
+    "path_unwanted": Rule(
+        "conflict",
+        "an endpoint goes over only to the path that a transaction wants",
+        "SELECT name, path, wanted FROM endpoint WHERE generation = :generation",
+    ),
+    "pair_ends": Rule("internal", "a queue pair joins an endpoint's own partition and its own device"),
     "quota_exceeded": Rule(
         "conflict", "the machine has no more of it", "SELECT resource, used, maximum FROM quota ORDER BY resource"
     ),

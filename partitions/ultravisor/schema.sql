@@ -200,6 +200,11 @@ CREATE TABLE endpoint (
     file TEXT,
     offset INTEGER NOT NULL CHECK (offset >= 0 AND offset % $sector = 0),
     length INTEGER NOT NULL CHECK (length >= 0 AND length % $sector = 0),
+    path TEXT NOT NULL CHECK (path IN ($paths)),       -- in force
+    wanted TEXT NOT NULL CHECK (wanted IN ($paths)),   -- what the last transaction wants; differs while it changes
+    weight INTEGER NOT NULL CHECK (weight BETWEEN 1 AND $weight_max), -- share of the device beside the others
+    limits TEXT NOT NULL CHECK (json_valid(limits)),   -- JSON: token buckets, as hostd hands them to the device
+    budget INTEGER NOT NULL CHECK (budget > 0),        -- bytes of buffers that others may hold for it
     mac TEXT CHECK (mac GLOB '[0-9a-f][0-9a-f]:[0-9a-f][0-9a-f]:[0-9a-f][0-9a-f]:[0-9a-f][0-9a-f]:[0-9a-f][0-9a-f]:[0-9a-f][0-9a-f]'),
     UNIQUE (partition, number),
     UNIQUE (partition, name),
@@ -227,40 +232,57 @@ WHEN NEW.read_only = 0 AND EXISTS (
     SELECT 1 FROM endpoint WHERE device = NEW.device AND file = NEW.file AND read_only = 0
     AND offset < NEW.offset + NEW.length AND NEW.offset < offset + length)
 BEGIN SELECT RAISE(ABORT, 'two_writers'); END;
-CREATE TRIGGER endpoint_identity BEFORE UPDATE ON endpoint BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+CREATE TRIGGER endpoint_identity BEFORE UPDATE OF generation, partition, number, name, kind, device, port, server,
+    standby, read_only, operations, max_transfer, file, offset, length, mac, weight, limits, budget ON endpoint
+BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+-- An endpoint begins on the path that needs nobody's set-up, and goes over only to one that a transaction wants.
+CREATE TRIGGER endpoint_begins BEFORE INSERT ON endpoint WHEN NEW.path <> '$path_first'
+BEGIN SELECT RAISE(ABORT, 'path_unwanted'); END;
+CREATE TRIGGER endpoint_path BEFORE UPDATE OF path, wanted ON endpoint
+WHEN NEW.path <> OLD.path AND NEW.path <> OLD.wanted
+BEGIN SELECT RAISE(ABORT, 'path_unwanted'); END;
 CREATE TRIGGER endpoint_charge AFTER INSERT ON endpoint
 BEGIN UPDATE quota SET used = used + 1 WHERE resource = 'endpoints'; END;
 CREATE TRIGGER endpoint_discharge AFTER DELETE ON endpoint
 BEGIN UPDATE quota SET used = used - 1 WHERE resource = 'endpoints'; END;
 
--- Memory channels: the queues of endpoints, and control channels between partitions (U4).
+-- Memory channels (U4): the queues of endpoints to their server, the queue pairs of endpoints to their device, which
+-- carry the direct path, and control channels between partitions.
 CREATE TABLE channel (
     id INTEGER PRIMARY KEY CHECK (id = (slot | (generation << 16))),
     slot INTEGER NOT NULL UNIQUE CHECK (slot BETWEEN 0 AND $channels_max - 1),
     generation INTEGER NOT NULL CHECK (generation > 0),
-    kind TEXT NOT NULL CHECK (kind IN ('queue', 'control')),
+    kind TEXT NOT NULL CHECK (kind IN ('queue', 'pair', 'control')),
     client INTEGER NOT NULL REFERENCES partition (id),
     server INTEGER NOT NULL REFERENCES partition (id),
     capacity INTEGER NOT NULL
         CHECK (capacity BETWEEN 2 AND $ring_slots_max AND capacity & (capacity - 1) = 0),
     segment INTEGER NOT NULL UNIQUE REFERENCES segment (id),
     ledger INTEGER UNIQUE REFERENCES segment (id),     -- queues only
-    endpoint INTEGER REFERENCES endpoint (generation), -- queues only
+    endpoint INTEGER REFERENCES endpoint (generation), -- queues and pairs
     queue INTEGER,                                     -- queues only: its number within the endpoint
     service TEXT,                                      -- control channels only
     UNIQUE (endpoint, queue),
     CONSTRAINT channel_ends CHECK (client <> server),
     CONSTRAINT channel_shape CHECK (
         (kind = 'queue' AND ledger IS NOT NULL AND endpoint IS NOT NULL AND queue BETWEEN 0 AND 1 AND service IS NULL)
+        OR (kind = 'pair' AND ledger IS NULL AND endpoint IS NOT NULL AND queue IS NULL AND service IS NULL)
         OR (kind = 'control' AND ledger IS NULL AND endpoint IS NULL AND queue IS NULL AND service IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX channel_control ON channel (client, server, service) WHERE kind = 'control';
+CREATE UNIQUE INDEX channel_pair ON channel (endpoint) WHERE kind = 'pair';
 CREATE INDEX channel_server ON channel (server);
 CREATE TRIGGER channel_segment BEFORE INSERT ON channel
 WHEN NOT EXISTS (SELECT 1 FROM segment WHERE id = NEW.segment AND partition = NEW.client AND kind = 'channel')
   OR NEW.ledger IS NOT NULL AND NOT EXISTS (
      SELECT 1 FROM segment WHERE id = NEW.ledger AND partition = NEW.client AND kind = 'ledger')
 BEGIN SELECT RAISE(ABORT, 'foreign_segment'); END;
+-- Over a pair nobody stands between the two: it must end at the endpoint's own partition and its own device.
+CREATE TRIGGER channel_pair_ends BEFORE INSERT ON channel
+WHEN NEW.kind = 'pair' AND NOT EXISTS (
+    SELECT 1 FROM endpoint JOIN device ON device.id = endpoint.device
+    WHERE endpoint.generation = NEW.endpoint AND endpoint.partition = NEW.client AND device.partition = NEW.server)
+BEGIN SELECT RAISE(ABORT, 'pair_ends'); END;
 CREATE TRIGGER channel_identity BEFORE UPDATE ON channel BEGIN SELECT RAISE(ABORT, 'immutable'); END;
 CREATE TRIGGER channel_charge AFTER INSERT ON channel
 BEGIN UPDATE quota SET used = used + 1 WHERE resource = 'channels'; END;

@@ -29,8 +29,9 @@ TYPES = {
     # The monitor answers call rings and a device consumes hardware rings; neither calls anybody.
     "monitor": TypeRule(memory=False, view=False, call_capacity=0, events=False, endpoints=False),
     "device": TypeRule(memory=False, view=False, call_capacity=0, events=False, endpoints=False),
-    # One call per request of every client: a deeper ring than the others.
-    "io": TypeRule(memory=False, view=True, call_capacity=4096, events=True, endpoints=False),
+    # One call per request of every client: a deeper ring than the others. Its memory is the buffers that the copy
+    # path copies into.
+    "io": TypeRule(memory=True, view=True, call_capacity=4096, events=True, endpoints=False),
     "guest": TypeRule(memory=True, view=True, call_capacity=256, events=True, endpoints=True),
 }
 
@@ -42,7 +43,17 @@ TRANSFER_MAX = {"disk": abi.TRANSFER_MAX, "nic": abi.FRAME_MAX}
 DEVICE_CLASSES = ("host-managed", "reserved", "shared")
 PROCESSOR_ROLES = ("infrastructure", "guests", "both")
 
+PATHS = tuple(abi.PATHS)
+PATH_FIRST = "redirect"  # on which every endpoint begins: its queues exist without any set-up
+WEIGHT_MAX = 10_000
+WEIGHT_DEFAULT = 100
+LIMITED = ("bytes", "operations")  # what token buckets count
+PERIOD_MIN, PERIOD_MAX, PERIOD_DEFAULT = 0.001, 1.0, 0.1  # seconds between refills of a bucket
+# Bytes of buffers that others may hold for one endpoint: 32 of the longest frames, or two of the longest disk requests.
+BUDGET_DEFAULT = 2 << 20
+BUDGET_MAX = 1 << 30
+
 CONTROL_CAPACITY = 1024  # slots of a control channel: its usual messages fit whole
-PORTS_MAX = 4096  # endpoints of one device; its tables of ports are made for this many
-CHANNELS_MAX = 16384  # half the partitions with half their endpoints, both queues; bounds keeper and database
+PORTS_MAX = 256  # endpoints of one device: as many as it has queue translation entries
+CHANNELS_MAX = 16384  # a third of the partitions with half their endpoints, queues and pair; bounds keeper and database
 FRAME_END = 1 << 40  # frame numbers fit the 40 bits that a partition map's word has for them

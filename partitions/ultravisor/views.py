@@ -131,5 +131,6 @@ def _endpoint(entry: dict[str, Any]) -> dict[str, Any]:
         "length": entry["length"],
         "max_transfer": entry["max_transfer"],
         "mac": entry["mac"],
-        "flags": abi.ENDPOINT_READ_ONLY if entry["read_only"] else 0,
+        "flags": (abi.ENDPOINT_READ_ONLY if entry["read_only"] else 0)
+        | abi.PATHS[entry["wanted"]] << abi.ENDPOINT_PATH_SHIFT,
     }

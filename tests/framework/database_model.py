@@ -31,6 +31,8 @@ class Endpoint:
     file: str | None
     sectors: set[int]
     read_only: bool
+    path: str = "redirect"
+    wanted: str = "redirect"
 
 
 @dataclass
@@ -169,6 +171,7 @@ class Model:
         if wanted["kind"] == "nic":
             need(wanted["mac"] not in {entry.mac for entry in others})
             guest.endpoints[wanted["name"]] = Endpoint("nic", wanted["mac"], None, set(), False)
+            guest.endpoints[wanted["name"]].wanted = wanted.get("path", "redirect")
             return
         first = wanted["offset"] // 512
         sectors = set(range(first, first + wanted["length"] // 512))
@@ -176,6 +179,19 @@ class Model:
             for entry in others:
                 need(entry.file != wanted["file"] or entry.read_only or not entry.sectors & sectors)
         guest.endpoints[wanted["name"]] = Endpoint("disk", None, wanted["file"], sectors, wanted["read_only"])
+        guest.endpoints[wanted["name"]].wanted = wanted.get("path", "redirect")
+
+    def endpoint_path(self, operation: dict[str, Any]) -> bool:
+        guest = self.living(operation["partition"])
+        need(operation["name"] in guest.endpoints)
+        guest.endpoints[operation["name"]].wanted = operation["path"]
+        return False
+
+    def endpoint_path_settle(self, operation: dict[str, Any]) -> bool:
+        self.endpoint_path(operation)
+        endpoint = self.guests[operation["partition"]].endpoints[operation["name"]]
+        endpoint.path = endpoint.wanted
+        return False
 
     def endpoint_detach(self, operation: dict[str, Any]) -> bool:
         guest = self.living(operation["partition"])

@@ -33,12 +33,15 @@ from tests.framework.database_model import FIRST, Model
 FRAMES = 96  # few, so that everything is always in the way of something
 NAMES = ["a", "b", "c", "d", "e"]
 MACS = st.sampled_from([f"02:00:00:00:00:0{number}" for number in range(3)])
+PATH_NUMBERS = {"copy": 1, "redirect": 2, "direct": 3}
+PATHS = st.sampled_from(["copy", "redirect", "direct"])
+ENDPOINT_NAMES = st.sampled_from(["vda", "vdb", "eth0", "eth1"])
 STATES = st.sampled_from(["defined", "starting", "running", "stopping", "stopped", "failed"])
 EXTENT = st.builds(
     lambda frame, frames: {"frame": FIRST + frame, "frames": frames}, st.integers(-1, FRAMES - 1), st.integers(1, 6)
 )
 ENDPOINT = st.one_of(
-    st.builds(lambda name, mac: nic(name, mac=mac), st.sampled_from(["eth0", "eth1"]), MACS),
+    st.builds(lambda name, mac, path: nic(name, mac=mac, path=path), st.sampled_from(["eth0", "eth1"]), MACS, PATHS),
     st.builds(
         lambda name, file, offset, length, read_only: disk(
             name, file=file, offset=offset * 512, length=length * 512, read_only=read_only
@@ -72,11 +75,12 @@ def operation(name: str) -> st.SearchStrategy[dict[str, Any]]:
         ),
         st.builds(lambda pages: {"op": "memory.release", **partition, "memory": pages * 4096}, st.integers(0, 8)),
         st.builds(lambda endpoint: {"op": "endpoint.attach", **partition, **endpoint}, ENDPOINT),
+        st.builds(lambda endpoint: {"op": "endpoint.detach", **partition, "name": endpoint}, ENDPOINT_NAMES),
         st.builds(
-            lambda endpoint: {"op": "endpoint.detach", **partition, "name": endpoint},
-            st.sampled_from(["vda", "vdb", "eth0", "eth1"]),
+            lambda change, endpoint, path: {"op": change, **partition, "name": endpoint, "path": path},
+            st.sampled_from(["endpoint.path", "endpoint.path_settle"]), ENDPOINT_NAMES, PATHS,
         ),
-    )
+    )  # fmt: skip
 
 
 verdicts: Counter[str] = Counter()  # of transactions, by rule
@@ -205,7 +209,13 @@ class DatabaseMachine(RuleBasedStateMachine):
         assert words == [frame << 12 | 3 for frame in flat] + [0] * (guest.pages - len(flat))
         shown = self.host.descriptor(row["id"])
         assert shown is not None and shown["memory_pages"] == len(flat)
-        assert {entry["name"] for entry in shown["endpoints"]} == guest.endpoints.keys()
+        assert {entry["name"]: entry["flags"] >> 8 & 3 for entry in shown["endpoints"]} == {
+            name: PATH_NUMBERS[endpoint.wanted] for name, endpoint in guest.endpoints.items()
+        }
+        paths = self.host.database.rows("SELECT name, path FROM endpoint WHERE partition = ?", (row["id"],))
+        assert {end["name"]: end["path"] for end in paths} == {
+            name: endpoint.path for name, endpoint in guest.endpoints.items()
+        }
 
 
 @pytest.mark.parametrize("operations", [1_000, pytest.param(1_000_000, marks=pytest.mark.long)])

@@ -487,7 +487,11 @@ def test_a_view_shows_the_partition_as_it_is(host: Host) -> None:
     assert (shown["state"], shown["memory_pages"]) == (abi.STATES["defined"], 256)
     assert shown["services"] == 1 << abi.SERVICES["console"]
     [entry] = shown["endpoints"]
-    assert (entry["offset"], entry["length"], entry["flags"]) == (512, 1024, abi.ENDPOINT_READ_ONLY)
+    assert (entry["offset"], entry["length"], entry["flags"]) == (
+        512,
+        1024,
+        abi.ENDPOINT_READ_ONLY | abi.PATHS["redirect"] << abi.ENDPOINT_PATH_SHIFT,
+    )
     assert entry["operations"] == abi.operations_mask("read", "flush")
     assert host.map_words(identity)[:256] == [frame << 12 | 3 for frame in range(65536, 65792)]
     generation = shown["generation"]

@@ -41,8 +41,11 @@ ATTACKS = [
     ("endpoint_server", "partition_type", "{endpoint_of_guest} 'nic', :device_nic0, 99, {mac}", "served by"),
     ("endpoint_writers", "two_writers", "{endpoint} 'disk', :device_disk0, 99, {range}", "two writers"),
     ("endpoint_identity", "immutable", "UPDATE endpoint SET offset = 0 WHERE file = 'a.img'", "two writers"),
+    ("endpoint_begins", "path_unwanted", "{endpoint_on_direct} 'nic', :device_nic0, 99, {mac}", None),
+    ("endpoint_path", "path_unwanted", "UPDATE endpoint SET path = 'direct' WHERE file = 'a.img'", None),
+    ("channel_pair_ends", "pair_ends", "{pair}", "foreign ends"),
     ("channel_segment", "foreign_segment", "UPDATE channel SET segment = :spare", None),
-    ("channel_identity", "immutable", "UPDATE channel SET segment = :unused WHERE endpoint = 2", "backs 0"),
+    ("channel_identity", "immutable", "UPDATE channel SET segment = :unused WHERE queue = 0 AND endpoint = 2", "backs"),
     ("head_forward", "generation_reused", "UPDATE head SET endpoint_generation = 0", "never given out"),
     ("head_stays", "generation_reused", "DELETE FROM head", None),
     ("life_forward", "generation_reused", "UPDATE life SET generation = generation + 2", None),
@@ -67,13 +70,25 @@ CHECKS = [
     ("UPDATE machine SET first_frame = 0", "first_frame > 0|frames_outside_machine"),
     ("INSERT INTO life VALUES ('partition', 70000, 1)", "slot BETWEEN"),
     ("INSERT INTO epoch VALUES (:one, 5, 4)", "last >= first"),
+    ("UPDATE endpoint SET wanted = 'sideways'", "wanted IN"),
+    ("{pair_again}", "channel_pair|channel.endpoint"),
+    ("{pair_of_nobody}", "channel_shape|pair_ends"),
 ]
 
-ENDPOINT = """INSERT INTO endpoint (generation, partition, number, name, server, read_only, operations, max_transfer,
-    kind, device, port, offset, length, file, mac) VALUES (1, :{owner}, 9, 'x', :{server}, 0, 2, 512,"""
+ENDPOINT = """INSERT INTO endpoint (path, wanted, weight, limits, budget, generation, partition, number, name, server,
+    read_only, operations, max_transfer, kind, device, port, offset, length, file, mac)
+    VALUES ('{path}', 'redirect', 100, '{{}}', 4096, 1, :{owner}, 9, 'x', :{server}, 0, 2, 512,"""
+# A queue pair of the disk of partition one (endpoint 2): with the process of the other device at its end, a second
+# one, and one without endpoint.
+PAIR = """INSERT INTO channel VALUES ((90 | (1 << 16)), 90, 1, 'pair', :one, (SELECT partition FROM device
+    WHERE name = '{device}'), 256, :unused, NULL, {endpoint}, NULL, NULL)"""
 PARTS = {
-    "endpoint": ENDPOINT.format(owner="two", server="io_a"),
-    "endpoint_of_guest": ENDPOINT.format(owner="two", server="one"),
+    "endpoint": ENDPOINT.format(path="redirect", owner="two", server="io_a"),
+    "endpoint_of_guest": ENDPOINT.format(path="redirect", owner="two", server="one"),
+    "endpoint_on_direct": ENDPOINT.format(path="direct", owner="two", server="io_a"),
+    "pair": PAIR.format(device="nic0", endpoint=2),
+    "pair_again": PAIR.format(device="disk0", endpoint=2),
+    "pair_of_nobody": PAIR.format(device="disk0", endpoint="NULL"),
     "mac": "0, 0, NULL, '02:00:00:00:00:99')",
     "range": "1048576, 512, 'a.img', NULL)",
 }
@@ -123,6 +138,9 @@ def test_a_trigger_refuses_and_the_checker_would_notice(
     values = names(host)
     sound = host.check()  # the spare segments are no part of a sound database
     statement = whole(attack)
+    if trigger == "channel_pair_ends":  # one endpoint has one pair: make room for the foreign one
+        host.database.execute("DELETE FROM channel WHERE endpoint = 2 AND kind = 'pair'")
+        sound = host.check()
     with pytest.raises(sqlite3.IntegrityError) as caught:
         host.database.execute(statement, values)
     assert str(caught.value) == rule
@@ -159,7 +177,7 @@ def test_the_books_balance_only_with_every_charge(host: Host, trigger: str) -> N
 def test_a_constraint_refuses(host: Host, attack: str, reported: str) -> None:
     values = names(host)
     with pytest.raises(sqlite3.IntegrityError) as caught:
-        host.database.execute(attack, values)
+        host.database.execute(whole(attack), values)
     assert re.search(reported, str(caught.value)), caught.value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from partitions.messages import Fields
 from partitions.ultravisor.change import Change
-from partitions.ultravisor.operations import channels, devices, endpoints, machine, memory, partitions
+from partitions.ultravisor.operations import channels, devices, endpoints, machine, memory, partitions, paths
 
 Operation = Callable[[Change, Fields], dict[str, Any]]
 
@@ -24,6 +24,8 @@ OPERATIONS: dict[str, Operation] = {
     "device.remove": devices.remove,
     "endpoint.attach": endpoints.attach,
     "endpoint.detach": endpoints.detach,
+    "endpoint.path": paths.want,
+    "endpoint.path_settle": paths.settle,
     "channel.create": channels.create,
     "channel.remove": channels.remove,
     "epoch.reserve": channels.reserve_epochs,

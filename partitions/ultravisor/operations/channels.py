@@ -52,14 +52,15 @@ def checked_capacity(capacity: int) -> int:
 
 
 def remove(change: Change, fields: Fields) -> dict[str, Any]:
-    """Removes a control `channel`; its segment goes with it. Queues go with their endpoint."""
+    """Removes a control `channel`; its segment goes with it. Queues and pairs go with their
+    endpoint."""
     number = fields.integer("channel", least=1)
     fields.done()
     row = change.database.row("SELECT * FROM channel WHERE id = ?", (number,))
     if row is None:
         raise Refusal("not_found", f"no channel {number}", rule="channel", rows=[])
-    if row["kind"] == "queue":
-        raise Refusal("invalid", f"channel {number} is a queue; detach its endpoint", rule="channel", rows=[])
+    if row["kind"] != "control":
+        raise Refusal("invalid", f"channel {number} is a {row['kind']}; detach its endpoint", rule="channel", rows=[])
     change.apply("DELETE FROM channel WHERE id = :id", id=number)
     change.doom("id = :segment", segment=row["segment"])
     return {"channel": number}

@@ -9,8 +9,6 @@ from partitions.ultravisor.change import Change
 from partitions.ultravisor.types import DEVICE_CLASSES, PORTS_MAX
 from pyx import abi
 
-PORTS_DEFAULT = 1024
-
 
 def create(change: Change, fields: Fields) -> dict[str, Any]:
     """`name`, `kind` (nic, disk), `class` (W2), `partition` that runs it, `ports`: endpoints that it can hold."""
@@ -18,7 +16,7 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     kind = fields.choice("kind", ("nic", "disk"))
     device_class = fields.choice("class", DEVICE_CLASSES, default="shared")
     partition = change.partition(fields.reference("partition"))
-    ports = fields.integer("ports", 1, PORTS_MAX, default=PORTS_DEFAULT)
+    ports = fields.integer("ports", 1, PORTS_MAX, default=PORTS_MAX)
     fields.done()
     device, slot, generation = change.new_id("device", "device", abi.DEVICES_MAX)
     change.insert(

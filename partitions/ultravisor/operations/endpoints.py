@@ -1,4 +1,5 @@
-"""Operations on endpoints: a device as one partition sees it, with its queues to the server in charge (U4, U8)."""
+"""Operations on endpoints: a device as one partition sees it, with its queues to the server in charge and its queue
+pair to the device (U4, U8)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any
 
 from partitions.messages import INTEGER_MAX, TEXT_MAX, Fields, Refusal
 from partitions.ultravisor.change import Change
+from partitions.ultravisor.operations import shares
 from partitions.ultravisor.operations.channels import checked_capacity
 from partitions.ultravisor.states import WITH_PROCESS
 from partitions.ultravisor.types import CHANNELS_MAX, OPERATIONS, QUEUE_CAPACITY, QUEUES, TRANSFER_MAX, TYPES
@@ -24,7 +26,8 @@ def attach(change: Change, fields: Fields) -> dict[str, Any]:
 
 
 def add_endpoint(change: Change, partition: dict[str, Any], fields: Fields) -> dict[str, Any]:
-    """Fields: `name`, `kind`, `device`, `server`, `standby`, `capacity`, `max_transfer` (bytes), `operations`;
+    """Fields: `name`, `kind`, `device`, `server`, `standby`, `capacity`, `max_transfer` (bytes), `operations`,
+    `path` (wanted from the start), `weight`, `limits`, `budget` (bytes; see shares.py);
     a disk's `file`, `offset`, `length` (bytes) and `read_only`; a NIC's `mac`."""
     name = fields.text("name", 15, pattern=ENDPOINT_NAME)
     kind = fields.choice("kind", tuple(QUEUES))
@@ -36,6 +39,7 @@ def add_endpoint(change: Change, partition: dict[str, Any], fields: Fields) -> d
     number = _free_number(change, partition)
     medium = _disk(fields) if kind == "disk" else _nic(fields, partition["slot"], number)
     operations = _operations(fields, kind, medium["read_only"])
+    share = shares.share(fields)
     fields.done()
     if not TYPES[partition["type"]].endpoints:
         raise Refusal(
@@ -58,9 +62,11 @@ def add_endpoint(change: Change, partition: dict[str, Any], fields: Fields) -> d
         operations=operations,
         max_transfer=max_transfer,
         **medium,
+        **share,
     )
     for queue in range(len(QUEUES[kind])):
         _add_queue(change, partition, server, generation, queue, capacity)
+    _add_pair(change, partition, device, generation, len(QUEUES[kind]), capacity)
     change.touched.add(partition["id"])
     return {"partition": partition["id"], "index": number, "generation": generation, "name": name}
 
@@ -141,14 +147,32 @@ def _add_queue(
     )
 
 
+def _add_pair(
+    change: Change, client: dict[str, Any], device: dict[str, Any], endpoint: int, queues: int, capacity: int
+) -> None:
+    """Made with the endpoint and idle until it is on the direct path: a change of path needs no new segment."""
+    segment = change.segment(client["id"], client["name"], "channel", abi.pair_size(queues, capacity))
+    channel, slot, generation = change.new_id("channel", "channel", CHANNELS_MAX)
+    change.insert(
+        "channel",
+        id=channel,
+        slot=slot,
+        generation=generation,
+        kind="pair",
+        client=client["id"],
+        server=device["partition"],
+        capacity=capacity,
+        segment=segment,
+        endpoint=endpoint,
+    )
+
+
 def detach(change: Change, fields: Fields) -> dict[str, Any]:
     """Takes the endpoint `name` from a `partition` that has no process: only then nothing of it is in flight."""
     partition = change.partition(fields.reference("partition"))
     name = fields.text("name", 15, pattern=ENDPOINT_NAME)
     fields.done()
-    row = change.database.row("SELECT * FROM endpoint WHERE partition = ? AND name = ?", (partition["id"], name))
-    if row is None:
-        raise Refusal("not_found", f"{partition['name']} has no endpoint {name}", rule="endpoint", rows=[])
+    row = known_endpoint(change, partition, name)
     if partition["state"] in WITH_PROCESS:
         raise Refusal(
             "state",
@@ -161,8 +185,15 @@ def detach(change: Change, fields: Fields) -> dict[str, Any]:
     return {"partition": partition["id"], "index": row["number"], "generation": row["generation"], "name": name}
 
 
+def known_endpoint(change: Change, partition: dict[str, Any], name: str) -> dict[str, Any]:
+    row = change.database.row("SELECT * FROM endpoint WHERE partition = ? AND name = ?", (partition["id"], name))
+    if row is None:
+        raise Refusal("not_found", f"{partition['name']} has no endpoint {name}", rule="endpoint", rows=[])
+    return row
+
+
 def drop_endpoint(change: Change, row: dict[str, Any]) -> None:
-    """Deletes an endpoint with its queues; their segments wait for the keeper."""
+    """Deletes an endpoint with its queues and its pair; their segments wait for the keeper."""
     segments = change.database.rows("SELECT segment, ledger FROM channel WHERE endpoint = ?", (row["generation"],))
     change.apply("DELETE FROM channel WHERE endpoint = :generation", generation=row["generation"])
     change.apply("DELETE FROM endpoint WHERE generation = :generation", generation=row["generation"])
