@@ -1,8 +1,9 @@
-"""The decision where a partition goes: a pure function of request, resources and policy (U13).
+"""Decisions where a partition goes and which path an endpoint takes: pure functions of request, resources and policy
+(U13).
 
 It reads no clock, file or random number, so a replay over the stored inputs gives the same answer byte for byte.
-Checks run in the order of RULES; the first that objects decides against the request and gives its name to the
-decision. Raise VERSION with every change that makes some answer another one.
+Checks run in the order of their table; the first that objects decides against the request and gives its name to
+the decision. Raise VERSION with every change that makes some answer another one.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from typing import Any
 
 from pyx import abi
 
-VERSION = 1
+VERSION = 2
 PIECES_MAX = 8  # extents of one partition: each costs every process that maps the partition a mapping
 REJECTED_MAX = 32  # alternatives that a decision names; the rest is counted
 
 
 @dataclass
 class Decision:
-    """`rule` decided, `reason` is its sentence; `placement` has extents and processors where it was accepted."""
+    """`rule` decided, `reason` is its sentence; `placement` has extents and processors where a partition was placed.
+    `code` is that of the error with which a refusal is answered."""
 
     accepted: bool
     rule: str
@@ -29,6 +31,7 @@ class Decision:
     placement: dict[str, Any] | None = None
     rejected: list[dict[str, Any]] = field(default_factory=list)
     rejected_more: int = 0
+    code: str | None = None
 
     def text(self) -> str:
         """The form that is stored and compared."""
@@ -37,8 +40,9 @@ class Decision:
 
 @dataclass(frozen=True)
 class Inputs:
-    """`request`: fields of `partition.create`; `resources`: answer of the ultravisor's query of that name;
-    `policy`: as the operations partition keeps it."""
+    """`policy`: as the operations partition keeps it. For a placement `request` has the fields of `partition.create`
+    and `resources` is the ultravisor's answer of that name; for a path `request` is {"op": "endpoint.path", "name",
+    "endpoint", "path"} and `resources` {"version", "partition", "extents", "endpoints"}."""
 
     request: dict[str, Any]
     resources: dict[str, Any]
@@ -52,11 +56,12 @@ class Inputs:
 def decide(request: dict[str, Any], resources: dict[str, Any], policy: dict[str, Any]) -> Decision:
     """Accepts with a placement or refuses with the first rule that objects."""
     inputs = Inputs(request, resources, policy)
-    for rule, check in RULES.items():
+    change_of_path = request.get("op") == "endpoint.path"
+    for rule, check in (PATH_RULES if change_of_path else RULES).items():
         objection = next(check(inputs), None)
         if objection is not None:
-            return Decision(False, rule, objection)
-    return _place(inputs)
+            return Decision(False, rule, objection, code=PATH_CODES[rule] if change_of_path else "not_placed")
+    return _change_path(inputs) if change_of_path else _place(inputs)
 
 
 # -- rules: each yields its objection, or nothing
@@ -106,6 +111,15 @@ def _servers(inputs: Inputs) -> Iterator[str]:
             yield f"no I/O partition {server} runs; known: {known}"
 
 
+def _paths(inputs: Inputs) -> Iterator[str]:
+    """Every endpoint begins on redirect for a moment; the policy speaks about what it is to use."""
+    allowed = inputs.policy.get("paths")
+    for endpoint in inputs.request.get("endpoints") or []:
+        path = endpoint.get("path") or "redirect"
+        if _limited(inputs) and allowed is not None and path not in allowed:
+            yield f"{endpoint['name']} is to use the path {path}, the policy allows {', '.join(allowed) or 'none'}"
+
+
 def _processors(inputs: Inputs) -> Iterator[str]:
     known = [processor["number"] for processor in inputs.resources["processors"]]
     for number in inputs.request.get("processors") or []:
@@ -125,6 +139,7 @@ RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
     "memory_limit": _memory_limit,
     "devices": _devices,
     "servers": _servers,
+    "paths": _paths,
     "processors": _processors,
 }
 
@@ -147,7 +162,7 @@ def _place(inputs: Inputs) -> Decision:
     more = max(0, len(rejected) - REJECTED_MAX)
     if extents is None:
         reason = f"no room for {frames} frames in at most {PIECES_MAX} pieces"
-        return Decision(False, "memory", reason, None, rejected[:REJECTED_MAX], more)
+        return Decision(False, "memory", reason, None, rejected[:REJECTED_MAX], more, "not_placed")
     placement = {"extents": extents, "processors": _chosen_processors(inputs)}
     reason = f"{frames} frames in {len(extents)} extents" if frames else "needs no memory"
     return Decision(True, inputs.policy["placement"], reason, placement, rejected[:REJECTED_MAX], more)
@@ -187,3 +202,55 @@ def _chosen_processors(inputs: Inputs) -> list[int]:
         return []
     known = inputs.resources["processors"]
     return [processor["number"] for processor in known if processor["role"] != "infrastructure"]
+
+
+# -- paths of endpoints
+
+
+def _subject(inputs: Inputs) -> dict[str, Any] | None:
+    named = inputs.request["endpoint"]
+    return next((endpoint for endpoint in inputs.resources["endpoints"] if endpoint["name"] == named), None)
+
+
+def _endpoint_known(inputs: Inputs) -> Iterator[str]:
+    if _subject(inputs) is None:
+        known = ", ".join(endpoint["name"] for endpoint in inputs.resources["endpoints"]) or "none"
+        yield f"{inputs.request['name']} has no endpoint {inputs.request['endpoint']}; known: {known}"
+
+
+def _running(inputs: Inputs) -> Iterator[str]:
+    """Only a driver at work can go over."""
+    state = inputs.resources["partition"]["state"]
+    if state not in ("starting", "running"):
+        yield f"{inputs.request['name']} is {state}; an endpoint changes its path while its guest runs"
+
+
+def _path_allowed(inputs: Inputs) -> Iterator[str]:
+    allowed, path = inputs.policy.get("paths"), inputs.request["path"]
+    if inputs.resources["partition"]["type"] == "guest" and allowed is not None and path not in allowed:
+        yield f"the policy allows the paths {', '.join(allowed) or 'none'}, not {path}"
+
+
+def _pieces(inputs: Inputs) -> Iterator[str]:
+    """The device checks addresses of the direct path by a fixed number of translation entries."""
+    extents = inputs.resources["extents"]
+    if inputs.request["path"] == "direct" and extents > abi.TRANSLATION_EXTENTS:
+        yield f"the memory lies in {extents} pieces, translation entries hold {abi.TRANSLATION_EXTENTS}"
+
+
+PATH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
+    "endpoint": _endpoint_known,
+    "running": _running,
+    "paths": _path_allowed,
+    "pieces": _pieces,
+}
+PATH_CODES = {"endpoint": "not_found", "running": "state", "paths": "denied", "pieces": "state"}
+
+
+def _change_path(inputs: Inputs) -> Decision:
+    """Accepted; the other allowed paths were possible too, but nobody asked for them."""
+    endpoint, path = _subject(inputs), inputs.request["path"]
+    assert endpoint is not None
+    before = endpoint["path"]
+    reason = f"{endpoint['name']} is on {path} already" if before == path else f"{endpoint['name']}: {before} to {path}"
+    return Decision(True, "paths", reason)

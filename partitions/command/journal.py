@@ -35,7 +35,7 @@ class Journal(Store):
             ).lastrowid
             assert number is not None
             if not decision.accepted:
-                self._add_outcome(number, "refused", {"code": "not_placed", "message": decision.reason})
+                self._add_outcome(number, "refused", {"code": decision.code, "message": decision.reason})
             self.execute("DELETE FROM decision WHERE id <= ?", (number - DECISIONS_MAX,))
         return number
 

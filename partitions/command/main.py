@@ -1,4 +1,5 @@
-"""The command partition's program: decides where partitions go and says why; passes the rest on (U13).
+"""The command partition's program: decides where partitions go and which paths endpoints take, and says why; passes
+the rest on (U13).
 
 Descriptors: `ultravisor` and `operations` are wires to those partitions; every other one is a wire of a peer
 (`control` is hostd's). Configuration: `decisions`, path of the decisions file.
@@ -13,7 +14,7 @@ from typing import Any
 from hostd.wire import Message, Wire
 from partitions.command.decide import VERSION, decide
 from partitions.command.journal import Journal
-from partitions.command.placing import Placing, ask, checked_request
+from partitions.command.placing import Placing, ask, checked_request, path_request
 from partitions.control import ChannelWire, Client
 from partitions.messages import Fields, Refusal
 from partitions.service import Service
@@ -62,6 +63,18 @@ class Command(Client, Service):
         if dry_run:
             return self._placing.rehearse(request, zone)
         return self._placing.place(request, zone, key, actor)
+
+    def handle_path(self, message: Message, _fds: list[int]) -> Message:
+        """Wants `path` for the `endpoint` of a `partition`, all by name; `key`, `zone`, `actor`. What comes of it is
+        told to the ultravisor by the operation `endpoint.path_settle`."""
+        fields = Fields.of_request(message)
+        request = path_request(fields)
+        key = fields.text("key", KEY_MAX, default=None) or secrets.token_hex(16)
+        zone = fields.name("zone", default="default")
+        actor = fields.text("actor", 64, default=self.peer)
+        fields.done()
+        answer = self._placing.place(request, zone, key, actor)
+        return {"decision": answer["decision"], "change": answer["plan"], "replayed": answer["replayed"]}
 
     def handle_remove(self, message: Message, _fds: list[int]) -> Message:
         """Removes a `partition` without a process; `key`, `actor`."""

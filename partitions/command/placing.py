@@ -1,6 +1,6 @@
-"""From a request to a placed partition: policy, resources, decision, record, transaction (U13).
+"""From a request to a placed partition or a wanted path: policy, resources, decision, record, transaction (U13).
 
-    place -> policy.get (operations) -> query resources (ultravisor) -> decide -> journal -> transaction (ultravisor)
+    place -> policy.get (operations) -> query (ultravisor) -> decide -> journal -> transaction (ultravisor)
 
 The transaction names the version of the resources that was decided on, so a decision is never carried out on
 others; if they have changed, it is made anew. A repeated key goes on where the first request was interrupted.
@@ -54,7 +54,8 @@ class Placing:
         self._clock = clock
 
     def place(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
-        """{"decision", "plan", "replayed"}, or the refusal that was decided under this key."""
+        """{"decision", "plan", "replayed"}, or the refusal that was decided under this key. The plan is the result of
+        the operation: of a change of path, what changed."""
         record = self._journal.latest(key)
         if record is not None and record["request"] != request:
             raise Refusal("conflict", "the key stands for another request", rule="key_reused", rows=[])
@@ -71,7 +72,8 @@ class Placing:
         """What `place` would answer now. Nothing is recorded, because nothing is decided."""
         decision = decide(**self._inputs(request, zone))
         if not decision.accepted:
-            raise Refusal("not_placed", decision.reason, rule=decision.rule, rejected=decision.rejected)
+            assert decision.code is not None
+            raise Refusal(decision.code, decision.reason, rule=decision.rule, rejected=decision.rejected)
         operations = [operation_of(request, decision.placement)]
         transaction = {"op": "transaction", "operations": operations, "dry_run": True}
         plan = ask(self._ultravisor, "ultravisor", transaction)["results"][0]
@@ -79,8 +81,25 @@ class Placing:
 
     def _inputs(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
         policy = ask(self._operations, "operations", {"op": "policy.get", "zone": zone})["policy"]
-        resources = ask(self._ultravisor, "ultravisor", {"op": "query", "what": "resources"})
+        if request.get("op") == "endpoint.path":
+            resources = self._surroundings(request["name"])
+        else:
+            resources = ask(self._ultravisor, "ultravisor", {"op": "query", "what": "resources"})
         return {"request": request, "resources": resources, "policy": policy}
+
+    def _surroundings(self, partition: str) -> dict[str, Any]:
+        """What a decision about a path depends on."""
+        answer = ask(self._ultravisor, "ultravisor", {"op": "query", "what": "partition", "partition": partition})
+        plan = answer["partition"]
+        return {
+            "version": answer["version"],
+            "partition": {name: plan["partition"][name] for name in ("id", "name", "type", "state")},
+            "extents": len(plan["memory"]),
+            "endpoints": [
+                {name: endpoint[name] for name in ("name", "kind", "device", "path", "wanted")}
+                for endpoint in plan["endpoints"]
+            ],
+        }
 
     def _decide(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
         """The record of a new decision, durable before anything is done about it."""
@@ -139,13 +158,27 @@ def checked_request(request: object) -> dict[str, Any]:
         endpoint.choice("kind", tuple(abi.ENDPOINT_KINDS))
         endpoint.name("device")
         endpoint.name("server")
+        endpoint.choice("path", tuple(abi.PATHS), default=None)
     if fields.take("extents", default=None) is not None:
         raise Refusal("invalid", "request.extents: the command partition chooses them", field="extents")
     assert isinstance(request, dict)
     return request
 
 
+def path_request(fields: Fields) -> dict[str, Any]:
+    """The request of a change of path, out of the fields of a message."""
+    return {
+        "op": "endpoint.path",
+        "name": fields.name("partition"),
+        "endpoint": fields.name("endpoint"),
+        "path": fields.choice("path", tuple(abi.PATHS)),
+    }
+
+
 def operation_of(request: dict[str, Any], placement: dict[str, Any] | None) -> dict[str, Any]:
     """The transaction's operation that carries a decision out."""
+    if request.get("op") == "endpoint.path":
+        subject = {"partition": request["name"], "name": request["endpoint"]}
+        return {"op": "endpoint.path", **subject, "path": request["path"]}
     assert placement is not None
     return {**request, "op": "partition.create", **placement}

@@ -9,12 +9,13 @@ from typing import Any
 
 from partitions.messages import INTEGER_MAX, Fields, Refusal
 from partitions.store import Store
+from pyx import abi
 
 VERSIONS_MAX = 1000  # kept for each zone
 ZONES_MAX = 256
 PLACEMENTS = ("first-fit",)
 LIMITS = ("memory_limit", "partition_memory_limit", "partitions_limit")  # absent or null: unlimited; 0: nothing
-DEFAULT = {"placement": "first-fit", **dict.fromkeys(LIMITS)}
+DEFAULT = {"placement": "first-fit", **dict.fromkeys(LIMITS), "paths": None}
 
 
 class Policies(Store):
@@ -73,5 +74,15 @@ def checked_policy(value: object) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {"placement": fields.choice("placement", PLACEMENTS, default="first-fit")}
     for limit in LIMITS:
         body[limit] = fields.integer(limit, most=INTEGER_MAX, default=None)
+    body["paths"] = _paths(fields)
     fields.done()
     return zone, body
+
+
+def _paths(fields: Fields) -> list[str] | None:
+    """Paths that endpoints of guests may use, in the order of the shared layout; absent: all, empty: none."""
+    wanted = fields.texts("paths", len(abi.PATHS), longest=16, default=None)
+    for path in wanted or []:
+        if path not in abi.PATHS:
+            raise fields.refuse("paths", "some of " + ", ".join(abi.PATHS), path)
+    return None if wanted is None else [path for path in abi.PATHS if path in wanted]

@@ -63,6 +63,8 @@ def _decision(record: dict[str, Any]) -> Iterable[str]:
 
 
 def _request(request: dict[str, Any]) -> str:
+    if request.get("op") == "endpoint.path":
+        return f"path {request.get('path')} for {request.get('endpoint')}"
     memory = [show_size(request["memory"])] if isinstance(request.get("memory"), int) else []
     endpoints = [f"{end.get('name')}@{end.get('device')}" for end in request.get("endpoints") or []]
     return ", ".join([str(request.get("type", "partition")), *memory, *endpoints]) if request else ""
@@ -75,8 +77,10 @@ def _placement(placement: dict[str, Any]) -> str:
 
 
 def _facts(fields: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {show_size(value) if 'memory' in key and isinstance(value, int) else value}"
-        for key, value in fields.items()
-        if value is not None
-    )
+    return ", ".join(f"{key} {_fact(key, value)}" for key, value in fields.items() if value is not None)
+
+
+def _fact(key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return "/".join(map(str, value)) or "none"
+    return show_size(value) if "memory" in key and isinstance(value, int) else value
