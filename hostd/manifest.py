@@ -9,11 +9,13 @@ the JSON Schema for editors. Rules across several entries (names, references, ra
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hostd import manifest_checks
 from hostd.errors import HostError
+from hostd.manifest_shares import Endpoint, Limits
+from hostd.manifest_shares import Path as EndpointPath
 from hostd.manifest_types import (
     DiskOffset,
     DiskSize,
@@ -21,6 +23,7 @@ from hostd.manifest_types import (
     Mac,
     MemorySize,
     MetricsAddress,
+    Model,
     Name,
     Size,
     Text,
@@ -35,17 +38,9 @@ DEVICES_MAX = 64
 PARTITIONS_MAX = 4096
 
 
-class Model(BaseModel):
-    """Unknown keys are errors everywhere, and numbers are never read out of text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
-
-
-class Disk(Model):
+class Disk(Endpoint):
     """A virtual disk of one partition: a file of a disk device, or a range of one."""
 
-    name: Name = Field(description="name inside the partition, as guest.disk(NAME) takes it")
-    device: Name | None = Field(default=None, description="disk device; without it the first one of the host")
     file: FileName | None = Field(
         default=None, description="file in the device's folder; without it PARTITION-NAME.img"
     )
@@ -62,11 +57,9 @@ class Disk(Model):
         return self.size - self.offset if self.limit is None else self.limit
 
 
-class Nic(Model):
+class Nic(Endpoint):
     """A virtual NIC of one partition."""
 
-    name: Name = Field(description="name inside the partition, as guest.nic(NAME) takes it")
-    device: Name | None = Field(default=None, description="NIC device; without it the first one of the host")
     mac: Mac | None = Field(default=None, description="null: chosen by the ultravisor")
 
 
@@ -111,6 +104,10 @@ class Host(Model):
     memory: MemorySize = Field(
         default=manifest_checks.HOST_MEMORY_DEFAULT, description="physical memory of the machine"
     )
+    hosting_memory: MemorySize = Field(
+        default=manifest_checks.HOSTING_MEMORY_DEFAULT,
+        description="part of it that the I/O partition has for the buffers of the copy path",
+    )
     metrics: MetricsAddress | None = Field(
         default="127.0.0.1:9464", description="HOST:PORT of the metrics page; port 0 takes a free one; null: none"
     )
@@ -119,12 +116,23 @@ class Host(Model):
     )
 
 
+# An unquoted null of YAML is meant as the word.
+Medium = Annotated[
+    Literal["file", "direct", "null", "ram"], BeforeValidator(lambda value: "null" if value is None else value)
+]
+
+
 class Device(Model):
     """A physical device, served by a process of its own."""
 
     name: Name
     kind: Literal["nic", "disk"]
     folder: Text | None = Field(default=None, description="folder of the disk files; without it STATE/disks")
+    medium: Medium = Field(
+        default="file",
+        description="of a disk: file; direct: file past the page cache; null: keeps nothing; ram: gone with the guest",
+    )
+    limits: Limits | None = Field(default=None, description="most that it moves for all endpoints; absent: unlimited")
 
 
 class Policy(Model):
@@ -135,6 +143,9 @@ class Policy(Model):
     memory_limit: Size | None = Field(default=None, description="bytes of all guests together")
     partition_memory_limit: Size | None = Field(default=None, description="bytes of one guest")
     partitions_limit: Annotated[int, Field(ge=0)] | None = Field(default=None, description="number of guests")
+    paths: Annotated[list[EndpointPath], Field(max_length=3)] | None = Field(
+        default=None, description="paths that endpoints of guests may use; null: all"
+    )
 
 
 class Manifest(Model):
@@ -220,13 +231,18 @@ def export(manifest: Manifest) -> dict[str, Any]:
     return _readable(document)
 
 
-_SIZE_KEYS = {"memory", "size", "limit", "offset", "memory_limit", "partition_memory_limit"}
+_SIZE_KEYS = {
+    "memory", "hosting_memory", "size", "limit", "offset", "budget", "memory_limit", "partition_memory_limit",
+}  # fmt: skip
+_BYTE_LIMIT_KEYS = {"rate", "burst"}  # sizes in a limit of bytes, plain numbers in one of operations
 
 
-def _readable(value: Any) -> Any:
+def _readable(value: Any, sizes: set[str] = _SIZE_KEYS) -> Any:
     if isinstance(value, dict):
         return {
-            key: format_size(item) if key in _SIZE_KEYS and isinstance(item, int) else _readable(item)
+            key: format_size(item)
+            if key in sizes and isinstance(item, int)
+            else _readable(item, _BYTE_LIMIT_KEYS if key == "bytes" else _SIZE_KEYS)
             for key, item in value.items()
         }
     return [_readable(item) for item in value] if isinstance(value, list) else value

@@ -17,6 +17,8 @@ RESERVED_NAMES = frozenset(
 )
 HOST_MEMORY_DEFAULT = 2 << 30
 PARTITION_MEMORY_DEFAULT = 64 << 20
+HOSTING_MEMORY_DEFAULT = 32 << 20  # 16 clients with the default budget at once
+CONSOLE_MEMORY = 1 << 20
 
 
 class Found(NamedTuple):
@@ -62,6 +64,12 @@ def check_manifest(data: Any) -> Iterator[Found]:
     for path, device in devices:
         if device.get("kind") == "nic" and device.get("folder") is not None:
             yield Found((*path, "folder"), "does not belong to a NIC", device["folder"], None, "only disks have one")
+        medium = device.get("medium", "file")
+        if device.get("kind") == "nic" and medium != "file":
+            yield Found((*path, "medium"), "does not belong to a NIC", medium, None, "only disks have one")
+        if medium in (None, "null", "ram") and device.get("folder") is not None:
+            message = f"is not used by the medium {medium or 'null'}"
+            yield Found((*path, "folder"), message, device["folder"], None, "leave it out, or take medium: file")
     for path, partition in partitions:
         for key, kind in (("disks", "disk"), ("nics", "nic")):
             for endpoint_path, endpoint in _entries(partition, key, path):
@@ -269,9 +277,20 @@ def _read_disk(path: Path, owner: str, disk: dict[Any, Any]) -> _Disk | None:
 
 
 def _memory(document: dict[Any, Any], partitions: list[tuple[Path, dict[Any, Any]]]) -> Iterator[Found]:
-    total = _size(_mapping(document.get("host")), "memory", HOST_MEMORY_DEFAULT)
-    assert total is not None
-    left = total
+    host = _mapping(document.get("host"))
+    total = _size(host, "memory", HOST_MEMORY_DEFAULT)
+    hosting = _size(host, "hosting_memory", HOSTING_MEMORY_DEFAULT)
+    assert total is not None and hosting is not None
+    left = total - hosting - CONSOLE_MEMORY
+    if left < 0:
+        where = "hosting_memory" if "hosting_memory" in host else "memory"
+        yield Found(
+            ("host", where),
+            "leaves no memory for guests",
+            format_size(hosting if where == "hosting_memory" else total),
+            f"host.memory above the sum of hosting_memory ({format_size(hosting)}) and {format_size(CONSOLE_MEMORY)}",
+        )
+        return
     for path, partition in partitions:
         memory = _size(partition, "memory", PARTITION_MEMORY_DEFAULT)
         assert memory is not None

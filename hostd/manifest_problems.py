@@ -123,6 +123,8 @@ def problem_of(entry: Any, model: type[BaseModel], place: Place) -> Problem:
             message, accepted = f"has {context['actual_length']} entries", f"at most {context['max_length']}"
         case "greater_than_equal":
             message, accepted = "is too small", f"{context['ge']} or more"
+        case "less_than_equal":
+            message, accepted = "is too large", f"{context['le']} or less"
     if isinstance(value, dict | list | tuple):  # named, not repeated: a problem is one line
         value, message = None, f"{show(value)} {message}"
     elif not (value is None or isinstance(value, str | int | float)) or value in (inf, -inf) or value != value:

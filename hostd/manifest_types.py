@@ -3,17 +3,26 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from hostd.units import SIZE_ACCEPTED, UnitError, format_size, parse_size
+from hostd.units import SIZE_ACCEPTED, UnitError, format_size, parse_duration, parse_size
 from pyx.abi import PAGE, SECTOR
 
+PERIOD_MIN, PERIOD_MAX = 0.001, 1.0  # seconds between refills of a token bucket
+WEIGHT_MAX = 10_000
+BUDGET_MAX = 1 << 30
 MEMORY_MIN = 1 << 20  # the runtime of a guest needs room for its buffers beside the user's
 NAME_PATTERN = r"[a-z][a-z0-9-]{0,30}"
 MAC_PATTERN = r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"
 FILE_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 VARIABLE_PATTERN = r"[A-Za-z_][A-Za-z0-9_]*"
+
+
+class Model(BaseModel):
+    """Unknown keys are errors everywhere, and numbers are never read out of text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 def fault(message: str, accepted: str | None = None, hint: str | None = None) -> PydanticCustomError:
@@ -49,6 +58,26 @@ def _at_least(least: int) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _at_most(most: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if value > most:
+            raise fault(f"is too large; the most is {format_size(most)}", f"{format_size(most)} or less")
+        return value
+
+    return AfterValidator(check)
+
+
+def _period(value: object) -> float:
+    accepted = f"{PERIOD_MIN * 1000:g}ms to {PERIOD_MAX:g}s"
+    try:
+        period = parse_duration(value)
+    except UnitError as error:
+        raise fault(error.message, error.accepted, error.hint) from None
+    if not PERIOD_MIN <= period <= PERIOD_MAX:
+        raise fault("is no time between refills", accepted)
+    return period
 
 
 def _matching(pattern: str, what: str, hint: str | None = None) -> AfterValidator:
@@ -87,6 +116,12 @@ Size = Annotated[
     ),
 ]
 MemorySize = Annotated[Size, _multiple_of(PAGE), _at_least(MEMORY_MIN)]
+BudgetSize = Annotated[Size, _at_least(PAGE), _at_most(BUDGET_MAX)]
+Period = Annotated[
+    float,
+    BeforeValidator(_period),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "description": "seconds, or as 100ms"}),
+]
 DiskSize = Annotated[Size, _multiple_of(SECTOR), _at_least(SECTOR)]
 DiskOffset = Annotated[Size, _multiple_of(SECTOR)]
 Name = Annotated[

@@ -260,11 +260,11 @@ class Supervisor:
                 {
                     "name": disk.name, "kind": "disk", "device": disk.device, "server": "io-a",
                     "file": str(folder / (disk.file or "")), "offset": disk.offset, "read_only": disk.read_only,
-                    "length": disk.limit if disk.limit is not None else disk.size - disk.offset,
+                    "length": disk.length, **disk.share(),
                 }
             )  # fmt: skip
         for nic in spec.nics:
-            endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": "io-a"}
+            endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": "io-a", **nic.share()}
             endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
         request: Row = {
             "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,

@@ -1,0 +1,58 @@
+"""The part of a manifest that says how endpoints use their devices: path, weight, limits, budget (A1, A4).
+
+    disks: [{name: vda, size: 1GiB, path: direct, weight: 200, limits: {bytes: {rate: 100MiB, burst: 10MiB}}}]
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hostd.manifest_types import WEIGHT_MAX, BudgetSize, Model, Name, Period, Size
+
+Path = Literal["copy", "redirect", "direct"]
+PERIOD_DEFAULT = 0.1
+
+
+class ByteLimit(Model):
+    """A token bucket for bytes."""
+
+    rate: Size = Field(description="bytes a second; 0: blocked")
+    burst: Size = Field(default=0, description="bytes that may be moved at once beside the rate")
+    period: Period = Field(default=PERIOD_DEFAULT, description="time between refills, 1ms to 1s")
+
+
+class OperationLimit(Model):
+    """A token bucket for requests."""
+
+    rate: Annotated[int, Field(ge=0)] = Field(description="requests a second; 0: blocked")
+    burst: Annotated[int, Field(ge=0)] = Field(default=0, description="requests at once beside the rate")
+    period: Period = Field(default=PERIOD_DEFAULT, description="time between refills, 1ms to 1s")
+
+
+class Limits(Model):
+    """What is absent is unlimited."""
+
+    bytes: ByteLimit | None = None
+    operations: OperationLimit | None = None
+
+
+class Endpoint(Model):
+    """What disks and NICs have in common."""
+
+    name: Name = Field(description="name inside the partition, as guest.disk(NAME) or guest.nic(NAME) takes it")
+    device: Name | None = Field(default=None, description="device of its kind; without it the first one of the host")
+    path: Path = Field(default="redirect", description="how its data travels, from the guest's first line on")
+    weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] = Field(
+        default=100, description="share of the device beside the other endpoints"
+    )
+    limits: Limits | None = Field(default=None, description="most that it may move; absent: unlimited")
+    budget: BudgetSize = Field(default=2 << 20, description="bytes of buffers that the host may hold for it")
+
+    def share(self) -> dict[str, Any]:
+        """The fields of an endpoint's creation in the resource database."""
+        return {"path": self.path, "weight": self.weight, "limits": limits_of(self.limits), "budget": self.budget}
+
+
+def limits_of(limits: Limits | None) -> dict[str, Any]:
+    """Limits as the resource database and the devices take them."""
+    return {} if limits is None else limits.model_dump(exclude_none=True)
