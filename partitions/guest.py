@@ -25,7 +25,7 @@ from typing import Any
 
 from partitions.guest_devices import Disk, Nic
 from partitions.skeleton import Context
-from pyx.guest import CallRing, ClientQueue, Memory, RequestError, Waiter
+from pyx.guest import CallRing, ClientEndpoint, ClientQueue, Memory, RequestError, Waiter
 
 __all__ = ["Disk", "Guest", "Nic", "RequestError", "Stopped"]
 
@@ -58,19 +58,28 @@ class Guest:
         self.calls = CallRing(self.waiter, call, events, plan["call"]["capacity"])
         os.close(call)
         self._queues: dict[str, list[ClientQueue]] = {}
+        self.paths: dict[str, ClientEndpoint] = {}  # by name of the endpoint: `path` is the one in force
         self._endpoints: dict[str, dict[str, Any]] = {}
         for endpoint in plan["endpoints"]:
-            queues = []
-            for queue in endpoint["queues"]:
-                fd = context.take(f"queue{endpoint['index']}.{queue['queue']}")
-                queues.append(
-                    ClientQueue(self.waiter, fd, events, queue["capacity"], endpoint["index"], endpoint["generation"])
-                )
-                os.close(fd)
-            self._queues[endpoint["name"]] = queues
+            self._queues[endpoint["name"]] = self._attach(context, endpoint, events)
             self._endpoints[endpoint["name"]] = endpoint
         os.close(events)
         self._opened: dict[str, Disk | Nic] = {}
+
+    def _attach(self, context: Context, endpoint: dict[str, Any], events: int) -> list[ClientQueue]:
+        """Maps queue pair and channels of an endpoint; all paths stand behind the queues that it returns."""
+        index, pair = endpoint["index"], context.take(f"pair{endpoint['index']}")
+        end = ClientEndpoint(
+            self.calls, index, endpoint["generation"], pair, len(endpoint["queues"]), endpoint["pair"]["capacity"]
+        )
+        os.close(pair)
+        self.paths[endpoint["name"]] = end
+        queues = []
+        for queue in endpoint["queues"]:
+            fd = context.take(f"queue{index}.{queue['queue']}")
+            queues.append(ClientQueue(self.waiter, fd, events, queue["capacity"], end, queue["queue"]))
+            os.close(fd)
+        return queues
 
     def disk(self, name: str) -> Disk:
         """The disk `name`, opened by a system call on first use. RequestError where the monitor refuses it."""
@@ -86,6 +95,7 @@ class Guest:
             endpoint = self._endpoints[name]
             if endpoint["kind"] != kind:
                 raise TypeError(f"endpoint {name} of {self.name} is a {endpoint['kind']}, not a {kind}")
+            self.paths[name].follow()  # to the path that it was given, before the first request
             self._opened[name] = make(self.memory, endpoint, self._queues[name])
         return self._opened[name]
 
@@ -106,7 +116,7 @@ class Guest:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """What this guest's own driver counted, per endpoint and queue: to be compared with the host's metrics."""
-        names = ("submitted", "completed", "refused", "failed", "cancelled", "bytes", "foreign")
+        names = ("submitted", "completed", "refused", "failed", "cancelled", "recalled", "bytes", "foreign")
         return {
             f"{name}.{index}": {field: getattr(queue, field) for field in names}
             for name, queues in self._queues.items()

@@ -295,40 +295,6 @@ struct pv_doorbell {
 };
 _Static_assert(sizeof(struct pv_doorbell) == 64, "one cache line");
 
-/* Queue pair of one endpoint, for the direct path: first a page with the doorbell of the device's thread, then a channel
- * for each queue. Mapped by guest and device alone. */
-#define PV_PAIR_SIZE(queues, capacity) (PV_PAGE + (size_t)(queues) * PV_CHANNEL_SIZE(capacity))
-#define PV_PAIR_CHANNEL(queue, capacity) (PV_PAGE + (size_t)(queue) * PV_CHANNEL_SIZE(capacity))
-
-/* Queue translation entries: what one queue pair may touch. One segment per device, indexed by port; written by the
- * monitor, read-only for the device. `generation` never repeats and is 0 while the rest is being written, so a
- * reader that finds it unchanged after its copy has an untorn one. */
-#define PV_TRANSLATION_EXTENTS 28u /* runs of frames with equal rights; a partition in more pieces stays off the direct path */
-#define PV_PORTS_MAX 256u          /* ports of one device */
-struct pv_translation_extent {
-    uint64_t gpa;
-    uint64_t hpa;
-    uint64_t length;
-    uint64_t rights; /* PV_MAP_READ, PV_MAP_WRITE */
-};
-struct pv_translation {
-    alignas(PV_LINE) _Atomic uint64_t generation; /* 0: no queue pair */
-    uint64_t key;                 /* every request of the pair carries it */
-    uint64_t partition;           /* id */
-    uint64_t endpoint_generation;
-    uint64_t offset;              /* disk: first byte of the granted range */
-    uint64_t length;              /* disk: bytes granted */
-    uint32_t operations;          /* bit per enum pv_operation */
-    uint32_t max_transfer;        /* bytes */
-    uint16_t endpoint;            /* index in the partition's descriptor */
-    uint16_t extent_count;
-    uint32_t reserved0;
-    uint64_t reserved1[8];
-    struct pv_translation_extent extents[PV_TRANSLATION_EXTENTS];
-};
-_Static_assert(sizeof(struct pv_translation) == 1024, "a power of two");
-#define PV_TRANSLATIONS_SIZE (PV_PORTS_MAX * sizeof(struct pv_translation))
-
 /* Events segment of a partition, one page per pair of processes, so that each maps only its own.
  *   page 0  interrupts: partition with its servers, devices and monitor
  *   page 1  doorbell of the channel server's thread: partition with that server
@@ -408,6 +374,37 @@ struct pv_descriptor {
     struct pv_endpoint endpoints[PV_ENDPOINTS_MAX];
 };
 _Static_assert(sizeof(struct pv_descriptor) == 64 + 64 * PV_ENDPOINTS_MAX, "no holes");
+
+/* ---- Direct path. ----
+ * Queue pair of one endpoint: first a page with the doorbell of the device's thread, then a channel for each queue.
+ * Mapped by guest and device alone. */
+#define PV_PAIR_SIZE(queues, capacity) (PV_PAGE + (size_t)(queues) * PV_CHANNEL_SIZE(capacity))
+#define PV_PAIR_CHANNEL(queue, capacity) (PV_PAGE + (size_t)(queue) * PV_CHANNEL_SIZE(capacity))
+
+/* Queue translation entries: what one queue pair may touch. One segment per device, indexed by port; written by the
+ * monitor, read-only for the device. `generation` never repeats and is 0 while the rest is being written, so a
+ * reader that finds it unchanged after its copy has an untorn one. */
+#define PV_TRANSLATION_EXTENTS 28u /* runs of frames with equal rights; a partition in more pieces stays off this path */
+#define PV_PORTS_MAX 256u          /* ports of one device */
+struct pv_translation_extent {
+    uint64_t gpa;
+    uint64_t hpa;
+    uint64_t length;
+    uint64_t rights; /* PV_MAP_READ, PV_MAP_WRITE */
+};
+struct pv_translation {
+    alignas(PV_LINE) _Atomic uint64_t generation; /* 0: no queue pair */
+    uint64_t key;                /* every request of the pair carries it */
+    uint64_t partition;          /* id */
+    uint16_t index;              /* of the endpoint in the partition's descriptor */
+    uint16_t extent_count;
+    uint32_t reserved0;
+    uint64_t reserved1[4];
+    struct pv_endpoint endpoint; /* as it stood when the pair was set up */
+    struct pv_translation_extent extents[PV_TRANSLATION_EXTENTS];
+};
+_Static_assert(sizeof(struct pv_translation) == 1024, "a power of two");
+#define PV_TRANSLATIONS_SIZE (PV_PORTS_MAX * sizeof(struct pv_translation))
 
 /* Two bodies: while generation g is in force (body g & 1), the writer fills the other. */
 #define PV_VIEW_MAGIC 0x7765697650ull

@@ -360,24 +360,6 @@ cdef extern from "abi.h" nogil:
     struct pv_monitor_page:
         pv_doorbell doorbell
 
-    struct pv_translation_extent:
-        uint64_t gpa
-        uint64_t hpa
-        uint64_t length
-        uint64_t rights
-
-    struct pv_translation:
-        uint64_t key
-        uint64_t partition
-        uint64_t endpoint_generation
-        uint64_t offset
-        uint64_t length
-        uint32_t operations
-        uint32_t max_transfer
-        uint16_t endpoint
-        uint16_t extent_count
-        pv_translation_extent extents[28]
-
     struct pv_ledger:
         uint64_t magic
         uint32_t version
@@ -402,6 +384,20 @@ cdef extern from "abi.h" nogil:
         uint16_t server
         uint8_t mac[6]
         char name[16]
+
+    struct pv_translation_extent:
+        uint64_t gpa
+        uint64_t hpa
+        uint64_t length
+        uint64_t rights
+
+    struct pv_translation:
+        uint64_t key
+        uint64_t partition
+        uint16_t index
+        uint16_t extent_count
+        pv_endpoint endpoint
+        pv_translation_extent extents[28]
 
     struct pv_descriptor:
         uint64_t partition

@@ -12,6 +12,7 @@
 #include "abi.h"
 #include "statistics.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 struct pv_span {
@@ -57,6 +58,10 @@ static inline void pv_dma_move(char *origin, const struct pv_span *to, const str
 static inline void pv_dma_fetch(const char *origin, void *to, const struct pv_span *from, uint32_t length)
 {
     char *out = to;
+    if (length <= from->length) { /* nearly always, and with a constant length a few instructions */
+        memcpy(to, origin + from->hpa, length);
+        return;
+    }
     while (length) {
         uint32_t part = from->length < length ? (uint32_t)from->length : length;
         memcpy(out, origin + from->hpa, part);
@@ -70,12 +75,28 @@ static inline void pv_dma_fetch(const char *origin, void *to, const struct pv_sp
 static inline void pv_dma_store(char *origin, const struct pv_span *to, const void *from, uint32_t length)
 {
     const char *in = from;
+    if (length <= to->length) {
+        memcpy(origin + to->hpa, from, length);
+        return;
+    }
     while (length) {
         uint32_t part = to->length < length ? (uint32_t)to->length : length;
         memcpy(origin + to->hpa, in, part);
         in += part;
         length -= part;
         to++;
+    }
+}
+
+/* Between host extents and memory of the device itself (a disk in memory). */
+static inline void pv_dma_device(char *origin, const struct pv_span *spans, uint32_t count, char *memory, bool read)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (read)
+            memcpy(origin + spans[i].hpa, memory, spans[i].length);
+        else
+            memcpy(memory, origin + spans[i].hpa, spans[i].length);
+        memory += spans[i].length;
     }
 }
 

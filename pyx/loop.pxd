@@ -20,7 +20,11 @@ cdef class Loop:
     cdef readonly bint symmetric        # wake-ups by seq_cst on both sides instead of membarrier
     cdef bint stopping
     cdef readonly bint realtime         # the data thread runs in a real-time class
+    cdef public bint attribution        # stage stamps and histograms
+    cdef uint64_t delays[8]             # ns, by stage: of the fault plane
 
+    cdef uint64_t stamp(self) noexcept nogil
+    cdef void delay(self, uint32_t stage) noexcept nogil
     cdef uint32_t poll(self) noexcept nogil
     cdef bint pending(self) noexcept nogil
     cdef void loop(self) noexcept nogil

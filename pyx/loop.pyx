@@ -17,9 +17,11 @@ from pyx.abi cimport (
 from pyx.ringc cimport (
     FUTEX_32, pv_count, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbells_wait, pv_gate_close,
     pv_gate_init, pv_gate_open, pv_gate_park, pv_gate_run, pv_gate_wanted, pv_idle_init, pv_idle_sleep, pv_idle_step,
-    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_now, pv_row, pv_row_close, pv_row_counters, pv_row_open, pv_wait,
+    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_now, pv_pause, pv_row, pv_row_close, pv_row_counters, pv_row_open, pv_wait,
 )
 from pyx.segment cimport Mapping
+
+from pyx import abi as names
 
 cdef extern from *:
     """
@@ -63,9 +65,28 @@ cdef class Loop:
         self.symmetric = symmetric
         self.bells[0] = self.bell
         self.bell_count = 1
+        self.attribution = True
         pv_gate_init(&self.gate)
         if pv_membarrier_register() != 0:
             self.symmetric = True
+
+    cdef uint64_t stamp(self) noexcept nogil:
+        """ns; 0 where attribution is off."""
+        return pv_now() if self.attribution else 0
+
+    cdef void delay(self, uint32_t stage) noexcept nogil:
+        """Spends the time that the fault plane put into a stage, on the processor, as slow code would."""
+        cdef uint64_t until
+        if self.delays[stage]:
+            until = pv_now() + self.delays[stage]
+            while pv_now() < until:
+                pv_pause()
+
+    def inject(self, str stage, uint64_t nanoseconds):
+        """Fault plane: from now on each batch spends so much longer in `stage`; 0 ends it. KeyError: no such stage."""
+        number = names.STAGES[stage]
+        with self.quiet():
+            self.delays[<int>number] = nanoseconds
 
     cdef uint32_t poll(self) noexcept nogil:
         return 0

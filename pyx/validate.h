@@ -77,17 +77,9 @@ static inline enum pv_reason pv_validate_form(const struct pv_request *r)
     return PV_REASON_NONE;
 }
 
-/* Checks against the descriptor: endpoint, generation, operation, length, offset (U8). */
-static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, const struct pv_request *r)
+/* Checks of what an endpoint grants: generation, operation, length, offset (U8). */
+static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, const struct pv_request *r)
 {
-    /* From its definition until its process has ended: a stopping guest may still flush its disks. */
-    if (d->state < PV_STATE_DEFINED || d->state > PV_STATE_STOPPING)
-        return PV_REASON_PARTITION_STATE;
-    if (r->endpoint >= PV_ENDPOINTS_MAX)
-        return PV_REASON_ENDPOINT_UNKNOWN;
-    const struct pv_endpoint *e = &d->endpoints[r->endpoint];
-    if (e->generation == 0)
-        return PV_REASON_ENDPOINT_UNKNOWN;
     if (e->generation != r->endpoint_generation)
         return PV_REASON_GENERATION_STALE;
     if (!(e->operations >> r->operation & 1))
@@ -116,6 +108,20 @@ static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, c
             return PV_REASON_FRAME_SIZE;
     }
     return PV_REASON_NONE;
+}
+
+/* Checks against the descriptor: state, endpoint, and what that grants. */
+static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, const struct pv_request *r)
+{
+    /* From its definition until its process has ended: a stopping guest may still flush its disks. */
+    if (d->state < PV_STATE_DEFINED || d->state > PV_STATE_STOPPING)
+        return PV_REASON_PARTITION_STATE;
+    if (r->endpoint >= PV_ENDPOINTS_MAX)
+        return PV_REASON_ENDPOINT_UNKNOWN;
+    const struct pv_endpoint *e = &d->endpoints[r->endpoint];
+    if (e->generation == 0)
+        return PV_REASON_ENDPOINT_UNKNOWN;
+    return pv_validate_endpoint(e, r);
 }
 
 /* Does the device write guest memory in this operation? */
