@@ -114,6 +114,17 @@ class AdoptedSupervisor:
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
         self._refuse()
 
+    async def set_path(
+        self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
+    ) -> Row:
+        self._refuse()
+
+    async def set_attribution(self, on: bool) -> Row:
+        self._refuse()
+
+    async def delay(self, role: str, stage: str, seconds: float) -> Row:
+        self._refuse()
+
     async def view(self, name: str) -> Row:
         self._refuse()
 

@@ -29,15 +29,34 @@ from hostd.idempotency import AnswerStore
 from hostd.interface import Supervisor
 from hostd.manifest import Manifest, Model, PartitionSpec, export
 from hostd.manifest_problems import ManifestError, Path, problem_of
+from hostd.manifest_shares import Path as EndpointPath
+from hostd.manifest_types import Name
+from hostd.path_changes import TIMEOUT, TIMEOUT_MAX
 from hostd.wire import RemoteError, WireError
 
 API_VERSION = 1
 WAIT_SECONDS_MAX = 86400.0
+CHAOS_SECONDS_MAX = 1.0  # a role must still answer its control wire in time
 PATH_SHOWN_MAX = 100  # characters of a path in an error
 log = logging.getLogger("hostd.api")
 
 Key = Annotated[str | None, Header(alias="Idempotency-Key", description="a retry with it gets the first answer")]
 Force = Annotated[bool, Query(description="also where it runs")]
+
+
+class PathRequest(Model):
+    path: EndpointPath
+    timeout: Annotated[float, Field(ge=0, le=TIMEOUT_MAX, strict=False)] = TIMEOUT
+
+
+class AttributionRequest(Model):
+    on: bool
+
+
+class ChaosRequest(Model):
+    role: Name
+    stage: Name
+    seconds: Annotated[float, Field(ge=0, le=CHAOS_SECONDS_MAX, strict=False)]
 
 
 class StopRequest(Model):
@@ -142,6 +161,21 @@ def create_app(supervisor: Supervisor) -> FastAPI:
     @app.post("/v1/partitions/{name}/wait")
     async def wait_for_partition(name: str, body: WaitRequest) -> Response:
         return Document(await supervisor.wait(name, body.state, body.timeout))
+
+    @app.put("/v1/partitions/{name}/endpoints/{endpoint}/path")
+    async def set_path(name: str, endpoint: str, body: PathRequest, request: Request, key: Key = None) -> Response:
+        def act() -> Coroutine[Any, Any, Any]:
+            return supervisor.set_path(name, endpoint, body.path, body.timeout, key=key, actor=actor(request))
+
+        return Document(await once(request, key, act))
+
+    @app.put("/v1/host/attribution")
+    async def set_attribution(body: AttributionRequest) -> Response:
+        return Document(await supervisor.set_attribution(body.on))
+
+    @app.post("/v1/chaos")
+    async def chaos(body: ChaosRequest) -> Response:
+        return Document(await supervisor.delay(body.role, body.stage, body.seconds))
 
     @app.get("/v1/partitions/{name}/view")
     async def get_view(name: str) -> Response:

@@ -46,6 +46,7 @@ class Boot:
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
         self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
+        self.on_path: Callable[[Message], None] = lambda message: None  # the supervisor's: a guest has gone over
         self._connected = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -208,8 +209,11 @@ class Boot:
             close_fds(fds.values())
 
     def hear_monitor(self, message: Message, fds: list[int]) -> None:
-        """A connect call of a partition to an infrastructure service waits for its channel."""
+        """A connect call of a partition to an infrastructure service waits for its channel; or a guest has gone over
+        to another path."""
         close_fds(fds)
+        if message.get("event") == "path":
+            self.on_path(message)
         if message.get("event") == "connect":
             task = asyncio.create_task(self._connect_service(message))
             self._tasks.add(task)

@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from hostd.errors import HostError
 from hostd.keeper import Keeper
 from hostd.records import Record
 from hostd.wire import RemoteError, WireError, close_fds
@@ -174,12 +175,58 @@ class Fabric:
             return
         record.attached = False
         await _release(self.monitor, "close", {"partition": record.number})
+        await self.unmap_memory(record)
         for endpoint in record.plan["endpoints"]:
             await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
         if record.queues:
             server = self.servers[record.plan["endpoints"][0]["server"]]
             await _release(server, "remove_queues", {"queues": record.queues})
             record.queues = []
+
+    # ---- paths (hostd.path_changes) ----
+
+    async def map_memory(self, record: Record) -> None:
+        """The monitor maps a partition's memory, which it copies from and to on the copy path."""
+        if record.copied:
+            return
+        fds = await self.keeper.get_segments([extent["segment"] for extent in record.plan["memory"]])
+        try:
+            record.copied = True  # before the request: what undoes it is sent behind it on the same wire
+            extents = [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
+            await ask(self.monitor, "map_memory", {"partition": record.number, "memory": extents}, fds)
+        finally:
+            close_fds(fds)
+
+    async def unmap_memory(self, record: Record) -> None:
+        if record.copied:
+            record.copied = False
+            await _release(self.monitor, "unmap_memory", {"partition": record.number})
+
+    async def offer_path(self, record: Record, endpoint: dict[str, Any]) -> str:
+        """The monitor reads the wanted path in the descriptor and tells the guest; the path in force."""
+        message = {"partition": record.number, "endpoint": endpoint["index"]}
+        return (await ask(self.monitor, "offer_path", message))["path"]
+
+    async def recall(self, record: Record, endpoint: dict[str, Any], path: str) -> None:
+        """The device gives back what was not executed yet and came by `path`, until `settle`."""
+        await ask(self.devices[endpoint["device"]], "recall", {"port": endpoint["port"], "path": path})
+
+    async def settle(self, record: Record, endpoint: dict[str, Any]) -> None:
+        await ask(self.devices[endpoint["device"]], "settle", {"port": endpoint["port"]})
+
+    # ---- measuring ----
+
+    async def set_attribution(self, on: bool) -> None:
+        """Stage stamps of the whole data plane, on or off."""
+        await asyncio.gather(*(ask(role, "attribution", {"on": on}) for role in self.roles()))
+
+    async def delay(self, role: str, stage: str, nanoseconds: int) -> None:
+        """A fault on purpose: a role loses that time in that stage; 0 ends it."""
+        record = next((one for one in self.roles() if one.name == role), None)
+        if record is None:
+            known = ", ".join(one.name for one in self.roles())
+            raise HostError("not_found", f"{role!r} is no part of the data plane; known: {known}")
+        await ask(record, "inject", {"stage": stage, "nanoseconds": nanoseconds})
 
     async def forget(self, record: Record) -> None:
         """Frees the statistics rows of a removed partition."""

@@ -5,11 +5,12 @@ A row of `list()` describes one process of the host, partition or device:
     {"name": str, "id": int, "type": str, "state": str, "pid": int or None,
      "start_time": unix seconds or None, "cpu_seconds": float, "memory": bytes, "world": int or None,
      "exit_status": None or {"exited": code} or {"signalled": number}, "sandbox": one of SANDBOX_STATES,
-     "endpoints": [{"index": int, "name": str, "kind": "nic" or "disk", "device": str, "path": str, "mac": str}]}
+     "endpoints": [{"index": int, "name": str, "kind": "nic" or "disk", "device": str, "path": str,
+                    "wanted": str, "weight": int, "mac": str}]}
 
-`memory` is what the process has resident, by the kernel's word. Types are those of the partition
-table; `keeper` and `hostd` have rows too, with id 0. Methods raise HostError, or an error of the wire
-with the same codes.
+`path` is the one in force, `wanted` differs from it while a change is under way. `memory` is what the
+process has resident, by the kernel's word. Types are those of the partition table; `keeper` and `hostd`
+have rows too, with id 0. Methods raise HostError, or an error of the wire with the same codes.
 """
 
 from collections.abc import Sequence
@@ -52,6 +53,18 @@ class Supervisor(Protocol):
         """{"name"}: refuses a running partition with code `state` unless `force`."""
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
+
+    async def set_path(
+        self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
+    ) -> dict[str, Any]:
+        """{"partition", "endpoint", "path", "before", "seconds", "decision"} once the guest has gone over; code
+        `timeout` where it has not within `timeout` seconds and stays, `denied` where a policy does not allow it."""
+
+    async def set_attribution(self, on: bool) -> dict[str, Any]:
+        """{"on"}: whether the data plane stamps the stages of requests."""
+
+    async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
+        """{"role", "stage", "seconds"}: a fault on purpose; the role loses that time in that stage of each request."""
 
     async def view(self, name: str) -> dict[str, Any]:
         """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says."""

@@ -211,6 +211,15 @@ def complete(spec: PartitionSpec, devices: list[Device]) -> PartitionSpec:
     return spec.model_copy(update={"disks": disks, "nics": nics})
 
 
+def with_path(spec: PartitionSpec, endpoint: str, path: str) -> PartitionSpec:
+    """The specification with another path for one of its endpoints."""
+
+    def changed(entries: list[Any]) -> list[Any]:
+        return [entry.model_copy(update={"path": path}) if entry.name == endpoint else entry for entry in entries]
+
+    return spec.model_copy(update={"disks": changed(spec.disks), "nics": changed(spec.nics)})
+
+
 def _device(spec: PartitionSpec, endpoint: Disk | Nic, kind: str, devices: list[Device]) -> str:
     fitting = [device.name for device in devices if device.kind == kind]
     if endpoint.device is None and fitting:

@@ -280,7 +280,8 @@ def _memory(document: dict[Any, Any], partitions: list[tuple[Path, dict[Any, Any
     host = _mapping(document.get("host"))
     total = _size(host, "memory", HOST_MEMORY_DEFAULT)
     hosting = _size(host, "hosting_memory", HOSTING_MEMORY_DEFAULT)
-    assert total is not None and hosting is not None
+    assert total is not None
+    assert hosting is not None
     left = total - hosting - CONSOLE_MEMORY
     if left < 0:
         where = "hosting_memory" if "hosting_memory" in host else "memory"

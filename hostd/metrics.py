@@ -29,7 +29,7 @@ from hostd.metrics_table import (
     TOTAL_STAGE,
     Counter,
 )
-from pyx.abi import STAGES, slot_of
+from pyx.abi import PATHS, STAGES, slot_of
 
 log = logging.getLogger("hostd.metrics")
 
@@ -254,6 +254,9 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
     endpoint_info = GaugeMetricFamily(
         PREFIX + "endpoint_info", "Facts of an endpoint; always 1.", labels=[*ENDPOINT, "kind", "path", "mac"]
     )
+    path = GaugeMetricFamily(
+        PREFIX + "endpoint_path", "1 for the path that is in force for an endpoint.", labels=[*ENDPOINT, "path"]
+    )
     memory = GaugeMetricFamily(PREFIX + "resident_memory_bytes", "Resident memory of a process.", labels=["partition"])
     started = GaugeMetricFamily(
         PREFIX + "partition_start_timestamp_seconds", "Unix time of the last start.", labels=["partition"]
@@ -269,13 +272,15 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
         for end in row["endpoints"]:
             facts = [name, end["device"], end["name"], end["kind"], end.get("path") or "", end.get("mac") or ""]
             endpoint_info.add_metric(facts, 1)
+            for known in PATHS:
+                path.add_metric([name, end["device"], end["name"], known], end.get("path") == known)
         memory.add_metric([name], row["memory"] or 0)
         if row["start_time"] is not None:
             started.add_metric([name], row["start_time"])
         for mode, value in cpu.of(row).items():
             times.add_metric([name, mode], value)
     cpu.keep({(row["name"], row["id"]) for row in partitions})
-    yield from (state, sandbox, info, endpoint_info, memory, started, times)
+    yield from (state, sandbox, info, endpoint_info, path, memory, started, times)
 
 
 class _CpuTimes:

@@ -2,7 +2,8 @@
 
 `difference` is pure: two manifests in, a list of changes out, in the order in which they can be
 done. Partitions are compared by their specification, not by their state: a guest that finished its
-work is not started again by a second `apply`. The machine and its devices stand while the host
+work is not started again by a second `apply`. Where only paths of endpoints differ they are changed
+live. The machine and its devices stand while the host
 runs, so a change there is reported as `restart` and refuses the whole list.
 """
 
@@ -11,7 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from hostd.errors import HostError
-from hostd.manifest import Device, Manifest, Model, PartitionSpec, Policy, complete
+from hostd.manifest import Device, Manifest, Model, PartitionSpec, Policy, complete, with_path
+from hostd.path_changes import TIMEOUT
 
 Action = Literal["restart", "set", "remove", "replace", "create"]
 
@@ -21,7 +23,7 @@ class Change:
     """One step; `fields` has what differs, as {key: [running, wanted]}."""
 
     action: Action
-    kind: Literal["host", "device", "policy", "partition"]
+    kind: Literal["host", "device", "policy", "partition", "path"]
     name: str
     fields: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -38,6 +40,10 @@ class Target(Protocol):
 
     async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> dict[str, Any]: ...
 
+    async def set_path(
+        self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
+    ) -> dict[str, Any]: ...
+
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
 
 
@@ -50,11 +56,11 @@ def difference(running: Manifest, wanted: Manifest) -> list[Change]:
     before = {spec.name: _complete(spec, running.devices) for spec in running.partitions}
     after = {spec.name: _complete(spec, wanted.devices) for spec in wanted.partitions}
     changes += [Change("remove", "partition", name) for name in before if name not in after]
-    changes += [
-        Change("replace", "partition", name, _fields(before[name], spec))
-        for name, spec in after.items()
-        if name in before and before[name] != spec
-    ]
+    for name, spec in after.items():
+        if name in before and before[name] != spec:
+            changes += _paths(before[name], spec) or [
+                Change("replace", "partition", name, _fields(before[name], spec))
+            ]
     changes += [Change("create", "partition", name) for name in after if name not in before]
     return changes
 
@@ -96,6 +102,10 @@ async def _do(
     if change.kind == "policy":
         await supervisor.set_policies(wanted.policies, key=key, actor=actor)
         return
+    if change.kind == "path":
+        name, endpoint = change.name.split(".")
+        await supervisor.set_path(name, endpoint, change.fields["path"][1], TIMEOUT, key=key, actor=actor)
+        return
     if change.action in ("remove", "replace"):
         await supervisor.remove(change.name, True, key=key and f"{key}/remove", actor=actor)
     if change.action in ("create", "replace"):
@@ -114,6 +124,22 @@ def _devices(running: Manifest, wanted: Manifest) -> Iterator[Change]:
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             yield Change("restart", "device", name, _fields(before.get(name), after.get(name)))
+
+
+def _paths(before: PartitionSpec, after: PartitionSpec) -> list[Change]:
+    """The changes of path, where partitions differ in nothing else: a guest goes on while it follows."""
+    ends = [(end.name, end.path) for end in (*after.disks, *after.nics)]
+    moved = before
+    for name, path in ends:
+        moved = with_path(moved, name, path)
+    if moved != after:
+        return []
+    old = {end.name: end.path for end in (*before.disks, *before.nics)}
+    return [
+        Change("set", "path", f"{after.name}.{name}", {"path": [old[name], path]})
+        for name, path in ends
+        if old[name] != path
+    ]
 
 
 def _complete(spec: PartitionSpec, devices: list[Device]) -> PartitionSpec:

@@ -35,6 +35,7 @@ class Record:
     spec: Any = None
     queues: list[int] = field(default_factory=list)  # numbers at the I/O partition
     attached: bool = False
+    copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
     started_ns: int | None = None
     reports: int = 0
@@ -71,7 +72,9 @@ class Record:
                     "name": endpoint["name"],
                     "kind": endpoint["kind"],
                     "device": endpoint["device"],
-                    "path": "redirect",
+                    "path": endpoint["path"],
+                    "wanted": endpoint["wanted"],
+                    "weight": endpoint["weight"],
                     "mac": endpoint["mac"] or "",
                 }
                 for endpoint in self.plan.get("endpoints", [])

@@ -28,8 +28,10 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
 from hostd.keeper import Keeper
-from hostd.manifest import Manifest, PartitionSpec, Policy, complete
+from hostd.manifest import Manifest, PartitionSpec, Policy, complete, with_path
+from hostd.path_changes import PathChanges
 from hostd.paths import Paths
+from hostd.placement import placement_request
 from hostd.records import Record, is_python
 from hostd.runtime import sweep_stale
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
@@ -37,11 +39,12 @@ from pyx.loop import register_membarrier
 
 Row = dict[str, Any]
 
-UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
 REPORTS_MAX = 10_000  # events that one guest may cause in its life: the log is everybody's
 REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 ENDED = ("stopped", "failed")
+# Facts of an endpoint that a guest is told; the path is the one that its driver went over to.
+BELIEVED = ("index", "name", "kind", "length", "read_only", "mac", "max_transfer", "path")
 
 
 class Supervisor:
@@ -65,6 +68,8 @@ class Supervisor:
         self.fabric = self._boot.fabric
         self._names: set[str] = set()  # being spawned
         self._changed = asyncio.Condition()
+        self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
+        self._boot.on_path = self._hear_path
         self._endings: set[asyncio.Task[None]] = set()
         self._going_down = False
         self.finished = asyncio.Event()
@@ -184,7 +189,7 @@ class Supervisor:
             "name": name,
             "memory": sum(extent["size"] for extent in record.plan["memory"]),
             "endpoints": [
-                {key: endpoint[key] for key in ("index", "name", "kind", "length", "read_only", "mac", "max_transfer")}
+                {key: endpoint[key] for key in BELIEVED}
                 for endpoint in record.plan["endpoints"]
             ],
         }
@@ -232,7 +237,8 @@ class Supervisor:
         self._names.add(spec.name)
         record = Record(spec.name, "guest", spec=spec)
         try:
-            request = {"request": self._request(spec), "key": key or secrets.token_hex(12), "actor": actor}
+            wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
+            request = {"request": wanted, "key": key or secrets.token_hex(12), "actor": actor}
             answer = await ask(self.records["command"], "place", request)
             record.plan, record.number = answer["plan"], answer["plan"]["partition"]["id"]
             self.records[spec.name] = record
@@ -251,29 +257,6 @@ class Supervisor:
             "seconds": (record.started_ns - begin) / 1e9,
         }  # fmt: skip
 
-    def _request(self, spec: PartitionSpec) -> Row:
-        """The request to the command partition: fields of `partition.create` without the placement."""
-        endpoints: list[Row] = []
-        for disk in spec.disks:
-            folder = disk_folder(self._manifest, self.paths, disk.device or "")
-            endpoints.append(
-                {
-                    "name": disk.name, "kind": "disk", "device": disk.device, "server": "io-a",
-                    "file": str(folder / (disk.file or "")), "offset": disk.offset, "read_only": disk.read_only,
-                    "length": disk.length, **disk.share(),
-                }
-            )  # fmt: skip
-        for nic in spec.nics:
-            endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": "io-a", **nic.share()}
-            endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
-        request: Row = {
-            "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
-            "processors": self._boot.processors.guests, "program": {"argv": spec.program},
-        }  # fmt: skip
-        if os.geteuid() == 0:
-            request["uid_base"] = UID_BASE
-        return request
-
     async def _start(self, record: Record) -> None:
         """Puts a placed guest into the data plane and starts its process; returns at its first line."""
         spec: PartitionSpec = record.spec
@@ -286,6 +269,7 @@ class Supervisor:
         try:
             fds = await partition_descriptors(self.keeper, record.plan)
             await attached
+            await self._paths.begin(record)
             fds["lifecycle"] = theirs.fileno()
             document = self._start_document(record)
             native = document["entry"] is None
@@ -366,6 +350,32 @@ class Supervisor:
     async def _until_ended(self, record: Record) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: record.exit_status is not None)
+
+    async def set_path(
+        self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
+    ) -> Row:
+        record = self._record(name)
+        answer = await self._paths.change(record, endpoint, path, timeout, key=key, actor=actor)
+        record.spec = with_path(record.spec, endpoint, answer["path"])
+        return answer
+
+    async def _decide_path(self, record: Record, endpoint: str, path: str, key: str | None, actor: str) -> Row:
+        message = {"partition": record.name, "endpoint": endpoint, "path": path, "actor": actor}
+        return await ask(self.records["command"], "path", message | ({"key": key} if key else {}))
+
+    def _hear_path(self, message: Row) -> None:
+        record = next((one for one in self.records.values() if one.number == message["partition"]), None)
+        if record is not None:
+            self._paths.hear(record, message)
+
+    async def set_attribution(self, on: bool) -> Row:
+        await self.fabric.set_attribution(on)
+        return {"on": on}
+
+    async def delay(self, role: str, stage: str, seconds: float) -> Row:
+        await self.fabric.delay(role, stage, round(seconds * 1e9))
+        self.events.publish("delay", role=role, stage=stage, seconds=seconds)
+        return {"role": role, "stage": stage, "seconds": seconds}
 
     async def stop(self, name: str, timeout: float, *, key: str | None, actor: str) -> Row:
         record = self._record(name)
@@ -460,6 +470,7 @@ class Supervisor:
         task.add_done_callback(self._endings.discard)
 
     async def _after_end(self, record: Record) -> None:
+        self._paths.ended(record)
         async with self._changed:
             self._changed.notify_all()
         clean = record.exit_status == {"exited": 0} or record.stop_asked

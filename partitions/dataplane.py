@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from hostd.errors import HostError
 from hostd.wire import Message, close_fds
 from partitions.skeleton import Context, Partition
 
@@ -44,6 +45,20 @@ class DataPlane(Partition):
     def handle_scheduling(self, _message: Message, _fds: list[int]) -> Message:
         """Class of the data thread: real-time where the right was there."""
         return {"realtime": self.loop.realtime}
+
+    def handle_attribution(self, message: Message, _fds: list[int]) -> Message:
+        """Stage stamps of requests, on or off."""
+        self.loop.attribution = bool(message["on"])
+        return {}
+
+    def handle_inject(self, message: Message, _fds: list[int]) -> Message:
+        """A fault on purpose: so many nanoseconds are lost in that stage; 0 ends it."""
+        try:
+            self.loop.inject(message["stage"], message["nanoseconds"])
+        except (KeyError, ValueError) as error:
+            text = f"{self.context.name} has no part in the stage {message['stage']!r}"
+            raise HostError("invalid", text) from error
+        return {}
 
     def handle_forget(self, message: Message, _fds: list[int]) -> Message:
         """Frees the statistics rows of a removed partition."""

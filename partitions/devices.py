@@ -67,6 +67,20 @@ class DevicePartition(DataPlane):
             self._forget(partition)
         return {}
 
+    def handle_recall(self, message: Message, _fds: list[int]) -> Message:
+        """Gives requests of a path back that are not executed yet, now and as they come, until `settle`."""
+        self.loop.recall(message["port"], message["path"])
+        return {}
+
+    def handle_settle(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.settle(message["port"])
+        return {}
+
+    def handle_set_limits(self, message: Message, _fds: list[int]) -> Message:
+        """Limits of the whole device; a new set replaces the earlier one."""
+        self.loop.set_limits(message["limits"])
+        return {}
+
     def handle_memory(self, _message: Message, _fds: list[int]) -> Message:
         return {"extents": [{"hpa": hpa, "size": size} for hpa, size in sorted(self.loop.memory().items())]}
 

@@ -61,6 +61,23 @@ class MonitorPartition(DataPlane):
         self.loop.answer(message["partition"], message["call"], message["connected"], message["result"])
         return {}
 
+    def handle_map_memory(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors: one of each extent in "memory". Copies from and to the partition are possible from now on."""
+        extents = [(fd, extent["hpa"], extent["size"]) for fd, extent in zip(fds, message["memory"], strict=True)]
+        self.loop.map_memory(message["partition"], extents)
+        return {}
+
+    def handle_unmap_memory(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.unmap_memory(message["partition"])
+        return {}
+
+    def handle_offer_path(self, message: Message, _fds: list[int]) -> Message:
+        """Tells the partition which path its descriptor wants for an endpoint; answers the one in force."""
+        return {"path": self.loop.offer_path(message["partition"], message["endpoint"])}
+
+    def handle_path(self, message: Message, _fds: list[int]) -> Message:
+        return {"path": self.loop.path(message["partition"], message["endpoint"])}
+
     def handle_started(self, message: Message, _fds: list[int]) -> Message:
         """Records the process of a world. A guest that ended meanwhile has none any more: no fault of anybody."""
         try:

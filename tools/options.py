@@ -64,9 +64,33 @@ class PartitionName(click.ParamType):
         ]
 
 
+class EndpointName(click.ParamType):
+    """A name of an endpoint of the partition before it, completed from the running host."""
+
+    name = "endpoint"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        from hostd.errors import HostError
+
+        try:
+            rows = Client(resolve(ctx.params.get("runtime_dir")), timeout=1.0).get("/v1/partitions")["partitions"]
+        except HostError:
+            return []
+        return [
+            CompletionItem(end["name"], help=f"{end['kind']} at {end['device']}, {end['path']}")
+            for row in rows
+            if row["name"] == ctx.params.get("name")
+            for end in row["endpoints"]
+            if end["name"].startswith(incomplete)
+        ]
+
+
 SIZE = Unit("size", parse_size)
 DURATION = Unit("duration", parse_duration)
 NAME = PartitionName()
+ENDPOINT = EndpointName()
 
 key_option = click.option("--key", metavar="KEY", help="Idempotency key: the same call with the same key happens once.")
 

@@ -16,7 +16,7 @@ from hostd import api
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.interface import Row
-from hostd.manifest import Device, Manifest, PartitionSpec, Policy, complete
+from hostd.manifest import Device, Manifest, PartitionSpec, Policy, complete, with_path
 
 DEVICES = [Device(name="nic0", kind="nic"), Device(name="disk0", kind="disk")]
 
@@ -61,8 +61,8 @@ class FakeSupervisor:
             "name": spec.name, "id": number, "type": "guest", "state": "running", "pid": 5000 + self._next,
             "start_time": time.time(), "cpu_seconds": 0.25, "memory": spec.memory, "world": number & 0xFFFF,
             "exit_status": None, "sandbox": "full", "endpoints": [
-                {"index": index, "name": endpoint.name, "kind": kind, "device": endpoint.device, "path": "redirect",
-                 "mac": None}
+                {"index": index, "name": endpoint.name, "kind": kind, "device": endpoint.device, "path": endpoint.path,
+                 "wanted": endpoint.path, "weight": endpoint.weight, "mac": None}
                 for index, (kind, endpoint) in enumerate(
                     [("disk", disk) for disk in spec.disks] + [("nic", nic) for nic in spec.nics])
             ],
@@ -84,6 +84,30 @@ class FakeSupervisor:
         del self.rows[name], self.specs[name]
         self.events.publish("removed", partition=name)
         return {"name": name}
+
+    async def set_path(
+        self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
+    ) -> dict[str, Any]:
+        await self._begin("set_path", f"{name}.{endpoint}", key, actor)
+        row = self._row(name)
+        end = next((one for one in row["endpoints"] if one["name"] == endpoint), None)
+        if end is None:
+            raise HostError("not_found", f"{name} has no endpoint {endpoint!r}")
+        if row["state"] != "running":
+            raise HostError("state", f"{name} is {row['state']}")
+        before = end["path"]
+        end.update(path=path, wanted=path)
+        self.specs[name] = with_path(self.specs[name], endpoint, path)
+        subject = {"partition": name, "endpoint": endpoint}
+        return {**subject, "path": path, "before": before, "seconds": 0.002, "decision": 1}
+
+    async def set_attribution(self, on: bool) -> dict[str, Any]:
+        await self._begin("set_attribution", str(on), None, "")
+        return {"on": on}
+
+    async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
+        await self._begin("delay", f"{role} {stage} {seconds}", None, "")
+        return {"role": role, "stage": stage, "seconds": seconds}
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
         await self._begin("set_policies", "", key, actor)

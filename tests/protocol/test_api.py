@@ -118,6 +118,31 @@ def test_manifests_over_the_api(client: Client, host: FakeHost) -> None:
         "partitions.0.name", "partitions.0.program"}
 
 
+def test_paths_over_the_api(client: Client, host: FakeHost) -> None:
+    client.post("/v1/partitions", SPEC)
+    url = "/v1/partitions/store/endpoints/vda/path"
+    assert client.request("PUT", url, {"path": "direct", "timeout": 1})["before"] == "redirect"
+    assert client.get("/v1/partitions/store")["endpoints"][0]["path"] == "direct"
+    key = {"Idempotency-Key": "p1"}
+    first = client.request("PUT", url, {"path": "copy"}, headers=key)
+    assert client.request("PUT", url, {"path": "copy"}, headers=key) == first, "a retry gets the first answer"
+    assert [call[:2] for call in host.supervisor.calls].count(("set_path", "store.vda")) == 2
+    for body in ({"path": "up"}, {}, {"path": "copy", "timeout": -1}, {"path": "copy", "timeout": 601}, {"path": None}):
+        assert refused(client, "PUT", url, body).code == "invalid", body
+    assert refused(client, "PUT", "/v1/partitions/store/endpoints/vdb/path", {"path": "copy"}).code == "not_found"
+    assert refused(client, "PUT", "/v1/partitions/nobody/endpoints/vda/path", {"path": "copy"}).code == "not_found"
+
+
+def test_measuring_over_the_api(client: Client, host: FakeHost) -> None:
+    assert client.request("PUT", "/v1/host/attribution", {"on": False}) == {"on": False}
+    fault = {"role": "disk0", "stage": "device", "seconds": 0.005}
+    assert client.post("/v1/chaos", fault) == fault
+    assert [call[1] for call in host.supervisor.calls] == ["False", "disk0 device 0.005"]
+    assert refused(client, "PUT", "/v1/host/attribution", {"on": "no"}).code == "invalid"
+    for body in (fault | {"seconds": 1.1}, fault | {"seconds": -1}, fault | {"role": 3}, {"role": "disk0"}):
+        assert refused(client, "POST", "/v1/chaos", body).code == "invalid", body
+
+
 def test_down_is_answered_before_it_happens(client: Client, host: FakeHost) -> None:
     assert client.post("/v1/down") == {"pid": os.getpid()}
     assert host.supervisor.went_down.wait(5)

@@ -24,6 +24,9 @@ SEEDS = [
         ("POST", "/v1/partitions", SPEC), ("DELETE", "/v1/partitions/g?force=true", None),
         ("POST", "/v1/partitions/g/stop", {"timeout": 0}),
         ("POST", "/v1/partitions/g/wait", {"state": "failed", "timeout": 0}),
+        ("PUT", "/v1/partitions/g/endpoints/vda/path", {"path": "direct", "timeout": 0}),
+        ("PUT", "/v1/host/attribution", {"on": True}),
+        ("POST", "/v1/chaos", {"role": "disk0", "stage": "device", "seconds": 0}),
         ("POST", "/v1/plan", {"version": 1, "partitions": [SPEC]}),
         ("POST", "/v1/validate", {"text": "version: 1\npartitions: [{name: g}]\n"}),
     )

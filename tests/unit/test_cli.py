@@ -26,7 +26,8 @@ MANIFEST = "version: 1\ndevices: [{name: nic0, kind: nic}, {name: disk0, kind: d
 ASKING = {
     "status": [], "list": [], "export": [], "events": [], "explain": [], "view": ["g"], "logs": ["g"], "stop": ["g"],
     "rm": ["g"], "wait": ["g", "--for", "state=running"], "spawn": ["g", "--", "x:main"], "api": ["GET", "/v1/status"],
-    "plan": ["MANIFEST"], "apply": ["MANIFEST"],
+    "plan": ["MANIFEST"], "apply": ["MANIFEST"], "path": ["g", "vda", "direct"],
+    "chaos": ["delay", "disk0", "device", "5ms"],
 }
 
 
@@ -113,20 +114,21 @@ def test_no_host_is_exit_code_6_with_a_cure(verb: str, shell: Shell, manifest: s
 
 @pytest.mark.parametrize("verb", sorted(ASKING))
 def test_every_form_of_every_answer(verb: str, shell: Shell, host: FakeHost, manifest: str) -> None:
-    words = [manifest if word == "MANIFEST" else word for word in ASKING[verb]]
+    asked = [manifest if word == "MANIFEST" else word for word in ASKING[verb]]
 
     def begin() -> None:
         host.supervisor.rows.clear()
         host.supervisor.specs.clear()
         if verb != "spawn":
-            assert cli.run(["spawn", "g", "--runtime-dir", str(shell.runtime), "--", "x:main"]) == 0
+            words = ["spawn", "g", "--runtime-dir", str(shell.runtime), "--disk", "vda:1MiB", "--", "x:main"]
+            assert cli.run(words) == 0
             if verb == "rm":
                 assert cli.run(["stop", "g", "--runtime-dir", str(shell.runtime)]) == 0
         shell.capture.readouterr()
 
     for form in ("table", "json", "jsonl", "yaml"):
         begin()
-        assert shell.run(verb, "--output", form, *words) == 0, (form, shell.err)
+        assert shell.run(verb, "--output", form, *asked) == 0, (form, shell.err)
         assert shell.out.strip() and "\x1b" not in shell.out, form
         if form == "json" and verb != "events":
             json.loads(shell.out)
@@ -167,6 +169,14 @@ def test_errors_have_the_documented_exit_codes(shell: Shell, host: FakeHost) -> 
         (["spawn", "g", "--disk", "vda:lots", "--", "x"], "is not a size"),
         (["spawn", "g", "--file", "vdb:x.img", "--disk", "vda:1MiB", "--", "x"], "no --disk"),
         (["spawn", "g", "--env", "A", "--", "x"], "KEY=VALUE"),
+        (["spawn", "g", "--disk", "vda:1MiB,speed=9", "--", "x"], "known: path, weight, budget, bytes, operations"),
+        (["spawn", "g", "--nic", "eth0,weight=lots", "--", "x"], "is no whole number"),
+        (["spawn", "g", "--nic", "eth0,direct", "--", "x"], "KEY=VALUE"),
+        (["spawn", "g", "--path", "sideways", "--", "x"], "sideways"),
+        (["path", "g", "vda"], "copy|redirect|direct"),
+        (["path", "g", "vda", "sideways"], "sideways"),
+        (["chaos", "hang", "disk0", "device", "1"], "hang"),
+        (["chaos", "delay", "disk0", "device", "soon"], "is not a duration"),
         (["wait", "g"], "--for"),
         (["wait", "g", "--for", "state=asleep"], "states: running"),
         (["wait", "g", "--for", "state=running", "--timeout", "soon"], "is not a duration"),

@@ -197,6 +197,8 @@ def test_state_and_facts(page: Page) -> None:
     assert page.value("partition_start_timestamp_seconds", partition="store") == 1.7e9
     assert any(name == "build_info" and ("version", "0.1.0") in labels for name, labels in values)
     assert page.value("endpoint_info", kind="nic", path="redirect", mac="02:00:00:00:00:01", **NIC) == 1
+    in_force = {path: page.value("endpoint_path", path=path, **NIC) for path in ("copy", "redirect", "direct")}
+    assert in_force == {"copy": 0, "redirect": 1, "direct": 0}
 
 
 def test_a_stopped_partition_keeps_its_series_until_it_is_removed(page: Page) -> None:

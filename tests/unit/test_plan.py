@@ -40,6 +40,29 @@ def test_naming_a_default_changes_nothing() -> None:
     assert steps(manifest(guest("g", disks=DISK)), manifest(guest("g", disks=named))) == []
 
 
+def test_a_change_of_path_alone_leaves_the_guest_running() -> None:
+    def paths(first: str, second: str, **more: Any) -> Manifest:
+        disks = [{"name": "vda", "size": 512, "path": first}, {"name": "vdb", "size": 512, "path": second, **more}]
+        return manifest(guest("g", disks=disks, nics=[{"name": "eth0"}]))
+
+    assert steps(paths("copy", "direct"), paths("copy", "direct")) == []
+    [change] = plan.difference(paths("copy", "direct"), paths("copy", "redirect"))
+    assert (change.action, change.kind, change.name) == ("set", "path", "g.vdb")
+    assert change.fields == {"path": ["direct", "redirect"]}
+    assert len(steps(paths("copy", "direct"), paths("direct", "copy"))) == 2
+    # With anything else beside it the guest is made anew, and begins on its path.
+    assert steps(paths("copy", "direct"), paths("copy", "redirect", weight=7)) == [("replace", "partition", "g")]
+
+    async def main() -> None:
+        host = FakeSupervisor()
+        await plan.apply(host, paths("copy", "direct"))
+        assert (await plan.apply(host, paths("direct", "direct"), key="k", actor="me"))["applied"] == 1
+        assert host.calls[-1][:2] == ("set_path", "g.vda") and len(host.calls) == 2
+        assert (await plan.apply(host, paths("direct", "direct")))["changes"] == []
+
+    asyncio.run(main())
+
+
 def test_machine_and_devices_need_a_restart() -> None:
     wanted = manifest(host={"memory": "1GiB"}, devices=[{"name": "nic0", "kind": "nic"}])
     assert steps(manifest(), wanted) == [("restart", "host", "memory"), ("restart", "device", "disk0")]

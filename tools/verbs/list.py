@@ -10,8 +10,12 @@ from tools import options, output
 
 
 def endpoints(row: dict[str, Any]) -> str:
-    """Endpoints of a partition as `vda@disk0 eth0@nic0`."""
-    return " ".join(f"{endpoint['name']}@{endpoint['device']}" for endpoint in row.get("endpoints") or [])
+    """Endpoints of a partition as `vda@disk0:redirect eth0@nic0:redirect>direct`; the second is on its way."""
+    return " ".join(f"{end['name']}@{end['device']}:{_path(end)}" for end in row.get("endpoints") or [])
+
+
+def _path(end: dict[str, Any]) -> str:
+    return end["path"] if end["wanted"] == end["path"] else f"{end['path']}>{end['wanted']}"
 
 
 def ending(row: dict[str, Any]) -> str:

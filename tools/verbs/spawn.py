@@ -10,6 +10,7 @@ from hostd.units import UnitError, parse_size
 from tools import options, output
 from tools.client import Client, partition_path
 from tools.verbs.list import ending
+from tools.verbs.path import PATHS
 
 WAIT_SECONDS = 86400.0
 
@@ -18,11 +19,13 @@ WAIT_SECONDS = 86400.0
 @click.argument("name")
 @click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
 @click.option("--memory", type=options.SIZE, metavar="SIZE", help="Partition memory, as 64MiB. [default: 64MiB]")
-@click.option("--disk", "disks", multiple=True, metavar="NAME:SIZE[:ro]", help="A virtual disk; may be repeated.")
+@click.option("--disk", "disks", multiple=True, metavar="NAME:SIZE[:ro][,KEY=VALUE]...",
+              help="A virtual disk; may be repeated. Keys: path, weight, budget, bytes, operations.")  # fmt: skip
 @click.option(
     "--file", "files", multiple=True, metavar="DISK:FILE", help="The file of a disk. [default: GUEST-DISK.img]"
 )
-@click.option("--nic", "nics", multiple=True, metavar="NAME", help="A virtual NIC; may be repeated.")
+@click.option("--nic", "nics", multiple=True, metavar="NAME[,KEY=VALUE]...", help="A virtual NIC; may be repeated.")
+@click.option("--path", type=click.Choice(PATHS), help="Path of all endpoints without one of their own.")
 @click.option(
     "--env", "variables", multiple=True, metavar="KEY=VALUE", help="An environment variable; may be repeated."
 )
@@ -39,6 +42,7 @@ def command(
     disks: tuple[str, ...],
     files: tuple[str, ...],
     nics: tuple[str, ...],
+    path: str | None,
     variables: tuple[str, ...],
     directory: str,
     waiting: bool,
@@ -51,13 +55,17 @@ def command(
 
     \b
         hostctl spawn hello --disk vda:64MiB --nic eth0 -- hello:main
+        hostctl spawn fast --nic eth0,path=direct,weight=200,bytes=100MiB -- hello:main
+
+    An endpoint may say how its data travels (path), its share of the device beside others (weight), how
+    much buffer the host may hold for it (budget) and what it may move in a second (bytes, operations).
     """
     specification: dict[str, Any] = {
         "name": name,
         "program": list(program),
         "directory": options.absolute(directory),
-        "disks": _disks(disks, files),
-        "nics": [{"name": nic} for nic in nics],
+        "disks": _disks(disks, files, path),
+        "nics": [_nic(nic, path) for nic in nics],
         "environment": dict(_pair(variable, "=", "--env", "KEY=VALUE") for variable in variables),
     }
     if memory is not None:
@@ -90,11 +98,37 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
         yield f"{document['name']} {document['state']}: {ending(document)}"
 
 
-def _disks(disks: tuple[str, ...], files: tuple[str, ...]) -> list[dict[str, Any]]:
+def _nic(text: str, path: str | None) -> dict[str, Any]:
+    name, _, facts = text.partition(",")
+    return {"name": name, **_share(facts, "--nic", path)}
+
+
+def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
+    """Fields of an endpoint out of `path=direct,weight=200`; the host checks their values."""
+    fields: dict[str, Any] = {"path": path} if path else {}
+    for fact in text.split(",") if text else ():
+        key, value = _pair(fact, "=", option, "KEY=VALUE")
+        if key in ("path", "budget"):
+            fields[key] = value
+        elif key in ("weight", "operations") and not value.isdecimal():
+            raise click.BadParameter(f"{fact!r} is no whole number", param_hint=option)
+        elif key == "weight":
+            fields[key] = int(value)
+        elif key in ("bytes", "operations"):
+            rate = int(value) if key == "operations" else value
+            fields.setdefault("limits", {})[key] = {"rate": rate}
+        else:
+            known = "path, weight, budget, bytes, operations"
+            raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
+    return fields
+
+
+def _disks(disks: tuple[str, ...], files: tuple[str, ...], path: str | None) -> list[dict[str, Any]]:
     named = dict(_pair(file, ":", "--file", "DISK:FILE") for file in files)
     result = []
     for text in disks:
-        name, *rest = text.split(":")
+        subject, _, facts = text.partition(",")
+        name, *rest = subject.split(":")
         if len(rest) not in (1, 2) or rest[1:] not in ([], ["ro"]):
             raise click.BadParameter(f"{text!r} is not NAME:SIZE or NAME:SIZE:ro", param_hint="--disk")
         try:
@@ -102,6 +136,7 @@ def _disks(disks: tuple[str, ...], files: tuple[str, ...]) -> list[dict[str, Any
         except UnitError as error:
             raise click.BadParameter(f"{rest[0]!r} {error}", param_hint="--disk") from None
         disk: dict[str, Any] = {"name": name, "size": size, "read_only": rest[1:] == ["ro"]}
+        disk |= _share(facts, "--disk", path)
         if name in named:
             disk["file"] = named.pop(name)
         result.append(disk)

@@ -12,7 +12,8 @@ from tools.client import partition_path
 
 SIDES = (("BELIEVED", "believed"), ("ENFORCED", "enforced"), ("TRUE", "true"))
 # Facts of an endpoint in the order of the table; the rest is in the JSON form.
-FACTS = ("kind", "length", "offset", "read_only", "mac", "max_transfer", "device", "file", "server")
+FACTS = ("kind", "length", "offset", "read_only", "mac", "max_transfer", "path", "wanted", "weight", "device", "file",
+         "server")  # fmt: skip
 SIZES = frozenset(("length", "offset", "max_transfer"))
 
 

@@ -1,0 +1,39 @@
+"""The request for a guest's place: a specification in the words of `partition.create`, without the placement."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hostd.boot import disk_folder
+from hostd.manifest import Manifest, PartitionSpec
+from hostd.paths import Paths
+
+SERVER = "io-a"  # the I/O partition in charge of every endpoint
+UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
+
+
+def placement_request(
+    spec: PartitionSpec, manifest: Manifest, paths: Paths, processors: list[int]
+) -> dict[str, Any]:
+    """What the command partition is asked for; `spec` has its defaults filled in."""
+    endpoints: list[dict[str, Any]] = []
+    for disk in spec.disks:
+        folder = disk_folder(manifest, paths, disk.device or "")
+        endpoints.append(
+            {
+                "name": disk.name, "kind": "disk", "device": disk.device, "server": SERVER,
+                "file": str(folder / (disk.file or "")), "offset": disk.offset, "read_only": disk.read_only,
+                "length": disk.length, **disk.share(),
+            }
+        )  # fmt: skip
+    for nic in spec.nics:
+        endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": SERVER, **nic.share()}
+        endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
+    request: dict[str, Any] = {
+        "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
+        "processors": processors, "program": {"argv": spec.program},
+    }  # fmt: skip
+    if os.geteuid() == 0:
+        request["uid_base"] = UID_BASE
+    return request
