@@ -16,14 +16,15 @@ from typing import Any
 from hostd.children import Children
 from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
-from hostd.manifest import Manifest, Processors
+from hostd.manifest import Device, Manifest, Processors
+from hostd.manifest_checks import CONSOLE_MEMORY
+from hostd.manifest_shares import limits_of
 from hostd.paths import Paths
 from hostd.records import Record
 from hostd.wire import Message, Wire, close_fds, pair
 
 SERVERS = ["io-a"]
 EPOCHS = 1 << 16  # terms of office reserved per start of the host
-CONSOLE_MEMORY = 1 << 20
 CONTROL_CHANNELS = 3  # command to operations and to ultravisor, console to command
 CONNECT_TIMEOUT = 30.0
 ROLE_MODULES = [
@@ -108,7 +109,6 @@ class Boot:
             {"op": "partition.create", "name": name, "type": kind, "processors": self.processors.infrastructure}
             for name, kind in (
                 ("ultravisor", "ultravisor"), ("operations", "operations"), ("monitor", "monitor"),
-                *((server, "io") for server in SERVERS),
                 *((device.name, "device") for device in self.manifest.devices),
             )
         ]  # fmt: skip
@@ -134,17 +134,19 @@ class Boot:
         if devices:
             for operation, result in zip(devices, await self.transaction(devices), strict=True):
                 self.slots[operation["name"]] = result["slot"]
-        console = await ask(
-            self.records["command"], "place", {"request": self._console(), "key": secrets.token_hex(12)}
-        )
-        record = self._record("console", "console")
-        record.plan, record.number = console["plan"], console["plan"]["partition"]["id"]
+        for server in SERVERS:
+            await self._place(server, "io", self.manifest.host.hosting_memory, [])
+        await self._place("console", "console", CONSOLE_MEMORY, ["command"])
 
-    def _console(self) -> dict[str, Any]:
-        return {
-            "name": "console", "type": "console", "memory": CONSOLE_MEMORY, "services": ["command"],
+    async def _place(self, name: str, kind: str, memory: int, services: list[str]) -> None:
+        """A partition of the infrastructure that owns memory."""
+        request = {
+            "name": name, "type": kind, "memory": memory, "services": services,
             "processors": self.processors.infrastructure,
         }  # fmt: skip
+        answer = await ask(self.records["command"], "place", {"request": request, "key": secrets.token_hex(12)})
+        record = self._record(name, kind)
+        record.plan, record.number = answer["plan"], answer["plan"]["partition"]["id"]
 
     async def data_plane(self) -> None:
         """Monitor, channel servers and devices, connected; every partition with a call ring is known to the monitor."""
@@ -153,7 +155,7 @@ class Boot:
         await fabric.make_segments(SERVERS, kinds)
         fabric.monitor = self.records["monitor"]
         await self._start(
-            fabric.monitor, "partitions.monitor:main", fabric.role_config("monitor"),
+            fabric.monitor, "partitions.monitor:main", fabric.role_config("monitor", **self._window()),
             {name: fabric.fd(key) for name, key in
              (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"))},
             self.hear_monitor,
@@ -163,15 +165,9 @@ class Boot:
             fabric.servers[server] = self.records[server]
             await self._start_server(self.records[server])
         kernel = await fabric.read_only("kernel")
-        for name, kind in kinds.items():
-            fabric.devices[name] = self.records[name]
-            config = fabric.role_config(
-                kind,
-                window_first=self.machine["first_frame"] * 4096,
-                window_size=self.machine["frames"] * 4096,
-            )
-            fds = {"bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"), "kernel": kernel}
-            await self._start(self.records[name], f"partitions.devices:{kind}", config, fds)
+        for wanted in self.manifest.devices:
+            fabric.devices[wanted.name] = self.records[wanted.name]
+            await self._start_device(self.records[wanted.name], wanted, kernel)
         close_fds([kernel])
         for record in self.records.values():
             if record.type not in ("monitor", "device", "console"):
@@ -180,7 +176,28 @@ class Boot:
             await ask(fabric.monitor, "set_epoch", {"server": record.number, "epoch": record.spec["epoch"]})
             for name, device in fabric.devices.items():
                 await fabric.connect(record, device, self.slots[name])
+            await fabric.lend_buffers(record)
         await fabric.attach(self.records["console"])
+
+    def _window(self) -> dict[str, int]:
+        """The range of machine memory, in which monitor and devices map partitions."""
+        return {"window_first": self.machine["first_frame"] * 4096, "window_size": self.machine["frames"] * 4096}
+
+    async def _start_device(self, record: Record, device: Device, kernel: int) -> None:
+        fabric, name = self.fabric, record.name
+        config = fabric.role_config(device.kind, medium=device.medium, **self._window())
+        translations = await fabric.read_only(f"translation:{name}")
+        fds = {
+            "bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"),
+            "kernel": kernel, "translations": translations,
+        }  # fmt: skip
+        try:
+            await self._start(record, f"partitions.devices:{device.kind}", config, fds)
+        finally:
+            close_fds([translations])
+        await fabric.connect_translations(name, self.slots[name])
+        if device.limits is not None:
+            await ask(record, "set_limits", {"limits": limits_of(device.limits)})
 
     async def _start_server(self, record: Record) -> None:
         fabric, plan = self.fabric, record.plan
@@ -188,7 +205,8 @@ class Boot:
         record.spec = {"epoch": epochs["first"]}
         call, events = await self.keeper.get_segments([plan["call"]["segment"], plan["events"]])
         config = fabric.role_config(
-            "io", partition=record.number, epoch=epochs["first"], call_capacity=plan["call"]["capacity"]
+            "io", partition=record.number, epoch=epochs["first"], call_capacity=plan["call"]["capacity"],
+            memory_size=sum(extent["size"] for extent in plan["memory"]),
         )
         fds = {
             "bell": fabric.fd(f"bell:{record.name}"), "statistics": fabric.fd(f"statistics:{record.name}"),
@@ -289,6 +307,8 @@ async def partition_descriptors(keeper: Keeper, plan: dict[str, Any]) -> dict[st
         for queue in endpoint["queues"]:
             names.append(f"queue{endpoint['index']}.{queue['queue']}")
             segments.append(queue["channel"])
+        names.append(f"pair{endpoint['index']}")
+        segments.append(endpoint["pair"]["segment"])
     return dict(zip(names, await keeper.get_segments(segments), strict=True))
 
 

@@ -109,8 +109,9 @@ class Checks:
             grant("hostd", "r", f"statistics:{role}")
         grant("monitor", "rw", "kernel")
         for device in self.fabric.devices:
-            grant(device, "r", "kernel")
-            grant("monitor", "rw", f"bell:{device}")
+            # What a device may touch over queue pairs is the monitor's to write.
+            grant(device, "r", "kernel", f"translation:{device}")
+            grant("monitor", "rw", f"bell:{device}", f"translation:{device}")
             for server in self.fabric.servers:
                 grant("monitor", "rw", f"requests:{server}:{device}")
                 grant(device, "rw", f"requests:{server}:{device}", f"completions:{server}:{device}", f"bell:{server}")
@@ -129,16 +130,23 @@ class Checks:
             grant("monitor", "rw", call, plan["events"])
         if record.type in ("io", "command"):
             grant(record.name, "rw", call, plan["events"])
+        memory = [extent["segment"] for extent in plan["memory"]]
+        if record.type == "io":  # buffers of the copy path
+            for role in ("monitor", *self.fabric.devices):
+                grant(role, "rw", *memory)
         if record.type not in ("guest", "console"):
             return
-        memory = [extent["segment"] for extent in plan["memory"]]
         queues = [queue for endpoint in plan["endpoints"] for queue in endpoint["queues"]]
         # An unmodified program maps nothing: its segments are not handed to it.
         if record.type == "console" or is_python(record.spec.program[0]):
             grant(record.name, "rw", *memory, call, plan["events"], *(queue["channel"] for queue in queues))
+            grant(record.name, "rw", *(endpoint["pair"]["segment"] for endpoint in plan["endpoints"]))
         if record.attached:
+            # The monitor copies for the copy path, and has nothing to do with a guest's memory otherwise.
+            if any("copy" in (endpoint["path"], endpoint["wanted"]) for endpoint in plan["endpoints"]):
+                grant("monitor", "rw", *memory)
             for endpoint in plan["endpoints"]:
-                grant(endpoint["device"], "rw", *memory)
+                grant(endpoint["device"], "rw", *memory, endpoint["pair"]["segment"], plan["events"])
                 grant(endpoint["server"], "rw", plan["events"])
                 for queue in endpoint["queues"]:
                     grant(endpoint["server"], "rw", queue["channel"], queue["ledger"])

@@ -22,7 +22,10 @@ from pyx.statistics import Reader, initialize
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
-STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 129, "disk": 257}
+STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257}
+
+# Facts of an endpoint that its device is told.
+OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits", "budget")
 
 Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 
@@ -44,7 +47,8 @@ class Fabric:
     # ---- building ----
 
     async def make_segments(self, servers: list[str], devices: dict[str, str]) -> None:
-        """Segments of the data plane itself: kernel region, doorbells, statistics, hardware rings.
+        """Segments of the data plane itself: kernel region, doorbells, statistics, hardware rings, queue translation
+        entries.
 
         `devices`: name -> kind.
         """
@@ -52,6 +56,7 @@ class Fabric:
         for role, kind in [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]:
             wanted.append((f"bell:{role}", "bell", abi.bell_size()))
             wanted.append((f"statistics:{role}", "statistics", statistics_size(kind)))
+        wanted += [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
         ring = abi.ring_size(HARDWARE_CAPACITY)
         for server in servers:
             for device in devices:
@@ -92,6 +97,21 @@ class Fabric:
         await ask(server, "connect_hardware", common, [completions])
         await ask(self.monitor, "connect_hardware", common, [requests, self.fd(f"bell:{device.name}")])
 
+    async def connect_translations(self, device: str, slot: int) -> None:
+        """The monitor writes what the queue pairs of a device may touch; the device got them read-only."""
+        await ask(self.monitor, "connect_translations", {"device": slot}, [self.fd(f"translation:{device}")])
+
+    async def lend_buffers(self, server: Record) -> None:
+        """Memory of an I/O partition, for the copy path: monitor and devices map it; the server itself needs not."""
+        await self.map_memory(server)
+        memory = await self.keeper.get_segments([extent["segment"] for extent in server.plan["memory"]])
+        try:
+            extents = [{"hpa": extent["hpa"], "size": extent["size"]} for extent in server.plan["memory"]]
+            for device in self.devices.values():
+                await ask(device, "attach_memory", {"memory": extents}, memory)
+        finally:
+            close_fds(memory)
+
     # ---- partitions ----
 
     async def open(self, record: Record) -> None:
@@ -126,23 +146,26 @@ class Fabric:
             for queue in endpoint["queues"]
             for segment in (queue["channel"], queue["ledger"])
         ]
+        pairs = [endpoint["pair"]["segment"] for endpoint in plan["endpoints"]]
         fds = await self.keeper.get_segments([plan["events"], *queue_ids])
+        pair_fds = await self.keeper.get_segments(pairs)
         done: list[Callable[[], Any]] = []
         try:
             await self.open(record)
             done.append(lambda: _release(self.monitor, "close", {"partition": record.number}))
             seen: set[str] = set()
-            for endpoint in plan["endpoints"]:
+            for endpoint, pair in zip(plan["endpoints"], pair_fds, strict=True):
                 device = self.devices[endpoint["device"]]
                 first = endpoint["device"] not in seen
                 seen.add(endpoint["device"])
                 message = {
-                    **{name: endpoint[name] for name in ("port", "generation", "mac", "file", "offset", "length")},
+                    **{name: endpoint[name] for name in OF_PORT},
+                    "capacity": endpoint["pair"]["capacity"],
                     "partition": record.number,
                     "endpoint": endpoint["index"],
                     "memory": plan["memory"] if first else [],
                 }
-                await ask(device, "attach", message, memory if first else [])
+                await ask(device, "attach", message, [fds[0], pair, *(memory if first else [])])
                 done.append(functools.partial(_detach, device, record.number, endpoint["port"]))
             if plan["endpoints"]:
                 await self._add_queues(record, fds)
@@ -152,7 +175,7 @@ class Fabric:
                 await undo()
             raise
         finally:
-            close_fds([*memory, *fds])
+            close_fds([*memory, *fds, *pair_fds])
 
     async def _add_queues(self, record: Record, fds: list[int]) -> None:
         queues = [
@@ -161,6 +184,7 @@ class Fabric:
                 "queue": queue["queue"],
                 "kind": endpoint["kind"],
                 "capacity": queue["capacity"],
+                "budget": endpoint["budget"],
             }
             for endpoint in record.plan["endpoints"]
             for queue in endpoint["queues"]
@@ -174,8 +198,9 @@ class Fabric:
         if not record.attached:
             return
         record.attached = False
+        # Removes its translation entries and unmaps its memory too.
         await _release(self.monitor, "close", {"partition": record.number})
-        await self.unmap_memory(record)
+        record.copied = False
         for endpoint in record.plan["endpoints"]:
             await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
         if record.queues:
@@ -198,7 +223,7 @@ class Fabric:
             close_fds(fds)
 
     async def unmap_memory(self, record: Record) -> None:
-        if record.copied:
+        if record.copied and record.attached:
             record.copied = False
             await _release(self.monitor, "unmap_memory", {"partition": record.number})
 

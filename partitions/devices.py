@@ -1,11 +1,13 @@
 """Programs of the device processes: NIC and disk (U10). Each maps memory of attached partitions, and no other.
 
-Descriptors at start: `bell`, `statistics`, `kernel` (read-only). Messages: `connect` (hardware rings of an I/O
-partition), `attach` (an endpoint with the memory of its partition), `detach`, `memory`.
+Descriptors at start: `bell`, `statistics`, `kernel` and `translations` (both read-only). Messages: `connect` (hardware
+rings of an I/O partition), `attach_memory` (of an I/O partition), `attach` (an endpoint with the memory of its
+partition and its queue pair), `detach`, `recall`, `settle`, `set_limits`, `memory`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -17,6 +19,9 @@ from partitions.dataplane import DataPlane, loop_arguments
 from partitions.skeleton import Context
 from pyx.disk import Disk
 from pyx.nic import Nic
+
+Pair = tuple[int, int, int]  # events descriptor, queue pair's descriptor, capacity
+FILES = {"file": 0, "direct": os.O_DIRECT}  # media that are files, with the flags that they are opened with
 
 
 class DevicePartition(DataPlane):
@@ -30,6 +35,7 @@ class DevicePartition(DataPlane):
         return self.device(
             **loop_arguments(self.context, fds),
             kernel_fd=fds["kernel"],
+            translations_fd=fds["translations"],
             window_first=config["window_first"],
             window_size=config["window_size"],
         )
@@ -39,23 +45,32 @@ class DevicePartition(DataPlane):
         self.loop.connect(message["server"], ring, completions, message["capacity"], bell)
         return {}
 
+    def handle_attach_memory(self, message: Message, fds: list[int]) -> Message:
+        """Maps memory of an I/O partition for good: the buffers of the copy path."""
+        for extent, fd in zip(message["memory"], fds, strict=True):
+            self.loop.attach_memory(fd, extent["hpa"], extent["size"])
+        return {}
+
     def handle_attach(self, message: Message, fds: list[int]) -> Message:
-        """Maps the partition's memory (first endpoint of it), then attaches the endpoint at its port."""
+        """Maps the partition's memory (first endpoint of it), then attaches the endpoint at its port. Descriptors:
+        events segment of the partition, queue pair, then the extents of "memory"."""
         partition = message["partition"]
+        events, pair, *memory = fds
         mapped: list[int] = []
         try:
             if partition not in self._extents:
-                for extent, fd in zip(message["memory"], fds, strict=True):
+                for extent, fd in zip(message["memory"], memory, strict=True):
                     self.loop.attach_memory(fd, extent["hpa"], extent["size"])
                     mapped.append(extent["hpa"])
                 self._hpas[partition] = mapped
                 self._extents[partition] = 0
-            self.attach_port(message)
+            self.attach_port(message, (events, pair, message["capacity"]))
         except BaseException:
             if mapped:
                 self._forget(partition)
             raise
         self._extents[partition] += 1
+        self.loop.set_share(message["port"], message["weight"], message["limits"], message["budget"])
         return {}
 
     def handle_detach(self, message: Message, _fds: list[int]) -> Message:
@@ -89,7 +104,7 @@ class DevicePartition(DataPlane):
             self.loop.detach_memory(hpa)
         del self._extents[partition]
 
-    def attach_port(self, message: Message) -> None:
+    def attach_port(self, message: Message, pair: Pair) -> None:
         raise NotImplementedError
 
     def detach_port(self, port: int) -> None:
@@ -99,35 +114,39 @@ class DevicePartition(DataPlane):
 class NicPartition(DevicePartition):
     device = Nic
 
-    def attach_port(self, message: Message) -> None:
+    def attach_port(self, message: Message, pair: Pair) -> None:
         self.loop.attach_port(
             message["port"], message["generation"], message["partition"], message["endpoint"],
-            bytes.fromhex(message["mac"].replace(":", "")),
+            bytes.fromhex(message["mac"].replace(":", "")), pair,
         )  # fmt: skip
 
 
 class DiskPartition(DevicePartition):
-    """One file per disk, shared by its endpoints; locked against other hosts while it is open."""
+    """One file per disk, shared by its endpoints; locked against other hosts while it is open. The media `null` and
+    `ram` have none: each endpoint is a disk of its own."""
 
     device = Disk
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
         self._files: dict[str, tuple[int, int]] = {}  # path -> (descriptor, ports that use it)
         self._paths: dict[int, str] = {}  # port -> path
+        self._medium: str = config["medium"]
         return super().build(fds, config)
 
-    def attach_port(self, message: Message) -> None:
+    def attach_port(self, message: Message, pair: Pair) -> None:
+        place = (message["port"], message["generation"], message["partition"], message["endpoint"])
+        size = message["offset"] + message["length"]
+        if self._medium not in FILES:
+            self.loop.attach_port(*place, -1, self._medium, pair, size)
+            return
         path = message["file"]
         descriptor, users = self._files.get(path, (-1, 0))
         if descriptor < 0:
-            descriptor = _open(Path(path))
+            descriptor = _open(Path(path), FILES[self._medium])
         try:
-            size = message["offset"] + message["length"]
             if os.fstat(descriptor).st_size < size:
                 os.ftruncate(descriptor, size)
-            self.loop.attach_port(
-                message["port"], message["generation"], message["partition"], message["endpoint"], descriptor
-            )
+            self.loop.attach_port(*place, descriptor, "file", pair)
         except BaseException:
             if users == 0:
                 os.close(descriptor)
@@ -137,6 +156,8 @@ class DiskPartition(DevicePartition):
 
     def detach_port(self, port: int) -> None:
         self.loop.detach_port(port)
+        if port not in self._paths:
+            return
         path = self._paths.pop(port)
         descriptor, users = self._files.pop(path)
         if users > 1:
@@ -145,9 +166,16 @@ class DiskPartition(DevicePartition):
             os.close(descriptor)
 
 
-def _open(path: Path) -> int:
-    """Opens the backing file, for this process alone. `conflict` where another device process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _open(path: Path, flags: int) -> int:
+    """Opens the backing file, for this process alone. `conflict` where another device process has it, `unsupported`
+    where its file system cannot do without the page cache."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+    except OSError as error:
+        if flags and error.errno == errno.EINVAL:
+            text = f"{path} lies on a file system without direct I/O; take medium: file, or another folder"
+            raise HostError("unsupported", text) from None
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

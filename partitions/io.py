@@ -1,7 +1,8 @@
 """An I/O partition's program: the channel server that shares devices among guests (U7, U9).
 
 Descriptors at start: `bell`, `statistics`, `call`, `events`. Messages: `connect_hardware`, `add_queue`,
-`remove_queue`. It never gets a descriptor of guest memory.
+`remove_queue`. It never gets a descriptor of guest memory, and none of its own either: the buffers of the copy path
+are filled by the monitor and by devices, and it only deals them out.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class IoPartition(DataPlane):
             call_fd=fds["call"],
             call_capacity=config["call_capacity"],
             events_fd=fds["events"],
+            memory_size=config["memory_size"],
         )
 
     def handle_connect_hardware(self, message: Message, fds: list[int]) -> Message:
@@ -39,7 +41,7 @@ class IoPartition(DataPlane):
                 numbers.append(
                     self.loop.add_queue(
                         message["partition"], queue["endpoint"], queue["queue"], queue["kind"], queue["capacity"],
-                        rest[2 * index], rest[2 * index + 1], events,
+                        rest[2 * index], rest[2 * index + 1], events, queue["budget"],
                     )
                 )  # fmt: skip
         except BaseException:

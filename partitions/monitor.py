@@ -1,8 +1,9 @@
 """The monitor's program: one call worker, and the control thread that takes partitions on and lets them go (U3, U5).
 
-Descriptors at start: `bell`, `statistics`, `kernel`. Messages: `open`, `close`, `connect_hardware`, `set_epoch`,
-`answer`, `worlds`. Events to hostd: {"event": "connect", "partition", "call", "service"} for services that only the
-control plane can open.
+Descriptors at start: `bell`, `statistics`, `kernel`. Messages: `open`, `close`, `connect_hardware`,
+`connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`, `offer_path`, `path`, `answer`, `worlds`. Events to
+hostd: {"event": "connect", "partition", "call", "service"} for services that only the control plane can open, and
+{"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from pyx.monitor import Monitor
 class MonitorPartition(DataPlane):
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        return Monitor(**loop_arguments(self.context, fds), kernel_fd=fds["kernel"], event_fd=self._events)
+        return Monitor(
+            **loop_arguments(self.context, fds),
+            kernel_fd=fds["kernel"],
+            event_fd=self._events,
+            window_first=config["window_first"],
+            window_size=config["window_size"],
+        )
 
     def initialize(self) -> None:
         self._control = Wire.from_fd(self.context.take(CONTROL))
@@ -51,6 +58,12 @@ class MonitorPartition(DataPlane):
     def handle_connect_hardware(self, message: Message, fds: list[int]) -> Message:
         ring, bell = fds
         self.loop.connect_hardware(message["server"], message["device"], ring, message["capacity"], bell)
+        return {}
+
+    def handle_connect_translations(self, message: Message, fds: list[int]) -> Message:
+        """The queue translation entries of a device, by its slot: this process alone writes them."""
+        (entries,) = fds
+        self.loop.connect_translations(message["device"], entries)
         return {}
 
     def handle_set_epoch(self, message: Message, _fds: list[int]) -> Message:
@@ -94,10 +107,8 @@ class MonitorPartition(DataPlane):
 
     def _take_events(self) -> None:
         os.eventfd_read(self._events)
-        for partition, call, service in self.loop.take_events():
-            self._control.send(
-                {"event": "connect", "partition": partition, "call": call, "service": service}, timeout=5.0
-            )
+        for event in self.loop.take_events():
+            self._control.send(event, timeout=5.0)
 
 
 def main(context: Context) -> int:

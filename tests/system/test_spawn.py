@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hostd.errors import HostError
-from hostd.supervisor import UID_BASE
+from hostd.placement import UID_BASE
 from pyx.abi import slot_of
 from tests.framework.host import PUPPET, Host
 
