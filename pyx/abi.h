@@ -186,7 +186,8 @@ struct pv_completion {
     uint32_t stage_times[PV_STAGE_TIMES]; /* ns per enum pv_stage, saturated at 2^32 - 1 */
     uint16_t queue;         /* device to server: the server's queue number; otherwise 0 */
     uint16_t call;          /* monitor to I/O partition: enum pv_call that this answers; otherwise 0 */
-    uint32_t result;        /* of a system call */
+    uint32_t result;        /* of a system call; on a queue pair: `result` requests before `id`, in the order of the
+                             * request ring, ended exactly as it did, with as many bytes each */
 };
 _Static_assert(sizeof(struct pv_completion) == 64, "one cache line");
 

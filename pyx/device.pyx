@@ -31,7 +31,7 @@ from pyx.pairc cimport pv_pair_validate, pv_translation_current, pv_translation_
 from pyx.ringc cimport (
     pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch,
     pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_observe, pv_producer_attach, pv_producer_free,
-    pv_producer_publish, pv_push_completion, pv_ring_open, pv_row, pv_row_counters, pv_row_histogram, pv_saturate,
+    pv_extend_completion, pv_producer_publish, pv_push_completion, pv_ring_open, pv_row, pv_row_counters, pv_row_histogram, pv_saturate,
 )
 from pyx.segment cimport Mapping, Window, map_ring
 from pyx.sharec cimport (
@@ -672,14 +672,16 @@ cdef class Device(Loop):
 
     cdef void answer(self, Port *port, uint32_t queue, uint64_t id, uint32_t operation, uint32_t status,
                      uint32_t reason, uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil:
-        """Pushes a completion on the queue pair; the caller made sure of room. Time at the device is filled in at
-        publication where `end` is 0."""
+        """Pushes a completion on the queue pair; the caller made sure of room. `end` 0: one of a batch, whose time at
+        the device is filled in at publication, and which may share a slot with others."""
         cdef uint32_t times[6]
-        memset(times, 0, sizeof(times))
-        times[<int>PV_STAGE_VALIDATION] = pv_saturate(start - self.begin if start > self.begin else 0)
-        times[<int>PV_STAGE_DEVICE] = pv_saturate(end - start if end > start else 0)
-        pv_push_completion(&port.pair.completions[queue], id, 0, status, reason, bytes,
-                           self.begin if self.attribution else 0, times, 0)
+        if end != 0 or not pv_extend_completion(&port.pair.completions[queue], id, status, reason, bytes):
+            memset(times, 0, sizeof(times))
+            times[<int>PV_STAGE_VALIDATION] = pv_saturate(self.validated - self.begin if self.validated > self.begin else 0)
+            times[<int>PV_STAGE_POST] = pv_saturate(start - self.validated if end and start > self.validated else 0)
+            times[<int>PV_STAGE_DEVICE] = pv_saturate(end - start if end > start else 0)
+            pv_push_completion(&port.pair.completions[queue], id, 0, status, reason, bytes,
+                               self.begin if self.attribution else 0, times, 0)
         port.tally.completions += 1
         if status == PV_STATUS_OK:
             port.tally.operations[operation] += 1

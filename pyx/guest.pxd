@@ -82,6 +82,13 @@ cdef struct Said:
     uint8_t operation
 
 
+# How a request ended.
+cdef struct Answer:
+    uint16_t status
+    uint16_t reason
+    uint32_t bytes
+
+
 cdef class ClientQueue:
     cdef Mapping mapping
     cdef Mapping bell
@@ -90,6 +97,8 @@ cdef class ClientQueue:
     cdef readonly uint32_t number    # queue of its endpoint
     cdef pv_producer rings[2]        # requests: to the server, and on the queue pair
     cdef pv_consumer answers_on[2]
+    cdef uint16_t *order             # slots in flight on the queue pair in ring order; GONE: completed out of order
+    cdef uint32_t order_head, order_tail, order_mask
     cdef uint32_t way                # which of them is in use
     cdef uint64_t key                # of the queue pair; 0 on the other way
     cdef readonly uint32_t capacity
@@ -104,7 +113,8 @@ cdef class ClientQueue:
     cdef uint16_t *back              # slots whose requests came back unexecuted, in order
     cdef uint32_t back_head, back_tail
     cdef uint32_t taken              # ns from a completion until it was taken; told with the next request
-    cdef pv_completion *answers      # last completion per slot
+    cdef Answer *answers             # last completion per slot
+    cdef uint32_t (*times)[6]        # and its stage times in ns; of a batch that shares one, at its last request
     cdef uint16_t *done              # slots completed, in order of arrival, not yet taken
     cdef uint32_t done_head, done_tail
     cdef list kept                   # per slot: the buffer in flight
@@ -116,5 +126,8 @@ cdef class ClientQueue:
     cdef void publish(self) noexcept nogil
     cdef uint32_t reap(self) noexcept nogil
     cdef uint32_t collect(self) noexcept nogil
+    cdef void end_slot(self, uint16_t slot, const Answer *answer) noexcept nogil
+    cdef int in_order(self) noexcept nogil
+    cdef void out_of_order(self, uint16_t slot) noexcept nogil
     cdef int take(self) noexcept nogil
     cdef uint32_t await_completions(self, uint64_t deadline) noexcept nogil

@@ -44,6 +44,7 @@ cdef extern from *:
 cdef enum:
     SERVER = 0      # way of a queue: by its channel server, or by its queue pair
     PAIR = 1
+    GONE = 0xFFFF
     ASK_SLOT = 0xFFFF  # ids of requests for another path: no slot of a queue has this number
 
 cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep between two looks (rules.md 15)
@@ -362,9 +363,12 @@ cdef class ClientQueue:
         self.free_slots = <uint16_t *>calloc(capacity, 2)
         self.said = <Said *>calloc(capacity, sizeof(Said))
         self.back = <uint16_t *>calloc(capacity, 2)
-        self.answers = <pv_completion *>calloc(capacity, sizeof(pv_completion))
+        self.order = <uint16_t *>calloc(2 * capacity, 2)
+        self.order_mask = 2 * capacity - 1
+        self.answers = <Answer *>calloc(capacity, sizeof(Answer))
+        self.times = <uint32_t (*)[6]>calloc(capacity, 6 * sizeof(uint32_t))
         self.done = <uint16_t *>calloc(capacity, 2)
-        if not (self.ids and self.generations and self.free_slots and self.said and self.back and self.answers and self.done):
+        if not (self.order and self.ids and self.generations and self.free_slots and self.said and self.back and self.answers and self.times and self.done):
             raise MemoryError()
         for i in range(capacity):
             self.free_slots[i] = capacity - 1 - i
@@ -372,12 +376,14 @@ cdef class ClientQueue:
         self.kept = [None] * capacity
 
     def __dealloc__(self):
+        free(self.order)
         free(self.ids)
         free(self.generations)
         free(self.free_slots)
         free(self.said)
         free(self.back)
         free(self.answers)
+        free(self.times)
         free(self.done)
 
     # ---- without the interpreter lock: for drivers and load generators ----
@@ -405,6 +411,9 @@ cdef class ClientQueue:
         self.ids[slot] = PV_ID(slot, self.generations[slot])
         pv_push_request(&self.rings[self.way], self.ids[slot], said.gpa, said.offset, self.endpoint_generation, now,
                         said.length, self.endpoint, said.operation, self.taken, self.key)
+        if self.way == PAIR:
+            self.order[self.order_tail & self.order_mask] = slot
+            self.order_tail += 1
         self.taken = 0
         self.submitted += 1
         self.flying += 1
@@ -429,10 +438,12 @@ cdef class ClientQueue:
     cdef uint32_t collect(self) noexcept nogil:
         """The server is not trusted either: an answer to nothing in flight is counted as foreign and dropped."""
         cdef pv_consumer *ring = &self.answers_on[self.way]
-        cdef uint32_t available, i, found = 0
+        cdef uint32_t available, i, before = self.done_tail
         cdef pv_completion answer
+        cdef Answer ending
         cdef uint64_t now, since
         cdef uint16_t slot
+        cdef int earlier
         if self.way == SERVER and self.end.change == CHANGE_ASK and self.number == 0:
             return 0  # the ring holds nothing but the answer that `advance` waits for
         available = pv_consumer_available(ring)
@@ -442,36 +453,76 @@ cdef class ClientQueue:
             if answer.id == 0 or slot >= self.capacity or self.ids[slot] != answer.id:
                 self.foreign += 1
                 continue
-            self.ids[slot] = 0
-            self.flying -= 1
-            if answer.status == PV_STATUS_CANCELLED and answer.reason == PV_REASON_PATH_CHANGED:
-                self.back[self.back_tail % self.capacity] = slot
-                self.back_tail += 1
-                self.recalled += 1
-                continue
-            self.answers[slot] = answer
-            self.done[self.done_tail % self.capacity] = slot
-            self.done_tail += 1
-            self.completed += 1
-            if answer.status == PV_STATUS_OK:
-                self.bytes += answer.bytes
-            elif answer.status == PV_STATUS_REFUSED:
-                self.refused += 1
-            elif answer.status == PV_STATUS_CANCELLED:
-                self.cancelled += 1
-            else:
-                self.failed += 1
-            found += 1
+            ending.status = answer.status
+            ending.reason = answer.reason
+            ending.bytes = answer.bytes
+            memcpy(&self.times[slot][0], &answer.stage_times[0], sizeof(answer.stage_times))
+            if self.way == PAIR:
+                earlier = self.in_order()
+                while answer.result and earlier >= 0 and earlier != slot:
+                    self.end_slot(earlier, &ending)
+                    self.order_head += 1
+                    answer.result -= 1
+                    earlier = self.in_order()
+                if earlier == slot:
+                    self.order_head += 1
+                else:
+                    self.out_of_order(slot)
+            self.end_slot(slot, &ending)
         if available:
             pv_consumer_release(ring, available)
-        if found and answer.pickup_time:
+        if self.done_tail != before and answer.pickup_time:
             # One stamp per batch: of the last one, which waited least.
             since = (answer.pickup_time + answer.stage_times[<int>PV_STAGE_VALIDATION] + answer.stage_times[<int>PV_STAGE_COPY]
                      + answer.stage_times[<int>PV_STAGE_POST] + answer.stage_times[<int>PV_STAGE_DEVICE]
                      + answer.stage_times[<int>PV_STAGE_COMPLETION])
             now = pv_now()
             self.taken = pv_saturate(now - since) if now > since else 1
-        return found
+        return self.done_tail - before
+
+    cdef int in_order(self) noexcept nogil:
+        """The slot in flight that was submitted first on the queue pair; -1: none."""
+        while self.order_head != self.order_tail:
+            if self.order[self.order_head & self.order_mask] != GONE:
+                return self.order[self.order_head & self.order_mask]
+            self.order_head += 1
+        return -1
+
+    cdef void out_of_order(self, uint16_t slot) noexcept nogil:
+        cdef uint32_t at = self.order_head, kept
+        while at != self.order_tail:
+            if self.order[at & self.order_mask] == slot:
+                self.order[at & self.order_mask] = GONE
+            at += 1
+        if self.order_tail - self.order_head > self.capacity:
+            at = kept = self.order_head  # as many as may be in flight fit again
+            while at != self.order_tail:
+                if self.order[at & self.order_mask] != GONE:
+                    self.order[kept & self.order_mask] = self.order[at & self.order_mask]
+                    kept += 1
+                at += 1
+            self.order_tail = kept
+
+    cdef void end_slot(self, uint16_t slot, const Answer *answer) noexcept nogil:
+        self.ids[slot] = 0
+        self.flying -= 1
+        if answer.status == PV_STATUS_CANCELLED and answer.reason == PV_REASON_PATH_CHANGED:
+            self.back[self.back_tail % self.capacity] = slot
+            self.back_tail += 1
+            self.recalled += 1
+            return
+        self.answers[slot] = answer[0]
+        self.done[self.done_tail % self.capacity] = slot
+        self.done_tail += 1
+        self.completed += 1
+        if answer.status == PV_STATUS_OK:
+            self.bytes += answer.bytes
+        elif answer.status == PV_STATUS_REFUSED:
+            self.refused += 1
+        elif answer.status == PV_STATUS_CANCELLED:
+            self.cancelled += 1
+        else:
+            self.failed += 1
 
     cdef int take(self) noexcept nogil:
         """Next completed slot, in order of arrival, or -1. The slot is free again; `answers` holds its completion
@@ -586,7 +637,7 @@ cdef class ClientQueue:
 
     def stage_times(self, int slot) -> tuple:
         """Stage times in seconds of the last completion of `slot`."""
-        return tuple(self.answers[slot].stage_times[i] / 1e9 for i in range(6))
+        return tuple(self.times[slot][i] / 1e9 for i in range(6))
 
 
 cdef class CallRing:

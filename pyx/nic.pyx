@@ -176,7 +176,7 @@ cdef class Nic(Device):
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_FRAMES], 1)
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_BYTES], job.length)
         # A dropped frame was sent as far as its sender is concerned; the reason says what became of it.
-        self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], clock[0])
+        self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], 0)
         return True
 
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:

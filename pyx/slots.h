@@ -54,6 +54,21 @@ static inline void pv_push_completion(struct pv_producer *p, uint64_t id, uint64
     slot->result = 0;
 }
 
+/* On a queue pair: a completion that equals the last unpublished one in all but its id joins it. What would be a line
+ * per frame is then a line per batch: half of a switch's time at 64 B went into fetching such lines from the guest's
+ * processor. Only for queues that complete in the order of their requests. */
+static inline bool pv_extend_completion(struct pv_producer *p, uint64_t id, uint16_t status, uint16_t reason, uint32_t bytes)
+{
+    if (p->tail == p->published)
+        return false;
+    struct pv_completion *last = (struct pv_completion *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8);
+    if (last->status != status || last->reason != reason || last->bytes != bytes)
+        return false;
+    last->id = id;
+    last->result++;
+    return true;
+}
+
 /* A client's request, passed to the monitor by the server that recorded it as `id`. */
 static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const struct pv_request *request,
                                   uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue,
