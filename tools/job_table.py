@@ -93,7 +93,7 @@ def lines(result: dict[str, Any], page: Page, reports: dict[str, Any]) -> Iterat
         )
     yield ""
     yield "Latency by stage, microseconds (upper bound of the bucket): p50 / p99"
-    names = ("queue", "validation", "post", "device", "completion", "total")
+    names = ("queue", "validation", "post", "device", "completion", "interrupt", "total")
     yield "PARTITION  QUEUE          " + "".join(f"{name:>16}" for name in names)
     for row in result["partitions"]:
         for queue, stages in row["stages"].items():

@@ -74,7 +74,7 @@ def test_while_its_frames_wait_for_a_buffer(host: Host, bystander: Puppet) -> No
     to = receiver.call("nic:open", nic="eth0", buffers=1)
     victim = host.guest("victim", nics=["eth0"])
     victim.begin("load:send", nic="eth0", to=to, seconds=60)
-    host.until(lambda: host.metrics().value("network_held_packets_total", partition="victim") > 10)
+    host.until(lambda: host.metrics().value("network_held_packets_total", partition="victim") >= 1)
     host.kill("victim")
     gone(host, "victim")
     assert len(receiver.call("nic:receive", nic="eth0", count=1)) == 1

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pyx.abi import REASON_NAMES
+from pyx.abi import OPERATIONS, REASON_NAMES
 from tests.framework.host import Host
 from tests.framework.slots import Request, Target, slots
 
@@ -91,7 +91,10 @@ def noise(generator: random.Random, number: int) -> Request:
     def bits(count: int) -> int:
         return generator.getrandbits(count) if generator.random() < 0.5 else 0
 
+    operation = bits(8)
+    if operation == OPERATIONS["path"]:
+        operation = 0  # its answer depends on what is in flight
     return Request(
-        (number + 1) << 16, bits(64), bits(64), generator.getrandbits(64), bits(32), bits(32), bits(16), bits(8),
+        (number + 1) << 16, bits(64), bits(64), generator.getrandbits(64), bits(32), bits(32), bits(16), operation,
         bits(8), bits(32), bits(64),
     )  # fmt: skip

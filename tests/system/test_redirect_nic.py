@@ -129,7 +129,7 @@ def test_frames_wait_a_moment_for_a_receiver_without_buffers(host: Host, pair: t
     metrics = host.metrics()
     conserved(metrics)
     assert metrics.value("network_receive_drops_total", partition="receiver", reason="no_buffer") == 2
-    assert metrics.value("network_held_packets_total", partition="sender") >= 2
+    assert metrics.value("network_held_packets_total", partition="sender") >= 1
 
 
 @pytest.mark.parametrize(

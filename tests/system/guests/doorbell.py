@@ -21,9 +21,11 @@ def pages() -> dict[int, int]:
     with open("/proc/self/maps") as lines:
         for line in lines:
             fields = line.split()
-            address, offset = int(fields[0].partition("-")[0], 16), int(fields[2], 16)
-            if "partvisor-" in line and offset:
-                found[offset // PAGE] = address
+            begin, end = (int(part, 16) for part in fields[0].split("-"))
+            offset = int(fields[2], 16)
+            if "partvisor-" in line and offset:  # neighbours may have become one mapping
+                for number in range((end - begin) // PAGE):
+                    found[offset // PAGE + number] = begin + number * PAGE
     return found
 
 
