@@ -47,3 +47,18 @@ def verified(puppet: Puppet, seed: int, most: int = 1 << 60, pause: float = 0.0)
         if pause:
             time.sleep(pause)
     return {"rounds": rounds, "longest": longest, "dropped": sender.dropped}
+
+
+def blocks(puppet: Puppet, seed: int, disk: str = "vda") -> dict[str, Any]:
+    """Random blocks to one disk and back, each byte compared, until the test wants the end."""
+    target, generator = puppet.guest.disk(disk), random.Random(seed)
+    out, back = puppet.guest.memory.allocate(BLOCK), puppet.guest.memory.allocate(BLOCK)
+    rounds = 0
+    while not puppet.wanted():
+        offset, data = 512 * generator.randrange((target.size - BLOCK) // 512 + 1), generator.randbytes(BLOCK)
+        out[:] = data
+        target.write_from(out, offset)
+        target.read_into(back, offset)
+        assert bytes(back) == data, f"round {rounds}: other bytes on the disk"
+        rounds += 1
+    return {"rounds": rounds}
