@@ -1,73 +1,107 @@
 """Guests of the benchmarks: load generators over the driver library that users' guests use.
 
-Each takes one argument, a JSON object, and reports what it did and what it verified. `runs` repeats the
-measurement with a line of silence between the runs, so that one start of a host serves several samples.
+`serve` obeys a benchmark: it connects to the socket in its program folder (tools/bench/crew.py has the other end),
+makes the generators of its endpoints, and answers one command after the other with what it did and what it verified. A
+benchmark can so measure many short windows, each begun at one instant in all guests, without a start in between.
 """
 
 from __future__ import annotations
 
-import json
+import traceback
 from typing import Any
 
+from hostd.wire import Message, Wire, error_reply
 from partitions.guest import Guest
 from pyx import abi, load
+from pyx.disk_load import DiskLoad
+from pyx.frame_load import FrameReceiver, FrameSender
 
-BUFFER = 8 << 20  # bytes of partition memory for requests in flight
-
-
-def settings(guest: Guest) -> dict[str, Any]:
-    return json.loads(guest.arguments[0])
-
-
-def disk(guest: Guest) -> None:
-    """Closed loop of reads or writes; then lone requests one after the other."""
-    given = settings(guest)
-    vda = guest.disk("vda")
-    buffer = guest.memory.allocate(max(given["depth"] * given["block"], given["block"]))
-    operation = abi.OPERATIONS[given["op"]]
-    for number in range(given["runs"]):
-        result = load.disk_load(
-            vda.queue, buffer, operation, given["block"], given["depth"], vda.size, given["seconds"], seed=number + 1
-        )
-        guest.report(role="disk", run=number, **result)
-    if given["round_trips"]:
-        times = sorted(load.round_trips(vda.queue, buffer, operation, given["block"], vda.size, given["round_trips"]))
-        guest.report(role="round_trip", **quantiles(times))
+SOCKET = "control.sock"
+ETHERTYPE = b"\x88\xb5"  # for experiments in one network (IEEE 802)
 
 
-def send(guest: Guest) -> None:
-    """Sends frames to the receiver whose address is given, in `runs` bursts of `seconds`."""
-    given = settings(guest)
-    nic = guest.nic("eth0")
-    buffer = guest.memory.allocate(nic.transmit.capacity * frame_stride(given["size"]))
-    header = bytes.fromhex(given["to"].replace(":", "")) + nic.mac + b"\x88\xb5"
-    sent = 0
-    for number in range(given["runs"]):
-        result = load.send_load(
-            nic.transmit, buffer, header, given["size"], given["depth"], given["batch"], given["seconds"], sent
-        )
-        sent += result["frames"]
-        guest.report(role="send", run=number, **result)
+class Generators:
+    """What one guest can do for a benchmark: a method for each command."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self._disk: DiskLoad | None = None
+        self._sender: FrameSender | None = None
+        self._receiver: FrameReceiver | None = None
+
+    def open_disk(self, bytes_in_flight: int, seed: int = 1, name: str = "vda") -> dict[str, Any]:
+        disk = self.guest.disk(name)
+        buffer = self.guest.memory.allocate(bytes_in_flight)
+        self._disk = DiskLoad(disk.queue, buffer, disk.size, seed)
+        return {"size": disk.size, "capacity": disk.queue.capacity}
+
+    def open_sender(self, size: int, to: str, number: int = 0, name: str = "eth0") -> dict[str, Any]:
+        """For frames of at most `size` bytes to the MAC address `to`."""
+        nic = self.guest.nic(name)
+        buffer = self.guest.memory.allocate(nic.transmit.capacity * frame_stride(size))
+        header = bytes.fromhex(to.replace(":", "")) + nic.mac + ETHERTYPE
+        self._sender = FrameSender(nic.transmit, buffer, header, number)
+        return {"capacity": nic.transmit.capacity}
+
+    def open_receiver(self, size: int, name: str = "eth0") -> dict[str, Any]:
+        nic = self.guest.nic(name)
+        buffer = self.guest.memory.allocate(nic.receive_queue.capacity * frame_stride(size))
+        self._receiver = FrameReceiver(nic.receive_queue, buffer, frame_stride(size))
+        return {"capacity": nic.receive_queue.capacity}
+
+    def disk(self, op: str, timed: bool = False, **given: Any) -> dict[str, Any]:
+        assert self._disk is not None
+        result = self._disk.run(abi.OPERATIONS[op], timed=timed, **given)
+        return {**result, **_latency(timed, self._disk)}
+
+    def send(self, size: int, timed: bool = False, **given: Any) -> dict[str, Any]:
+        """One window of frames, then word to the receiver that there are no more."""
+        assert self._sender is not None
+        result = self._sender.run(size, timed=timed, **given)
+        return {**result, **_latency(timed, self._sender), "finished": self._sender.finish(size)}
+
+    def receive(self, size: int, timed: bool = False, **given: Any) -> dict[str, Any]:
+        assert self._receiver is not None
+        result = self._receiver.run(size, timed=timed, **given)
+        return {**result, **_latency(timed, self._receiver)}
+
+    def follow(self, seconds: float, name: str) -> dict[str, Any]:
+        """Serves an endpoint that is to change its path, for as long as that may take."""
+        for queue in self.guest.queues(name):
+            load.follow(queue, seconds / len(self.guest.queues(name)))
+        return {}
+
+    def sleeps(self) -> dict[str, Any]:
+        """How often this guest has slept."""
+        return {"sleeps": load.sleeps(self.guest.queues(self.guest.endpoints[0])[0])}
+
+    def counts(self) -> dict[str, Any]:
+        """What the drivers of this guest counted, to be compared with the host's metrics."""
+        return self.guest.counts()
 
 
-def send_alone(guest: Guest) -> None:
-    """Lone frames, each sent when the one before has completed."""
-    given = settings(guest)
-    nic = guest.nic("eth0")
-    buffer = guest.memory.allocate(frame_stride(given["size"]))
-    buffer[:14] = bytes.fromhex(given["to"].replace(":", "")) + nic.mac + b"\x88\xb5"
-    size = given["size"]
-    times = load.round_trips(nic.transmit, buffer, abi.OPERATIONS["send"], size, 0, given["count"])
-    guest.report(role="round_trip", **quantiles(sorted(times)))
+def serve(guest: Guest) -> None:
+    """Until the benchmark closes its end."""
+    generators = Generators(guest)
+    with Wire.connect(SOCKET) as wire:
+        wire.send({"name": guest.name})
+        while True:
+            try:
+                message, _ = wire.receive()
+            except EOFError:
+                return
+            wire.send(_answer(generators, message))
 
 
-def receive(guest: Guest) -> None:
-    """Receives until nothing comes for `quiet` seconds; every frame's sequence and check words are verified."""
-    given = settings(guest)
-    nic = guest.nic("eth0")
-    buffer = guest.memory.allocate(nic.receive_queue.capacity * frame_stride(given["size"]))
-    result = load.receive_load(nic.receive_queue, buffer, given["size"], given["quiet"])
-    guest.report(role="receive", **result)
+def _answer(generators: Generators, message: Message) -> Message:
+    try:
+        return {"result": getattr(generators, message["command"])(**message["arguments"])}
+    except Exception:
+        return error_reply(None, "internal", traceback.format_exc())
+
+
+def _latency(timed: bool, generator: DiskLoad | FrameSender | FrameReceiver) -> dict[str, Any]:
+    return {"latency": generator.latency.document()} if timed else {}
 
 
 def prepare(guest: Guest) -> None:
@@ -94,7 +128,3 @@ def idle(guest: Guest) -> None:
 def frame_stride(size: int) -> int:
     """Frames lie on cache lines of their own."""
     return (size + 63) // 64 * 64
-
-
-def quantiles(times: list[float]) -> dict[str, float]:
-    return {name: times[int(len(times) * share)] for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))}

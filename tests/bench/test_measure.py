@@ -47,7 +47,8 @@ def test_units_are_base_units() -> None:
 
 @pytest.mark.parametrize(("value", "unit", "text"), [
     (45.2e6, "requests/s", "45.2 M requests/s"), (197e-9, "seconds", "197 ns"), (2.5, "seconds", "2.5 s"),
-    (0.0, "seconds", "0 ns"), (0.012, "fraction", "0.012"), (12.0, "bytes/s", "12 bytes/s"),
+    (0.0, "seconds", "0 ps"),
+    (61e-12, "seconds/byte", "61 ps/byte"), (0.012, "fraction", "0.012"), (12.0, "bytes/s", "12 bytes/s"),
 ])
 def test_quantities_for_people(value: float, unit: str, text: str) -> None:
     assert quantity(value, unit) == text

@@ -1,112 +1,126 @@
-"""hostctl bench disk: a guest's disk through all processes, against the bare file."""
+"""hostctl bench disk: a guest's disk through all processes, against the bare file and fio."""
+
+from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
-from tools.bench.host import BenchHost, bench_host
+from tools.bench import fio, flags
+from tools.bench.crew import crew
+from tools.bench.host import MEDIA, bench_host, disk_files
+from tools.bench.loads import MIB, DiskLoads, Window
+from tools.bench.results import (
+    LOAD,
+    Kept,
+    Shared,
+    Sleeps,
+    cpu_cases,
+    latency_cases,
+    notification_case,
+    window_of,
+)
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
 
-SECONDS = 12.0
-WINDOW = 0.5
+SECONDS = 20.0
 SIZE = 64 << 20  # of the disk: it stays in the page cache
-ROUND_TRIPS = 2000
 FILE = "bench.img"
+CAPACITY = 256  # of a disk's queue: what an open loop may have in flight
+REAL = ("file", "tmpfs", "direct")  # media with a file behind them
 
 
 @benchmark(seconds=SECONDS)
-@click.option(
-    "--path", type=click.Choice(["redirect"]), default="redirect", show_default=True, help="Path of the data."
-)
-@click.option("--block", type=click.IntRange(512, 1 << 20), default=4096, show_default=True, help="Bytes of a request.")
-@click.option("--depth", type=click.IntRange(1, 256), default=32, show_default=True, help="Requests in flight.")
-@click.option("--op", type=click.Choice(["read", "write"]), default="read", show_default=True)
+@flags.path()
+@flags.block()
+@click.option("--depth", type=click.IntRange(1, CAPACITY), default=32, show_default=True, help="Requests in flight.")
+@flags.op()
 @click.option(
     "--medium",
-    type=click.Choice(["file", "tmpfs"]),
+    type=click.Choice(MEDIA),
     default="file",
     show_default=True,
-    help="A file of the state folder's file system, in its page cache, or of a tmpfs.",
+    help="A file of the state folder's file system in its page cache, one of a tmpfs, the file without the cache "
+    "(O_DIRECT), nothing at all, or memory of the device.",
 )
-def command(run: Run, path: str, block: int, depth: int, op: str, medium: str) -> None:
+@flags.rate()
+def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, rate: float | None) -> None:
     """Measure random requests of one guest: `iops` and `throughput` with `depth` in flight, `round_trip` of a lone one.
 
-    The baseline reads or writes the same file in one thread, without a host in between.
+    `latency` is that of an open loop, counted from the intended time of each request; `cpu_per_byte` counts the
+    processor time of all processes of the host and its guests; `notifications` are wake-ups for each request, at most.
+
+    The baseline is the better of fio's psync and io_uring with the same depth, where fio is installed, otherwise one
+    thread that reads or writes the bare file. All work on the same file, in turn.
     """
-    if block % 512:
-        raise click.BadParameter(f"{block} is no multiple of 512", param_hint="--block")
-    parameters = {"path": path, "block": block, "depth": depth, "op": op, "medium": medium}
-    with tempfile.TemporaryDirectory(
-        prefix="partvisor-bench-", dir="/dev/shm" if medium == "tmpfs" else None
-    ) as folder, bench_host(Path(folder)) as host:
-        disk = {"name": "vda", "size": SIZE, "file": FILE}
-        host.spawn("prepare", "partitions.load:prepare", disks=[disk])
-        host.finish("prepare", 60)
-        host.remove("prepare")
+    parameters: dict[str, Any] = {"path": path, "block": block, "depth": depth, "op": op, "medium": medium}
+    window = window_of(run)
+    with disk_files(medium) as folder, bench_host(folder, medium) as host, crew(host) as guests:
+        if medium in REAL:
+            fill(folder / FILE)
+        in_flight = max(depth, CAPACITY) * block
+        load = DiskLoads(guests, path, SIZE, in_flight, FILE if medium in REAL else None)
         run.describe(
-            **host.describe(),
-            size_bytes=SIZE,
-            page_cache="warm",
+            **host.describe(), size_bytes=SIZE, page_cache="none" if medium == "direct" else "warm", batch=depth,
             verified="status and length of every completion; content by the tests",
-        )
-        file = os.open(Path(folder) / FILE, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            load = Load(host, disk, parameters)
-            window = min(WINDOW, run.seconds / 20)
-            cases = [
-                Case("iops", "requests/s", load.rate(1), parameters, "bare file", bare(file, op, block, 1), window),
-                Case(
-                    "throughput",
-                    "bytes/s",
-                    load.rate(block),
-                    parameters,
-                    "bare file",
-                    bare(file, op, block, block),
-                    window,
-                ),
-                Case("round_trip", "seconds", load.round_trip, {**parameters, "depth": 1}, window=window),
+        )  # fmt: skip
+
+        def saturated(seconds: float) -> Window:
+            return load.window(seconds, cpu=True, op=op, block=block, depth=depth)
+
+        asked = rate or round(LOAD * load.window(window, op=op, block=block, depth=depth).rate)
+        closed = Shared(saturated)
+        opened = Shared(lambda seconds: load.window(seconds, op=op, block=block, depth=CAPACITY, rate=asked))
+        lone = Shared(lambda seconds: load.window(seconds, op=op, block=block, depth=1, timed=True))
+        references = peers(folder / FILE, parameters, window) if medium in REAL else {}
+        best = max(references, key=lambda name: references[name](window), default=None)
+        base = Kept(references[best]) if best else None
+        run.in_turn(
+            [
+                Case("iops", "requests/s", closed.first(lambda w: w.rate), parameters, best,
+                     base.take if base else None, window),
+                Case("throughput", "bytes/s", closed.then(lambda w: w.throughput), parameters, best,
+                     base.times(block) if base else None),
+                *cpu_cases(closed, "disk0", parameters),
+                notification_case(Sleeps(guests, load.guests), saturated, parameters, window),
+                Case("round_trip", "seconds", lone.first(lambda w: w.latency.quantile(0.5) if w.latency else 0.0),
+                     {**parameters, "depth": 1}, window=window),
+                *latency_cases(opened, {**parameters, "depth": CAPACITY, "rate": asked}, window),
+                *(Case("reference", "requests/s", measure, {**parameters, "program": name}, window=window)
+                  for name, measure in references.items() if name != best),
             ]
-            run.in_turn(cases)
-        finally:
-            os.close(file)
+        )  # fmt: skip
 
 
-class Load:
-    """A guest for each sample, so that samples and baseline alternate."""
-
-    def __init__(self, host: BenchHost, disk: dict, parameters: dict) -> None:
-        self.host = host
-        self.disk = disk
-        self.given = {name: parameters[name] for name in ("block", "depth", "op")}
-
-    def _run(self, seconds: float, **given: int) -> None:
-        self.host.spawn("load", "partitions.load:disk", {**self.given, "seconds": seconds, **given}, disks=[self.disk])
-        self.host.finish("load", seconds + 60)
-        self.host.remove("load")
-
-    def rate(self, unit: int) -> Measure:
-        def measure(seconds: float) -> float:
-            self._run(seconds, runs=1, round_trips=0)
-            report = self.host.reports("disk")[-1]
-            if report["errors"] or report["unanswered"]:
-                raise click.ClickException(f"{report['errors']} errors, {report['unanswered']} requests unanswered")
-            return report["requests"] * unit / report["seconds"]
-
-        return measure
-
-    def round_trip(self, seconds: float) -> float:
-        self._run(seconds, runs=0, round_trips=ROUND_TRIPS)
-        return self.host.reports("round_trip")[-1]["p50"]
+def peers(file: Path, parameters: dict[str, Any], window: float) -> dict[str, Measure]:
+    """What the bare file gives, and what fio reaches on it where it is installed; the best of fio is the baseline."""
+    block, depth, op = parameters["block"], parameters["depth"], parameters["op"]
+    direct = parameters["medium"] == "direct"
+    if not fio.installed():
+        return {"bare file": bare(file, op, block, direct)}
+    return {f"fio {engine}": fio.rate(file, SIZE, engine, op, block, depth, direct) for engine in fio.ENGINES}
 
 
-def bare(file: int, op: str, block: int, unit: int) -> Measure:
-    from pyx.load import file_load
+def bare(path: Path, op: str, block: int, direct: bool) -> Measure:
+    from pyx.baseline import file_load
 
     def measure(seconds: float) -> float:
-        requests, taken = file_load(file, op == "write", block, SIZE, seconds)
-        return requests * unit / taken
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_DIRECT if direct else 0))
+        try:
+            requests, taken = file_load(file, op == "write", block, SIZE, seconds)
+        finally:
+            os.close(file)
+        return requests / taken
 
     return measure
+
+
+def fill(path: Path, size: int = SIZE) -> None:
+    """Written once and synced: every block is allocated, clean and in the page cache, for all that read it."""
+    with open(path, "wb") as file:
+        for _ in range(size // MIB):
+            file.write(bytes(range(256)) * (MIB // 256))
+        file.flush()
+        os.fsync(file.fileno())

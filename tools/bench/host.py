@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -14,23 +15,22 @@ from typing import Any
 from hostd.errors import HostError
 from hostd.paths import Paths
 from tools import daemon
-from tools.client import Client
+from tools.client import Client, partition_path
+from tools.job_table import Page
 
-MANIFEST = """\
-version: 1
-host: {memory: 4GiB, metrics: null}
-devices:
-  - {name: nic0, kind: nic}
-  - {name: disk0, kind: disk, folder: %s}
-"""
+MEDIA = ("file", "tmpfs", "direct", "null", "ram")
+TMPFS = "/dev/shm"
+DATA_PLANE = ("monitor", "io", "device")
 
 
 class BenchHost:
-    """Spawns load generators and reads their reports."""
+    """Spawns load generators and tells what the host is and does."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, fingerprint: str) -> None:
         self.paths = paths
+        self.fingerprint = fingerprint
         self.client = Client(paths)
+        self.metrics_url = ""
 
     clock = staticmethod(time.monotonic)
 
@@ -39,51 +39,95 @@ class BenchHost:
         return self.client.post("/v1/partitions", {"name": name, "program": words, "memory": 64 << 20, **more})
 
     def describe(self) -> dict[str, Any]:
-        """Facts of the host for the environment block: placement, scheduling, wake-up."""
+        """Facts of the host for the environment block: placement, scheduling, wake-up, and the manifest's hash."""
         host = self.status()["host"]
         return {
             "placement": host["processors"],
             "data_plane_class": host["scheduling"],
             "guest_scheduling": "off: the kernel's",
             "wake_up": host["wake_up"],
+            "sandbox": host["sandbox"],
+            "manifest": self.fingerprint,
         }
 
     def finish(self, name: str, timeout: float) -> None:
-        """Waits for a guest's end and removes it; HostError with its output where it failed."""
+        """Waits for a guest's end; HostError with its output where it failed."""
+        body = {"state": "stopped", "timeout": timeout}
         try:
-            self.client.post(
-                f"/v1/partitions/{name}/wait", {"state": "stopped", "timeout": timeout}, timeout=timeout + 10
-            )
+            self.client.post(partition_path(name, "/wait"), body, timeout=timeout + 10)
         except HostError as error:
-            raise HostError(error.code, f"{error.message}\n{self.client.get(f'/v1/partitions/{name}/logs')}") from error
+            raise HostError(error.code, f"{error.message}\n{self.logs(name)}") from error
+
+    def logs(self, name: str) -> str:
+        return str(self.client.get(partition_path(name, "/logs"))["log"])
 
     def remove(self, *names: str) -> None:
         for name in names:
-            self.client.request("DELETE", f"/v1/partitions/{name}", query={"force": True})
-
-    def reports(self, role: str) -> list[dict[str, Any]]:
-        """Reports of all guests with `role`, in order."""
-        events = self.client.lines("/v1/events", since=0)
-        return [e["report"] for e in events if e["kind"] == "report" and e["report"]["role"] == role]
+            self.client.request("DELETE", partition_path(name), query={"force": True})
 
     def status(self) -> dict[str, Any]:
         return self.client.get("/v1/status")
 
+    def processes(self) -> dict[str, list[int]]:
+        """Pids by what they do: `guest`, the data plane's by name, and `control` for all others, hostd included."""
+        found: dict[str, list[int]] = {}
+        for row in self.client.get("/v1/partitions")["partitions"]:
+            if row["pid"]:
+                role = row["name"] if row["type"] in DATA_PLANE else "guest" if row["type"] == "guest" else "control"
+                found.setdefault(role, []).append(row["pid"])
+        return found
+
+    def metrics(self) -> Page:
+        """The metrics page now."""
+        if not self.metrics_url:
+            self.metrics_url = self.status()["host"]["metrics_url"]
+        return Page.scrape(self.metrics_url)
+
+    def set_path(self, name: str, endpoint: str, path: str, timeout: float = 1.0) -> None:
+        """Has a running endpoint change its path; HostError where its guest does not follow."""
+        target = partition_path(name, f"/endpoints/{endpoint}/path")
+        self.client.request("PUT", target, {"path": path, "timeout": timeout}, timeout=timeout + 10)
+
+    def set_attribution(self, on: bool) -> None:
+        """Switches the time stamps of the stages on or off, in all processes of the data plane."""
+        self.client.request("PUT", "/v1/host/attribution", {"on": on})
+
+
+def manifest(folder: Path, medium: str) -> dict[str, Any]:
+    """The host of every benchmark: one NIC, one disk device with its files in `folder`."""
+    disk: dict[str, Any] = {"name": "disk0", "kind": "disk", "folder": str(folder)}
+    if medium not in ("file", "tmpfs"):  # a tmpfs is a folder like others
+        disk["medium"] = medium
+    return {
+        "version": 1,
+        "host": {"memory": "6GiB", "metrics": "127.0.0.1:0"},
+        "devices": [{"name": "nic0", "kind": "nic"}, disk],
+    }
+
 
 @contextmanager
-def bench_host(disks: Path | None = None) -> Iterator[BenchHost]:
+def bench_host(disks: Path | None = None, medium: str = "file") -> Iterator[BenchHost]:
     """A fresh host; `disks`: folder of its disk files (default: beside its other files)."""
     folder = Path(tempfile.mkdtemp(prefix="partvisor-bench-"))
     try:
         paths = Paths(folder / "run", folder / "state")
-        manifest = folder / "host.yaml"
         files = disks or folder / "disks"
         files.mkdir(exist_ok=True)
-        manifest.write_text(MANIFEST % json.dumps(str(files)))
+        # The hash is that of the host, not of the folder that it happens to be in.
+        bare = json.dumps(manifest(Path("DISKS"), medium), sort_keys=True)
+        file = folder / "host.yaml"
+        file.write_text(json.dumps(manifest(files, medium)))  # JSON is YAML
         try:
-            daemon.start(paths, str(manifest))
-            yield BenchHost(paths)
+            daemon.start(paths, str(file))
+            yield BenchHost(paths, hashlib.sha256(bare.encode()).hexdigest())
         finally:
             daemon.stop(paths)
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def disk_files(medium: str) -> Iterator[Path]:
+    """A folder for disk files on the file system that `medium` asks for."""
+    with tempfile.TemporaryDirectory(prefix="partvisor-bench-", dir=TMPFS if medium == "tmpfs" else None) as folder:
+        yield Path(folder)

@@ -1,16 +1,16 @@
 """hostctl bench idle: processor time of a whole host whose guests do nothing."""
 
-import os
 import time
-from pathlib import Path
 
 import click
 
 from tools.bench.host import bench_host
 from tools.measure.command import Run, benchmark
+from tools.measure.processor_time import used
 from tools.measure.result import Result
 
 SECONDS = 10.0
+MEMORY = 4 << 20  # bytes of each guest
 SETTLE = 1.0  # seconds after the last start
 
 
@@ -27,7 +27,7 @@ def command(run: Run, guests: int) -> None:
         for number in range(guests):
             host.spawn(
                 f"idle{number}", "partitions.load:idle", disks=[{"name": "vda", "size": 1 << 20}],
-                nics=[{"name": "eth0"}],
+                nics=[{"name": "eth0"}], memory=MEMORY,
             )  # fmt: skip
         run.describe(**host.describe(), verified="every guest has used its disk and its NIC")
         pids = [row["pid"] for row in host.status()["processes"] if row["pid"]]
@@ -37,12 +37,3 @@ def command(run: Run, guests: int) -> None:
         time.sleep(run.seconds)
         result.samples.append((used(pids) - before) / (time.monotonic() - begin))
         run.results.append(result)
-
-
-def used(pids: list[int]) -> float:
-    """Seconds of processor time of all threads of these processes."""
-    total = 0
-    for pid in pids:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            total += int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
-    return total / 1e9

@@ -1,25 +1,28 @@
 """hostctl bench net: frames from guest to guest through the switch of the NIC."""
 
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
 import click
 
-from tools.bench.host import BenchHost, bench_host
+from tools.bench import flags, memif
+from tools.bench.crew import crew
+from tools.bench.host import bench_host
+from tools.bench.loads import NetLoads, Window
+from tools.bench.results import LOAD, Shared, Sleeps, cpu_cases, latency_cases, notification_case, window_of
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
 
-SECONDS = 15.0
-WINDOW = 0.5
-QUIET = 0.25  # seconds without a frame after which the receiver is done
+SECONDS = 20.0
 BATCH = 64
-DEPTH = 512
-ROUND_TRIPS = 2000
-MAC = "02:50:56:00:01:{:02x}"
+CAPACITY = 512  # of a NIC's queues, in buffers
 
 
 @benchmark(seconds=SECONDS)
-@click.option(
-    "--path", type=click.Choice(["redirect"]), default="redirect", show_default=True, help="Path of the data."
-)
-@click.option("--size", type=click.IntRange(40, 65536), default=64, show_default=True, help="Bytes of a frame.")
+@flags.path()
+@flags.size()
 @click.option(
     "--guests",
     type=click.IntRange(2, 16),
@@ -27,101 +30,70 @@ MAC = "02:50:56:00:01:{:02x}"
     show_default=True,
     help="Half of them send, each to a receiver of its own.",
 )
-def command(run: Run, path: str, size: int, guests: int) -> None:
+@click.option("--depth", type=click.IntRange(1, CAPACITY), default=CAPACITY, show_default=True,
+              help="Frames in flight of each sender.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, CAPACITY), default=BATCH, show_default=True,
+              help="Frames that are published at once.")  # fmt: skip
+@flags.rate()
+def command(run: Run, path: str, size: int, guests: int, depth: int, batch: int, rate: float | None) -> None:
     """Measure `rate` and `throughput` of frames that arrived, and `round_trip` of a lone send until its completion.
 
-    Every frame's sequence and check words are verified by its receiver; a lost, repeated or corrupt one ends the
-    run with an error. The baseline of `throughput` is memcpy of the same blocks in one thread.
+    `latency` is that of an open loop, from the intended time of a send to the arrival; `cpu_per_byte` counts the
+    processor time of all processes of the host and its guests; `notifications` are wake-ups for each frame, at most.
+
+    Every frame's sender, sequence and check words are verified by its receiver; a lost, repeated or corrupt one ends
+    the run with an error. The baseline of `throughput` is memcpy of the same blocks over the same working set in one
+    thread, that of `rate` a pair of DPDK's testpmd over memif, where that is installed, for the direct path.
     """
     if guests % 2:
         raise click.BadParameter("an even number: senders and receivers in pairs", param_hint="--guests")
-    parameters = {"path": path, "size": size, "guests": guests}
-    with bench_host() as host:
-        run.describe(
-            **host.describe(),
-            depth=DEPTH,
-            batch=BATCH,
-            verified="sequence and check words of every frame; lost, repeated, corrupt: 0",
-        )
-        pairs = Pairs(host, size, guests // 2)
-        window = min(WINDOW, run.seconds / 20)
+    parameters: dict[str, Any] = {"path": path, "size": size, "guests": guests, "depth": depth, "batch": batch}
+    window = window_of(run)
+    pairs = guests // 2
+    with ExitStack() as stack:
+        host = stack.enter_context(bench_host())
+        load_guests = stack.enter_context(crew(host))
+        load = NetLoads(load_guests, path, size, pairs, pairs)
+        peer = None
+        if path == "direct" and size in memif.SIZES and memif.installed():
+            peer = stack.enter_context(memif.memif(size))
+        run.describe(**host.describe(), verified=VERIFIED)
+
+        def saturated(seconds: float) -> Window:
+            return load.window(seconds, size=size, depth=depth, batch=batch, cpu=True)
+
+        asked = rate or round(LOAD * load.window(window, size=size, depth=depth, batch=batch).rate)
+        closed = Shared(saturated)
+        opened = Shared(lambda seconds: load.window(seconds, size=size, depth=depth, batch=batch, rate=asked / pairs))
+        lone = Shared(lambda seconds: load.window(seconds, size=size, depth=1, batch=1, timed=True, active=1))
         run.in_turn(
             [
-                Case("rate", "frames/s", pairs.rate(1), parameters, window=window),
-                Case("throughput", "bytes/s", pairs.rate(size), parameters, "memcpy", copies(size), window),
-                Case("round_trip", "seconds", pairs.round_trip, parameters, window=window),
+                Case("rate", "frames/s", closed.first(lambda w: w.rate), parameters,
+                     "dpdk memif" if peer else None, peer.rate if peer else None, window),
+                Case("throughput", "bytes/s", closed.then(lambda w: w.throughput), parameters, "memcpy",
+                     copies(size, depth * pairs, CAPACITY * pairs, window)),
+                *cpu_cases(closed, "nic0", parameters),
+                notification_case(
+                    Sleeps(load_guests, load_guests.guests.values()), saturated, parameters, window),
+                Case("round_trip", "seconds", lone.first(lambda w: w.completion.quantile(0.5) if w.completion else 0.0),
+                     {**parameters, "depth": 1, "batch": 1}, window=window),
+                *(latency_cases(opened, {**parameters, "rate": asked}, window) if size >= TIMED else []),
             ]
-        )
+        )  # fmt: skip
 
 
-class Pairs:
-    """Senders and receivers, new ones for each sample."""
-
-    def __init__(self, host: BenchHost, size: int, count: int) -> None:
-        self.host = host
-        self.size = size
-        self.count = count
-
-    def _receivers(self) -> list[str]:
-        names = [f"receiver{number}" for number in range(self.count)]
-        for number, name in enumerate(names):
-            given = {"size": self.size, "quiet": QUIET}
-            self.host.spawn(name, "partitions.load:receive", given, nics=[{"name": "eth0", "mac": MAC.format(number)}])
-        return names
-
-    def rate(self, unit: int) -> Measure:
-        def measure(seconds: float) -> float:
-            receivers = self._receivers()
-            senders = [f"sender{number}" for number in range(self.count)]
-            for number, name in enumerate(senders):
-                given = {
-                    "size": self.size,
-                    "depth": DEPTH,
-                    "batch": BATCH,
-                    "runs": 1,
-                    "seconds": seconds,
-                    "to": MAC.format(number),
-                }
-                self.host.spawn(name, "partitions.load:send", given, nics=[{"name": "eth0"}])
-            for name in [*senders, *receivers]:
-                self.host.finish(name, seconds + 60)
-            self.host.remove(*senders, *receivers)
-            sent = self.host.reports("send")[-self.count :]
-            received = self.host.reports("receive")[-self.count :]
-            check(sent, received)
-            return sum(report["frames"] * unit / report["seconds"] for report in received)
-
-        return measure
-
-    def round_trip(self, seconds: float) -> float:
-        """Median over lone frames: from the send to its completion, through all processes and into the receiver."""
-        (receiver, *_) = self._receivers()
-        given = {"size": self.size, "count": ROUND_TRIPS, "to": MAC.format(0)}
-        self.host.spawn("sender", "partitions.load:send_alone", given, nics=[{"name": "eth0"}])
-        self.host.finish("sender", 60)
-        names = [f"receiver{number}" for number in range(self.count)]
-        self.host.remove("sender", *names)
-        return self.host.reports("round_trip")[-1]["p50"]
+VERIFIED = "sender, sequence and check words of every frame; lost, repeated, corrupt: 0"
+TIMED = 48  # bytes: smaller frames have no room for a time
 
 
-def check(sent: list[dict], received: list[dict]) -> None:
-    """A benchmark whose work is wrong has no result."""
-    frames = sum(report["frames"] - report["dropped"] for report in sent)
-    arrived = sum(report["frames"] for report in received)
-    faults = {name: sum(report[name] for report in received) for name in ("lost", "reordered", "corrupt", "errors")}
-    faults["unanswered"] = sum(report["unanswered"] for report in sent)
-    dropped = sum(report["dropped"] for report in sent)
-    if frames != arrived or any(faults[name] for name in ("reordered", "corrupt", "errors", "unanswered")):
-        raise click.ClickException(f"{frames} frames sent, {arrived} arrived, {faults}")
-    if dropped:
-        raise click.ClickException(f"{dropped} frames were dropped: a receiver was held up for too long; run again")
+def copies(size: int, sources: int, targets: int, window: float) -> Measure:
+    """Bytes a second of memcpy between as many buffers as the senders and receivers have."""
+    from pyx.baseline import Copies
 
+    areas = Copies(size, sources, targets)
 
-def copies(size: int) -> Measure:
-    from pyx.load import memory_load
-
-    def measure(seconds: float) -> float:
-        done, taken = memory_load(size, DEPTH, seconds)
+    def measure(_seconds: float) -> float:
+        done, taken = areas.run(window)
         return done * size / taken
 
     return measure

@@ -7,7 +7,7 @@ from typing import Any
 
 SCHEMA = 1
 #: base units that a result may have
-UNITS = ("requests/s", "frames/s", "bytes/s", "seconds", "fraction", "bytes", "1")
+UNITS = ("requests/s", "frames/s", "bytes/s", "seconds", "seconds/byte", "fraction", "bytes", "1")
 
 
 @dataclass

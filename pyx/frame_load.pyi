@@ -1,0 +1,27 @@
+from typing import Any
+
+from pyx.guest import Buffer, ClientQueue
+from pyx.latency import Histogram
+
+class FrameSender:
+    @property
+    def latency(self) -> Histogram: ...
+    def __init__(self, queue: ClientQueue, buffer: Buffer, header: bytes, number: int = 0) -> None: ...
+    def run(
+        self,
+        size: int,
+        depth: int,
+        batch: int,
+        seconds: float,
+        rate: float = 0,
+        start: int = 0,
+        timed: bool = False,
+        slowdown: float = -1,
+    ) -> dict[str, Any]: ...
+    def finish(self, size: int, patience: float = 10.0) -> bool: ...
+
+class FrameReceiver:
+    @property
+    def latency(self) -> Histogram: ...
+    def __init__(self, queue: ClientQueue, buffer: Buffer, stride: int) -> None: ...
+    def run(self, size: int, senders: int = 1, patience: float = 10.0, timed: bool = False) -> dict[str, Any]: ...
