@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Record:
     wire: AsyncWire | None = None
     spec: Any = None
     queues: list[int] = field(default_factory=list)  # numbers at the I/O partition
+    recorded: asyncio.Event | None = None  # of a guest: the database knows its process, or never will
     attached: bool = False
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False

@@ -266,6 +266,7 @@ class Supervisor:
         ours.setblocking(False)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         record.state = "starting"
+        record.recorded = asyncio.Event()
         try:
             fds = await partition_descriptors(self.keeper, record.plan)
             await attached
@@ -281,6 +282,7 @@ class Supervisor:
                 record.started_ns = time.monotonic_ns()
                 started.set_result(None)
         except BaseException:
+            record.recorded.set()
             attached.cancel()
             if not attached.done() or attached.cancelled():
                 await asyncio.gather(attached, return_exceptions=True)
@@ -291,15 +293,18 @@ class Supervisor:
             theirs.close()
         self.events.publish("starting", partition=spec.name, pid=record.pid)
         process = {"partition": record.number, "pid": record.pid}
-        await asyncio.gather(
-            self._transaction(
-                [
-                    {"op": "process.record", **process, "start_time": record.start_ticks},
-                    {"op": "partition.state", "partition": record.number, "state": "running"},
-                ]
-            ),
-            ask(self.fabric.monitor, "started", process),
-        )
+        try:
+            await asyncio.gather(
+                self._transaction(
+                    [
+                        {"op": "process.record", **process, "start_time": record.start_ticks},
+                        {"op": "partition.state", "partition": record.number, "state": "running"},
+                    ]
+                ),
+                ask(self.fabric.monitor, "started", process),
+            )
+        finally:
+            record.recorded.set()
         ended = asyncio.create_task(self._until_ended(record))
         try:
             await asyncio.wait([started, ended], timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
@@ -479,6 +484,8 @@ class Supervisor:
                 await self.fabric.detach(record)
             except (RemoteError, WireError, OSError, EOFError) as error:
                 self.events.publish("error", partition=record.name, message=f"detach: {error}")
+        if record.recorded is not None:  # the end of a short life must not be told before its beginning
+            await record.recorded.wait()
         state = "stopped" if clean else "failed"
         if self.records.get(record.name) is record and not self._going_down and record.type != "ultravisor":
             try:
