@@ -160,6 +160,27 @@ struct pv_request {
 _Static_assert(sizeof(struct pv_request) == 64, "one cache line");
 _Static_assert(offsetof(struct pv_request, length) == 40 && offsetof(struct pv_request, endpoint) == 48, "layout v1");
 
+/* Guest to NIC, on a queue pair only: up to three sends or three receive buffers in one line. The key stands for the
+ * endpoint's generation, of which each set-up has another one. The last 16 bytes lie as in struct pv_request. */
+#define PV_PACK_ENTRIES 3u
+#define PV_FLAG_PACK 0x80u /* in `flags`, with the number of entries */
+#define PV_PACK_GPA_BITS 44
+struct pv_request_pack {
+    struct {
+        uint64_t id;
+        uint64_t gpa_length;      /* gpa in the low 44 bits, length in bytes above */
+    } entry[PV_PACK_ENTRIES];
+    uint16_t endpoint;
+    uint8_t operation;
+    uint8_t flags;
+    uint32_t enqueue_time;        /* ns, low 32 bits, of the first entry */
+    uint64_t key;
+};
+_Static_assert(sizeof(struct pv_request_pack) == 64, "one cache line");
+_Static_assert(offsetof(struct pv_request_pack, flags) == offsetof(struct pv_request, flags)
+               && offsetof(struct pv_request_pack, key) == offsetof(struct pv_request, key), "told apart by flags");
+_Static_assert(PV_FRAME_MAX < 1u << (64 - PV_PACK_GPA_BITS), "length");
+
 /* The stages of one request. A completion carries the first PV_STAGE_TIMES; the guest's driver adds up to the time at
  * which it takes the completion, and tells that with a later request. */
 enum pv_stage {

@@ -32,6 +32,8 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_ENDPOINT_PATH_SHIFT
     uint32_t PV_ENDPOINT_PATH(uint32_t flags)
     const uint32_t PV_CALL_OWN
+    const uint32_t PV_FLAG_PACK
+    const uint32_t PV_PACK_ENTRIES
     const uint32_t PV_STAGE_TIMES
     const uint32_t PV_TRANSLATION_EXTENTS
     const uint32_t PV_PORTS_MAX

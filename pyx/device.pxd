@@ -1,8 +1,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_dma_request, pv_interrupts, pv_kernel, pv_translation
+from pyx.abi cimport pv_dma_request, pv_interrupts, pv_kernel, pv_request, pv_translation
 from pyx.loop cimport Loop
-from pyx.ringc cimport pv_consumer, pv_producer
+from pyx.ringc cimport pv_consumer, pv_producer, pv_run
 from pyx.segment cimport Mapping, Window
 from pyx.sharec cimport pv_flow, pv_share
 
@@ -42,7 +42,9 @@ cdef struct Pair:
     uint32_t queues
     pv_consumer requests[2]
     pv_producer completions[2]
+    pv_run runs[2]                    # completions that are not pushed yet
     uint32_t taken[2]                 # request slots used, not yet given back
+    uint32_t part[2]                  # requests done of the slot behind those (a pack holds several)
     pv_interrupts *interrupts
     uint64_t vector                   # of queue 0; the next bit is queue 1's
     const pv_translation *entry       # the monitor's
@@ -52,6 +54,7 @@ cdef struct Pair:
 # What a port did since its last publication, still to be counted.
 cdef struct Tally:
     uint64_t completions
+    uint64_t sent_frames, sent_bytes, received_frames, received_bytes  # NIC
     uint64_t operations[8]
     uint64_t bytes[8]
     uint64_t enqueued                 # ns: the guest's stamp of the last of them
@@ -133,13 +136,16 @@ cdef class Device(Loop):
                      uint32_t reason, uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil
     cdef void mark(self, Port *port) noexcept nogil
     cdef void publish(self) noexcept nogil
+    cdef void count(self, Port *port) noexcept nogil
+    cdef void end_run(self, Port *port, uint32_t queue, uint64_t now) noexcept nogil
     cdef void publish_port(self, Port *port, uint64_t now) noexcept nogil
-    cdef void stamp_times(self, pv_producer *completions, uint64_t device, uint64_t completion) noexcept nogil
     cdef void observe(self, Port *port, uint64_t now, uint64_t end) noexcept nogil
     cdef Port *attached(self, uint32_t port) except NULL
     cdef uint32_t intake(self, Server *server) noexcept nogil
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil
     cdef void count_fenced(self, Port *port) noexcept nogil
+    cdef uint32_t end_slot(self, Port *port, uint32_t queue, const pv_request *slot, uint32_t status,
+                           uint32_t reason) noexcept nogil
     cdef uint32_t give_back(self, Port *port) noexcept nogil
     cdef uint32_t return_fifo(self, Fifo *fifo, uint32_t path, uint32_t reason) noexcept nogil
     cdef uint32_t return_pair(self, Port *port) noexcept nogil

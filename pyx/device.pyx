@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EXTENTS_MAX, PV_EXTENTS_PER_SLOT, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED,
-    PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS, PV_IO_OPERATIONS, PV_IO_RECALLED, PV_IO_REFUSED, PV_IO_REQUESTS,
+    PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS, PV_IO_OPERATIONS, PV_IO_RECALLED, PV_IO_REFUSED, PV_IO_REQUESTS, PV_FLAG_PACK, PV_PACK_ENTRIES,
     PV_KERNEL_MAGIC, PV_OP_COUNT, PV_OP_RECEIVE, PV_PAGE, PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX,
     PV_REASON_DETACHED, PV_REASON_EPOCH_STALE, PV_REASON_GENERATION_STALE, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN,
     PV_REASON_PATH_CHANGED, PV_REASON_PATH_CLOSED, PV_REASON_QUEUE_BROKEN, PV_STAGE_COMPLETION, PV_STAGE_COUNT, PV_STAGE_DEVICE,
@@ -27,11 +27,12 @@ from pyx.abi cimport (
     pv_kernel, pv_request, pv_translation,
 )
 from pyx.loop cimport Loop
-from pyx.pairc cimport pv_pair_validate, pv_translation_current, pv_translation_generation
+from pyx.pairc cimport pv_pair_count, pv_pair_unpack, pv_pair_validate, pv_translation_current, pv_translation_generation
 from pyx.ringc cimport (
     pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch,
     pv_consumer_release, pv_count, pv_interrupt_post, pv_now, pv_observe, pv_producer_attach, pv_producer_free,
-    pv_extend_completion, pv_producer_publish, pv_push_completion, pv_ring_open, pv_row, pv_row_counters, pv_row_histogram, pv_saturate,
+    pv_producer_publish, pv_push_completion, pv_ring_open, pv_row, pv_run, pv_run_end,
+    pv_run_extend, pv_row_counters, pv_row_histogram, pv_saturate,
 )
 from pyx.segment cimport Mapping, Window, map_ring
 from pyx.sharec cimport (
@@ -46,19 +47,9 @@ cdef extern from *:
     #include "ring.h"
     static inline uint64_t pv_epoch(const struct pv_kernel *kernel, uint32_t slot)
     { return atomic_load_explicit(&((struct pv_kernel *)kernel)->epochs[slot], memory_order_acquire); }
-    /* Writes the time at the device into completions that are not published yet. */
-    static inline void pv_stamp_unpublished(struct pv_producer *p, uint32_t device, uint32_t completion)
-    {
-        for (uint64_t i = p->published; i != p->tail; i++) {
-            struct pv_completion *slot = (struct pv_completion *)(p->slots + (i & (p->capacity - 1)) * 8);
-            slot->stage_times[PV_STAGE_DEVICE] = device;
-            slot->stage_times[PV_STAGE_COMPLETION] = completion;
-        }
-    }
     static inline void prefetch(const void *p) { __builtin_prefetch(p, 0); }
     """
     uint64_t pv_epoch(const pv_kernel *kernel, uint32_t slot) nogil
-    void pv_stamp_unpublished(pv_producer *p, uint32_t device, uint32_t completion) nogil
     void prefetch(const void *p) nogil
 
 cdef enum:
@@ -311,7 +302,8 @@ cdef class Device(Loop):
         """Fetches the request at `index` with its extents (room for PV_EXTENTS_MAX); returns ring slots used."""
         cdef pv_dma_extents more
         cdef uint32_t i, slots
-        pv_consumer_prefetch(&server.requests, index + 4)
+        if index + 4 < <uint32_t>(server.requests.tail - server.requests.head):
+            pv_consumer_prefetch(&server.requests, index + 4)
         pv_consumer_fetch(&server.requests, index, request)
         if request.extent_count <= 1 or request.extent_count > PV_EXTENTS_MAX:
             spans[0].hpa = request.hpa
@@ -429,16 +421,30 @@ cdef class Device(Loop):
         for queue in range(pair.queues):
             available = self.pair_available(port, queue)
             if available:
-                i = pv_producer_free(&pair.completions[queue], available)
-                if available > i:
-                    available = i
                 for i in range(available):
-                    pv_consumer_fetch(&pair.requests[queue], pair.taken[queue] + i, &request)
-                    pv_count(&port.counters[<int>PV_IO_REQUESTS], 1)
-                    self.answer(port, queue, request.id, 0, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED, 0, 0, 0)
-                pair.taken[queue] += available
-                returned += available
+                    # A completion each would need room for a whole pack of them.
+                    if pv_producer_free(&pair.completions[queue], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
+                        break
+                    pv_consumer_fetch(&pair.requests[queue], pair.taken[queue], &request)
+                    returned += self.end_slot(port, queue, &request, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED)
         return returned
+
+    cdef uint32_t end_slot(self, Port *port, uint32_t queue, const pv_request *slot, uint32_t status, uint32_t reason) noexcept nogil:
+        """Answers all requests of a slot alike, unexecuted; returns how many."""
+        cdef pv_request request
+        cdef uint32_t i, count = pv_pair_count(slot)
+        if slot.flags & PV_FLAG_PACK == 0 or count == 0:
+            self.answer(port, queue, slot.id, 0, status, reason, 0, self.begin, self.begin)
+            count = 1
+        else:
+            for i in range(port.pair.part[queue], count):
+                pv_pair_unpack(&port.pair.translation, slot, i, 0, &request)
+                self.answer(port, queue, request.id, 0, status, reason, 0, self.begin, self.begin)
+            count -= port.pair.part[queue]
+        pv_count(&port.counters[<int>PV_IO_REQUESTS], count)
+        port.pair.part[queue] = 0
+        port.pair.taken[queue] += 1
+        return count
 
     cdef uint32_t give_back(self, Port *port) noexcept nogil:
         port.held_for = -1
@@ -543,14 +549,15 @@ cdef class Device(Loop):
         """One turn of a port: looks at up to `most` requests worth `budget` bytes (at least one), then executes them in
         order. Returns how many were done, and in `served` their bytes."""
         cdef Job jobs[64]
-        cdef pv_request request
+        cdef pv_request slot, request
+        cdef bint ends[64]              # the request is the last one of its slot
         cdef Job *job
         cdef Waiting *entry
-        cdef uint32_t count = 0, i, available, reason, first, mask = port.queue.capacity - 1
+        cdef uint32_t count = 0, i, k, available, room, entries, first, mask = port.queue.capacity - 1
         cdef uint64_t bytes = 0, clock
         if most > BATCH:
             most = BATCH
-        cdef bint paired = port.queue.head == port.queue.tail
+        cdef bint packed, paired = port.queue.head == port.queue.tail
         if not paired:
             while count < most and port.queue.head + count != port.queue.tail and bytes < budget:
                 entry = &port.queue.entries[(port.queue.head + count) & mask]
@@ -578,41 +585,54 @@ cdef class Device(Loop):
                 count += 1
         else:
             available = self.pair_available(port, 0)
-            i = pv_producer_free(&port.pair.completions[0], BATCH)
-            if available > i:
-                available = i
-            if available > most:
-                available = <uint32_t>most
-            first = port.pair.taken[0]
+            room = pv_producer_free(&port.pair.completions[0], BATCH)
+            if room < PV_PACK_ENTRIES:
+                return 0
             if not pv_translation_current(port.pair.entry, &port.pair.translation):
                 for i in range(available):
-                    pv_consumer_fetch(&port.pair.requests[0], first + i, &request)
-                    pv_count(&port.counters[<int>PV_IO_REQUESTS], 1)
-                    self.answer(port, 0, request.id, 0, PV_STATUS_REFUSED, PV_REASON_PATH_CLOSED, 0, self.begin, self.begin)
-                port.pair.taken[0] += available
-                return available
+                    if i == BATCH or pv_producer_free(&port.pair.completions[0], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
+                        break
+                    pv_consumer_fetch(&port.pair.requests[0], port.pair.taken[0], &slot)
+                    count += self.end_slot(port, 0, &slot, PV_STATUS_REFUSED, PV_REASON_PATH_CLOSED)
+                return count
+            if most > room:
+                most = room
+            first = port.pair.part[0]
             for i in range(available):
-                if bytes >= budget:
+                if bytes >= budget or count == most:
                     break
-                job = &jobs[count]
-                pv_consumer_fetch(&port.pair.requests[0], first + i, &request)
-                job.request = NULL
-                job.server = NULL
-                job.id = request.id
-                job.enqueued = request.enqueue_time
-                job.operation = request.operation
-                job.length = request.length
-                job.device_offset = request.device_offset + port.pair.translation.endpoint.offset
-                reason = pv_pair_validate(&port.pair.translation, &request, port.pair.operations[0],
-                                          &self.scratch[count * PV_EXTENTS_MAX], &job.span_count)
-                job.reason = reason
-                job.spans = &self.scratch[count * PV_EXTENTS_MAX]
-                if reason == PV_REASON_NONE:
-                    prefetch(self.window.origin() + job.spans.hpa)
-                if request.taken:
-                    port.tally.taken = request.taken
-                bytes += request.length
-                count += 1
+                if i + 4 < available:  # what is not published yet must stay with the guest
+                    pv_consumer_prefetch(&port.pair.requests[0], port.pair.taken[0] + i + 4)
+                pv_consumer_fetch(&port.pair.requests[0], port.pair.taken[0] + i, &slot)
+                entries = pv_pair_count(&slot)
+                packed = slot.flags & PV_FLAG_PACK and entries
+                if not packed:
+                    entries = 1
+                    request = slot  # a pack of no valid number fails by its flags
+                for k in range(first, entries):
+                    if count == most:
+                        break
+                    if packed:
+                        pv_pair_unpack(&port.pair.translation, &slot, k, self.begin, &request)
+                    job = &jobs[count]
+                    job.request = NULL
+                    job.server = NULL
+                    job.id = request.id
+                    job.enqueued = request.enqueue_time
+                    job.operation = request.operation
+                    job.length = request.length
+                    job.device_offset = request.device_offset + port.pair.translation.endpoint.offset
+                    job.spans = &self.scratch[count * PV_EXTENTS_MAX]
+                    job.reason = pv_pair_validate(&port.pair.translation, &request, port.pair.operations[0],
+                                                  &self.scratch[count * PV_EXTENTS_MAX], &job.span_count)
+                    if job.reason == PV_REASON_NONE:
+                        prefetch(self.window.origin() + job.spans.hpa)
+                    if request.taken:
+                        port.tally.taken = request.taken
+                    bytes += request.length
+                    ends[count] = k + 1 == entries
+                    count += 1
+                first = 0
         if count == 0:
             return 0
         if self.delays[<int>PV_STAGE_VALIDATION] and paired:
@@ -634,7 +654,11 @@ cdef class Device(Loop):
                 break
             served[0] += job.length
         if paired:
-            port.pair.taken[0] += count
+            for i in range(count):
+                port.pair.part[0] += 1
+                if ends[i]:
+                    port.pair.taken[0] += 1
+                    port.pair.part[0] = 0
             pv_count(&port.counters[<int>PV_IO_REQUESTS], count)
             self.mark(port)
         else:
@@ -675,7 +699,17 @@ cdef class Device(Loop):
         """Pushes a completion on the queue pair; the caller made sure of room. `end` 0: one of a batch, whose time at
         the device is filled in at publication, and which may share a slot with others."""
         cdef uint32_t times[6]
-        if end != 0 or not pv_extend_completion(&port.pair.completions[queue], id, status, reason, bytes):
+        cdef pv_run *run = &port.pair.runs[queue]
+        if end == 0 and id:
+            if not pv_run_extend(run, id, status, reason, bytes):
+                self.end_run(port, queue, self.validated)
+                run.id = id
+                run.before = 0
+                run.bytes = bytes
+                run.status = status
+                run.reason = reason
+        else:
+            self.end_run(port, queue, self.validated)
             memset(times, 0, sizeof(times))
             times[<int>PV_STAGE_VALIDATION] = pv_saturate(self.validated - self.begin if self.validated > self.begin else 0)
             times[<int>PV_STAGE_POST] = pv_saturate(start - self.validated if end and start > self.validated else 0)
@@ -693,6 +727,15 @@ cdef class Device(Loop):
         else:
             pv_count(&port.counters[<int>PV_IO_RECALLED if reason == PV_REASON_PATH_CHANGED else <int>PV_IO_CANCELLED], 1)
         self.mark(port)
+
+    cdef void end_run(self, Port *port, uint32_t queue, uint64_t now) noexcept nogil:
+        """Pushes the completions that share a slot. `now`: end of the work at the device, as far as it is known."""
+        cdef uint32_t times[6]
+        if port.pair.runs[queue].id:
+            memset(times, 0, sizeof(times))
+            times[<int>PV_STAGE_VALIDATION] = pv_saturate(self.validated - self.begin if self.validated > self.begin else 0)
+            times[<int>PV_STAGE_DEVICE] = pv_saturate(now - self.validated if now > self.validated else 0)
+            pv_run_end(&port.pair.completions[queue], &port.pair.runs[queue], self.begin if self.attribution else 0, times)
 
     cdef void publish(self) noexcept nogil:
         cdef uint32_t i
@@ -713,19 +756,18 @@ cdef class Device(Loop):
         cdef Pair *pair = &port.pair
         cdef Tally *tally = &port.tally
         cdef uint32_t i
-        cdef uint64_t vectors = 0, end, device
+        cdef uint64_t vectors = 0, end
         port.dirty = False
         end = self.stamp()
-        device = now - self.validated if now > self.validated else 0
         for i in range(pair.queues):
             if pair.taken[i]:
                 pv_consumer_release(&pair.requests[i], pair.taken[i])
                 pair.taken[i] = 0
+            self.end_run(port, i, now)
             if pair.completions[i].tail != pair.completions[i].published:
-                if self.attribution:
-                    self.stamp_times(&pair.completions[i], device, end - now)
                 pv_producer_publish(&pair.completions[i])
                 vectors |= pair.vector << i
+        self.count(port)
         pv_count(&port.counters[<int>PV_IO_COMPLETIONS], tally.completions)
         for i in range(1, PV_OP_COUNT):
             if tally.operations[i]:
@@ -738,8 +780,9 @@ cdef class Device(Loop):
             pv_count(&port.counters[<int>PV_IO_INTERRUPTS], 1)
             pv_count(&self.counters[<int>PV_THREAD_WAKES_SENT], 1)
 
-    cdef void stamp_times(self, pv_producer *completions, uint64_t device, uint64_t completion) noexcept nogil:
-        pv_stamp_unpublished(completions, pv_saturate(device), pv_saturate(completion))
+    cdef void count(self, Port *port) noexcept nogil:
+        """Turns what a device tallied into its counters."""
+        pass
 
     cdef void observe(self, Port *port, uint64_t now, uint64_t end) noexcept nogil:
         """Stages of the batch that was published: one observation for all of its requests."""

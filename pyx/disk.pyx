@@ -17,7 +17,7 @@ from pyx.abi cimport (
     pv_dma_request,
 )
 from pyx.device cimport Device, Fifo, Job, Port, pv_span
-from pyx.ringc cimport pv_count, pv_observe, pv_producer
+from pyx.ringc cimport pv_count, pv_observe
 
 cdef extern from "<sys/uio.h>" nogil:
     struct iovec:
@@ -123,10 +123,6 @@ cdef class Disk(Device):
     cdef void publish(self) noexcept nogil:
         Device.publish(self)
         self.unpublished = self.done_count = 0
-
-    cdef void stamp_times(self, pv_producer *completions, uint64_t device, uint64_t completion) noexcept nogil:
-        """Each request has its own stamps already."""
-        pass
 
     cdef void observe(self, Port *port, uint64_t now, uint64_t end) noexcept nogil:
         """Requests of queue pairs, one by one: their times differ."""

@@ -55,6 +55,7 @@ cdef class ClientEndpoint:
     cdef pv_monitor_page *page
     cdef Mapping pair                # queue pair; None: this endpoint has no direct path
     cdef uint32_t pair_capacity
+    cdef bint packs
     cdef readonly uint16_t index
     cdef readonly uint64_t generation
     cdef ClientQueue first, second   # second: a NIC's receive queue
@@ -101,6 +102,7 @@ cdef class ClientQueue:
     cdef uint32_t order_head, order_tail, order_mask
     cdef uint32_t way                # which of them is in use
     cdef uint64_t key                # of the queue pair; 0 on the other way
+    cdef bint packs                  # a NIC: requests need no offset, three share a slot on the queue pair
     cdef readonly uint32_t capacity
     cdef readonly uint16_t endpoint
     cdef readonly uint64_t endpoint_generation

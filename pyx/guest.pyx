@@ -26,7 +26,8 @@ from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_release, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_init,
     pv_idle_sleep, pv_idle_step, pv_idle_woken, pv_idle_worked, pv_interrupt_take, pv_membarrier_register, pv_now,
-    pv_producer, pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_request,
+    pv_producer, pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_packed,
+    pv_push_request,
     pv_ring_open, pv_saturate,
 )
 from pyx.segment cimport Mapping, Window, map_ring
@@ -193,6 +194,7 @@ cdef class ClientEndpoint:
         if pair_fd >= 0:
             self.pair = Mapping(pair_fd, PV_PAIR_SIZE(queues, pair_capacity))
             self.pair_capacity = pair_capacity
+        self.packs = queues == 2
 
     @property
     def path(self) -> str:
@@ -351,6 +353,7 @@ cdef class ClientQueue:
                                <pv_doorbell *>endpoint.pair.base if number == 0 else NULL, waiter.symmetric)
             pv_consumer_attach(&self.answers_on[PAIR], base + PV_CHANNEL_COMPLETIONS(endpoint.pair_capacity),
                                endpoint.pair_capacity)
+        self.packs = endpoint.packs
         if number == 0:
             endpoint.first = self
         else:
@@ -409,11 +412,15 @@ cdef class ClientQueue:
         cdef const Said *said = &self.said[slot]
         self.generations[slot] += 1
         self.ids[slot] = PV_ID(slot, self.generations[slot])
-        pv_push_request(&self.rings[self.way], self.ids[slot], said.gpa, said.offset, self.endpoint_generation, now,
-                        said.length, self.endpoint, said.operation, self.taken, self.key)
         if self.way == PAIR:
             self.order[self.order_tail & self.order_mask] = slot
             self.order_tail += 1
+        if self.way == PAIR and self.packs and not self.taken:
+            pv_push_packed(&self.rings[PAIR], self.ids[slot], said.gpa, now, said.length, self.endpoint,
+                           said.operation, self.key)
+        else:
+            pv_push_request(&self.rings[self.way], self.ids[slot], said.gpa, said.offset, self.endpoint_generation, now,
+                            said.length, self.endpoint, said.operation, self.taken, self.key)
         self.taken = 0
         self.submitted += 1
         self.flying += 1

@@ -385,7 +385,8 @@ cdef class IoServer(Loop):
         if available > room:
             available = room
         for i in range(available):
-            pv_consumer_prefetch(&q.requests, i + 4)
+            if i + 4 < available:
+                pv_consumer_prefetch(&q.requests, i + 4)
             pv_consumer_fetch(&q.requests, i, &request)
             reason = PV_REASON_NONE
             # What the monitor cannot see, because the call does not carry it; all else is the monitor's to judge.
@@ -645,7 +646,8 @@ cdef class IoServer(Loop):
         if available > 256:
             available = 256
         for i in range(available):
-            pv_consumer_prefetch(ring, i + 4)
+            if i + 4 < available:
+                pv_consumer_prefetch(ring, i + 4)
             pv_consumer_fetch(ring, i, &answer)
             slot = PV_ID_SLOT(answer.id)
             q = &self.queues[answer.queue] if answer.queue < self.queue_count else NULL

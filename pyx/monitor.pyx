@@ -481,7 +481,8 @@ cdef class Monitor(Loop):
             self.delay(PV_STAGE_VALIDATION)
         now = self.stamp()
         for i in range(available):
-            pv_consumer_prefetch(&c.requests, i + 4)
+            if i + 4 < available:
+                pv_consumer_prefetch(&c.requests, i + 4)
             pv_consumer_fetch(&c.requests, i, &call)
             if call.call == PV_CALL_SUBMIT and c.type == PV_TYPE_IO:
                 if not self.submit(c, &call, now):

@@ -11,16 +11,16 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from pyx.abi cimport (
-    PV_EXTENTS_MAX, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES, PV_NIC_FENCED,
+    PV_FLAG_PACK, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES, PV_NIC_FENCED,
     PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_RECEIVE_BYTES, PV_NIC_RECEIVE_DROPPED, PV_NIC_RECEIVE_FRAMES,
-    PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OP_RECEIVE, PV_OP_SEND, PV_PATH_DIRECT,
+    PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OP_RECEIVE, PV_OP_SEND, PV_PACK_ENTRIES, PV_PATH_DIRECT,
     PV_REASON_BUFFER_SMALL, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION,
     PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
 from pyx.device cimport (
-    BATCH, Device, Fifo, Job, Port, Server, Waiting, pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span,
+    BATCH, Device, Fifo, Job, Port, Server, Tally, Waiting, pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span,
 )
-from pyx.pairc cimport pv_pair_validate, pv_translation_current
+from pyx.pairc cimport pv_pair_count, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
 
 cdef extern from *:
@@ -62,6 +62,7 @@ cdef struct Target:
     uint32_t length
     Waiting *entry          # by a hardware ring; NULL: of the queue pair
     uint64_t id
+    bint last               # of its slot
 
 
 cdef class Nic(Device):
@@ -173,8 +174,9 @@ cdef class Nic(Device):
         if reason != PV_REASON_NONE:
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
         else:
-            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_FRAMES], 1)
-            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_BYTES], job.length)
+            port.tally.sent_frames += 1
+            port.tally.sent_bytes += job.length
+            self.mark(port)
         # A dropped frame was sent as far as its sender is concerned; the reason says what became of it.
         self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], 0)
         return True
@@ -197,8 +199,8 @@ cdef class Nic(Device):
 
     cdef bint target(self, Port *port, Target *target) noexcept nogil:
         """The next posted buffer of a port. Bad requests on its queue pair are refused on the way."""
-        cdef pv_request request
-        cdef uint32_t reason, count = 0
+        cdef pv_request slot, request
+        cdef uint32_t reason, entries, count = 0
         cdef Fifo *fifo = &port.buffers
         if fifo.head != fifo.tail:
             target.entry = &fifo.entries[fifo.head & (fifo.capacity - 1)]
@@ -219,10 +221,18 @@ cdef class Nic(Device):
         if self.pair_available(port, RECEIVE) == 0 or not pv_translation_current(port.pair.entry, &port.pair.translation):
             return False
         while self.pair_available(port, RECEIVE):
-            if pv_producer_free(&port.pair.completions[RECEIVE], 1) == 0:
+            if pv_producer_free(&port.pair.completions[RECEIVE], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
                 return False  # the guest takes no completions: it has no buffers either
-            pv_consumer_prefetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE] + 4)
-            pv_consumer_fetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE], &request)
+            if self.pair_available(port, RECEIVE) > 4:
+                pv_consumer_prefetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE] + 4)
+            pv_consumer_fetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE], &slot)
+            entries = pv_pair_count(&slot)
+            if slot.flags & PV_FLAG_PACK and entries:
+                pv_pair_unpack(&port.pair.translation, &slot, port.pair.part[RECEIVE], self.begin, &request)
+            else:
+                entries = 1
+                request = slot
+            target.last = port.pair.part[RECEIVE] + 1 >= entries
             reason = pv_pair_validate(&port.pair.translation, &request, port.pair.operations[RECEIVE],
                                       self.target_scratch, &count)
             if request.taken:
@@ -233,10 +243,31 @@ cdef class Nic(Device):
                 target.length = request.length
                 target.spans = self.target_scratch
                 return True
-            port.pair.taken[RECEIVE] += 1
+            self.use_buffer(port, target.last)
             pv_count(&port.counters[<int>PV_IO_REQUESTS], 1)
             self.answer(port, RECEIVE, request.id, PV_OP_RECEIVE, PV_STATUS_REFUSED, reason, 0, self.begin, self.begin)
         return False
+
+    cdef void use_buffer(self, Port *port, bint last) noexcept nogil:
+        """A request of the receive queue is done; its slot with the last one of it."""
+        port.pair.part[RECEIVE] += 1
+        if last:
+            port.pair.taken[RECEIVE] += 1
+            port.pair.part[RECEIVE] = 0
+
+    cdef void count(self, Port *port) noexcept nogil:
+        cdef Tally *tally = &port.tally
+        if tally.sent_frames:
+            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_FRAMES], tally.sent_frames)
+            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_BYTES], tally.sent_bytes)
+        if tally.received_frames:
+            pv_count(&port.counters[<int>PV_NIC_DMA_BYTES], tally.received_bytes)
+            pv_count(&port.counters[<int>PV_NIC_RECEIVE_FRAMES], tally.received_frames)
+            pv_count(&port.counters[<int>PV_NIC_RECEIVE_BYTES], tally.received_bytes)
+            pv_count(&port.counters[<int>PV_NIC_BUFFERS_RETURNED], tally.received_frames)
+            if tally.operations[<int>PV_OP_RECEIVE]:
+                pv_count(&port.counters[<int>PV_NIC_BUFFERS_POSTED], tally.operations[<int>PV_OP_RECEIVE])
+                pv_count(&port.counters[<int>PV_IO_REQUESTS], tally.operations[<int>PV_OP_RECEIVE])
 
     cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
         """Moves a frame into the receiver's next buffer. False: it has none."""
@@ -249,19 +280,16 @@ cdef class Nic(Device):
         if target.length < job.length:
             pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_BUFFER_SMALL], 1)
             return True
-        pv_dma_move(origin, target.spans, job.spans, job.length, &receiver.counters[<int>PV_NIC_DMA_BYTES])
+        pv_dma_move(origin, target.spans, job.spans, job.length, &receiver.tally.received_bytes)
         # The header that was judged is the header that arrives, whatever the sender wrote meanwhile.
         pv_dma_store(origin, target.spans, header, 14)
         pv_count(&sender.counters[<int>PV_NIC_FORWARDED_FRAMES], 1)
-        pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_FRAMES], 1)
-        pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_BYTES], job.length)
-        pv_count(&receiver.counters[<int>PV_NIC_BUFFERS_RETURNED], 1)
+        receiver.tally.received_frames += 1
+        self.mark(receiver)
         if target.entry != NULL:
             receiver.buffers.head += 1
             self.finish(target.entry.server, &target.entry.request, PV_STATUS_OK, PV_REASON_NONE, job.length, now, now)
         else:
-            receiver.pair.taken[RECEIVE] += 1
-            pv_count(&receiver.counters[<int>PV_NIC_BUFFERS_POSTED], 1)
-            pv_count(&receiver.counters[<int>PV_IO_REQUESTS], 1)
+            self.use_buffer(receiver, target.last)
             self.answer(receiver, RECEIVE, target.id, PV_OP_RECEIVE, PV_STATUS_OK, PV_REASON_NONE, job.length, now, 0)
         return True

@@ -115,6 +115,35 @@ static inline enum pv_reason pv_translation_find(const struct pv_translation *t,
     return PV_REASON_ADDRESS_RANGE;
 }
 
+/* How many requests a fetched slot holds: 1, or a pack. 0: a pack of no valid number. */
+static inline uint32_t pv_pair_count(const struct pv_request *slot)
+{
+    if (!(slot->flags & PV_FLAG_PACK))
+        return 1;
+    uint32_t count = slot->flags & ~PV_FLAG_PACK;
+    return count <= PV_PACK_ENTRIES ? count : 0;
+}
+
+/* Request number `index` of a pack, as if it had come alone. `now`: for the missing half of its time stamp. */
+static inline void pv_pair_unpack(const struct pv_translation *t, const struct pv_request *slot, uint32_t index,
+                                  uint64_t now, struct pv_request *request)
+{
+    const struct pv_request_pack *pack = (const struct pv_request_pack *)slot;
+    uint64_t gpa_length = pack->entry[index].gpa_length;
+    request->id = pack->entry[index].id;
+    request->gpa = gpa_length & ((1ull << PV_PACK_GPA_BITS) - 1);
+    request->length = (uint32_t)(gpa_length >> PV_PACK_GPA_BITS);
+    request->device_offset = 0;
+    request->endpoint_generation = t->endpoint.generation;
+    request->enqueue_time = now - (uint32_t)((uint32_t)now - pack->enqueue_time);
+    request->list_count = 0;
+    request->endpoint = pack->endpoint;
+    request->operation = pack->operation;
+    request->flags = 0;
+    request->taken = 0;
+    request->key = pack->key;
+}
+
 /* The whole check of one request, fetched once by the caller. `operations`: bit per operation that belongs on this
  * queue. `spans` has room for PV_TRANSLATION_EXTENTS. */
 static inline enum pv_reason pv_pair_validate(const struct pv_translation *t, const struct pv_request *r,

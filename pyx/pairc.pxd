@@ -12,5 +12,7 @@ cdef extern from "pair.h" nogil:
     bint pv_translation_fill(pv_translation *wanted, const uint64_t *map, uint64_t pages)
     uint64_t pv_translation_generation(const pv_translation *entry)
     bint pv_translation_current(const pv_translation *entry, pv_translation *copy)
+    uint32_t pv_pair_count(const pv_request *slot)
+    void pv_pair_unpack(const pv_translation *t, const pv_request *slot, uint32_t index, uint64_t now, pv_request *request)
     pv_reason pv_pair_validate(const pv_translation *t, const pv_request *r, uint32_t operations, pv_span *spans,
                                uint32_t *span_count)

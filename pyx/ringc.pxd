@@ -58,7 +58,16 @@ cdef extern from "slots.h" nogil:
                          uint8_t operation, uint32_t taken, uint64_t key)
     void pv_push_completion(pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status, uint16_t reason,
                             uint32_t bytes, uint64_t pickup_time, const uint32_t *times, uint16_t queue)
-    bint pv_extend_completion(pv_producer *p, uint64_t id, uint16_t status, uint16_t reason, uint32_t bytes)
+    void pv_push_packed(pv_producer *p, uint64_t id, uint64_t gpa, uint64_t enqueue_time, uint32_t length,
+                        uint16_t endpoint, uint8_t operation, uint64_t key)
+    struct pv_run:
+        uint64_t id
+        uint32_t before
+        uint32_t bytes
+        uint16_t status
+        uint16_t reason
+    bint pv_run_extend(pv_run *run, uint64_t id, uint16_t status, uint16_t reason, uint32_t bytes)
+    void pv_run_end(pv_producer *p, pv_run *run, uint64_t pickup_time, const uint32_t *times)
     void pv_push_submit(pv_producer *p, uint64_t id, const pv_request *request, uint64_t pickup_time, uint64_t epoch,
                         uint16_t client, uint16_t queue, uint16_t flags)
     void pv_push_dma(pv_producer *p, const pv_system_call *call, uint64_t hpa, uint64_t device_offset,

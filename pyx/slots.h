@@ -35,6 +35,33 @@ static inline void pv_push_request(struct pv_producer *p, uint64_t id, uint64_t 
     slot->key = key;
 }
 
+/* On the queue pair of a NIC: joins the requests that were filled since the last publication, three in a line, so that
+ * a line per three frames crosses the processors instead of one for each. */
+static inline void pv_push_packed(struct pv_producer *p, uint64_t id, uint64_t gpa, uint64_t enqueue_time,
+                                  uint32_t length, uint16_t endpoint, uint8_t operation, uint64_t key)
+{
+    uint64_t gpa_length = gpa | (uint64_t)length << PV_PACK_GPA_BITS;
+    struct pv_request_pack *slot;
+    if (p->tail != p->published) {
+        slot = (struct pv_request_pack *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8);
+        uint32_t count = slot->flags & ~PV_FLAG_PACK;
+        if ((slot->flags & PV_FLAG_PACK) && count < PV_PACK_ENTRIES) {
+            slot->entry[count].id = id;
+            slot->entry[count].gpa_length = gpa_length;
+            slot->flags = (uint8_t)(PV_FLAG_PACK | (count + 1));
+            return;
+        }
+    }
+    slot = pv_producer_next(p);
+    slot->entry[0].id = id;
+    slot->entry[0].gpa_length = gpa_length;
+    slot->endpoint = endpoint;
+    slot->operation = operation;
+    slot->flags = PV_FLAG_PACK | 1;
+    slot->enqueue_time = (uint32_t)enqueue_time;
+    slot->key = key;
+}
+
 /* `times`: PV_STAGE_TIMES stage times in ns. */
 static inline void pv_push_completion(struct pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status,
                                       uint16_t reason, uint32_t bytes, uint64_t pickup_time, const uint32_t *times,
@@ -54,19 +81,35 @@ static inline void pv_push_completion(struct pv_producer *p, uint64_t id, uint64
     slot->result = 0;
 }
 
-/* On a queue pair: a completion that equals the last unpublished one in all but its id joins it. What would be a line
- * per frame is then a line per batch: half of a switch's time at 64 B went into fetching such lines from the guest's
- * processor. Only for queues that complete in the order of their requests. */
-static inline bool pv_extend_completion(struct pv_producer *p, uint64_t id, uint16_t status, uint16_t reason, uint32_t bytes)
+/* On a queue pair, completions that are alike share a slot, as long as the queue completes in the order of its requests:
+ * what would be a line per frame is a line per batch. Half of a switch's time at 64 B went into fetching such lines from
+ * the guest's processor. The run is private until it ends: an unpublished slot that is written again and again would
+ * be pulled away by the reader's prefetcher, which fetches neighbours of the slots that it reads. */
+struct pv_run {
+    uint64_t id;     /* of the last request; 0: no run */
+    uint32_t before; /* requests before it that ended alike */
+    uint32_t bytes;
+    uint16_t status;
+    uint16_t reason;
+};
+
+static inline bool pv_run_extend(struct pv_run *run, uint64_t id, uint16_t status, uint16_t reason, uint32_t bytes)
 {
-    if (p->tail == p->published)
+    if (run->id == 0 || run->bytes != bytes || run->status != status || run->reason != reason)
         return false;
-    struct pv_completion *last = (struct pv_completion *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8);
-    if (last->status != status || last->reason != reason || last->bytes != bytes)
-        return false;
-    last->id = id;
-    last->result++;
+    run->id = id;
+    run->before++;
     return true;
+}
+
+/* Pushes the run, if there is one. */
+static inline void pv_run_end(struct pv_producer *p, struct pv_run *run, uint64_t pickup_time, const uint32_t *times)
+{
+    if (run->id == 0)
+        return;
+    pv_push_completion(p, run->id, 0, run->status, run->reason, run->bytes, pickup_time, times, 0);
+    ((struct pv_completion *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8))->result = run->before;
+    run->id = 0;
 }
 
 /* A client's request, passed to the monitor by the server that recorded it as `id`. */

@@ -10,8 +10,8 @@ def pack(
     endpoint: Sequence[int],
     operation: Sequence[int],
     flags: Sequence[int],
-    reserved0: Sequence[int],
-    reserved1: Sequence[int],
+    taken: Sequence[int],
+    key: Sequence[int],
 ) -> bytes: ...
 
 class Validator:

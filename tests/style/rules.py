@@ -37,10 +37,11 @@ RULES = [
             "pyx/ring.h": (3, "the one fetch and the one push of a slot"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/channel.pyx": (2, "slots of control channels between infrastructure partitions"),
-            "pyx/guest.pyx": (2, "inside the guest: its own memory, its own system call"),
+            "pyx/guest.pyx": (3, "inside the guest: its own memory, its own system call, stage times of an answer"),
             "pyx/baseline.pyx": (1, "the machine's own memcpy, with no guest anywhere"),
             "pyx/frame_load.pyx": (None, "inside a guest: the load generator stamps and checks its own frames"),
-            "pyx/nic.pyx": (2, "private tables: extents of a held frame, an address out of a private header"),
+            "pyx/nic.pyx": (1, "an address out of a private header"),
+            "pyx/device.pyx": (2, "private tables: extents of waiting requests"),
             "pyx/process.pyx": (1, "the process's own command line"),
             "pyx/validate.pyx": (2, "requests of tests"),
             "pyx/view.pyx": (1, "names in a private descriptor before it is published"),
@@ -60,13 +61,12 @@ RULES = [
             "pyx/interrupt.h": (None, "owner of the pending word"),
             "pyx/view.h": (None, "owner of views"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
-            "pyx/slots.h": (1, "fills slots before they are published"),
+            "pyx/slots.h": (3, "fills slots before they are published"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/loop.pyx": (1, "accessor beside its only user: was this bell rung"),
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),
             "pyx/device.pyx": (1, "accessor beside its only user: the epoch in office"),
             "pyx/monitor.pyx": (3, "accessors beside their only user: epochs and the running word"),
-            "pyx/nic.pyx": (1, "accessor beside its only user: an address to prefetch, never to use"),
         },
     ),
     Rule(
@@ -75,7 +75,7 @@ RULES = [
         re.compile(r"<\s*(const\s+)?pv_(request|completion|system_call|dma_request|dma_extents)\s*\*\s*>"),
         ("pyx/*.pyx",),
         "    request = <pv_request *>(ring_base + 256)",
-        {"pyx/guest.pyx": (1, "the guest's private table of answers")},
+        {},
     ),
     Rule(
         "eventfd",
@@ -101,10 +101,11 @@ RULES = [
 #: files over LINES_MOST lines, with the number that they may not exceed
 LINES_MOST = 400
 LONG_FILES: dict[str, int] = {
-    "pyx/abi.h": 520,  # the one source of the shared layout
-    "pyx/guest.pyx": 480,
-    "pyx/io.pyx": 520,
-    "pyx/monitor.pyx": 580,
+    "pyx/abi.h": 560,  # the one source of the shared layout
+    "pyx/guest.pyx": 740,
+    "pyx/io.pyx": 740,
+    "pyx/monitor.pyx": 800,
+    "pyx/device.pyx": 820,
     "hostd/supervisor.py": 520,
     "tests/protocol/test_api.py": 480,
     "tests/system/programs/escape.py": 500,  # a list of forty attempts
