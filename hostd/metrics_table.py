@@ -80,10 +80,10 @@ COUNTERS = (
     Counter("io", "bytes", "io_bytes", "Bytes of requests completed well, by operation.",
             nested=("op",), known=(), known_for=_OPERATIONS_FOR),
     Counter("io", "refused", "io_refused", "Requests refused, by reason.", nested=("reason",), known=_ALL_REASONS),
-    Counter("io", "copied_bytes", "host_copied_bytes", "Bytes of guest data that host processes copied.",
-            by=PARTITION, fixed={"process": "io"}),
+    Counter("io", "copied_bytes", "io_copied_bytes", "Bytes of guest data that an I/O partition had copied."),
     # The monitor: one row per partition.
-    Counter("monitor", "copied_bytes", "host_copied_bytes", "", by=PARTITION, fixed={"process": "monitor"}),
+    Counter("monitor", "copied_bytes", "host_copied_bytes", "Bytes of guest data that host processes copied.",
+            by=PARTITION, fixed={"process": "monitor"}),
     Counter("monitor", "calls", "system_calls", "System calls of a partition, by call and result.",
             by=PARTITION, nested=("call", "result"), known=_CALL_RESULTS, known_for={"io": _SUBMIT_RESULTS},
             everyone=True),

@@ -172,16 +172,30 @@ class Host:
         return self.client.request("POST", "/v1/partitions", body, headers=headers)
 
     def guest(
-        self, name: str, *, disks: Sequence[dict[str, Any]] = (), nics: Sequence[str] = (), **spec: Any
+        self, name: str, *, disks: Sequence[dict[str, Any]] = (), nics: Sequence[str | dict[str, Any]] = (), **spec: Any
     ) -> Puppet:
-        """Starts a guest that waits for the test's calls."""
-        row = self.spawn(name, PUPPET, disks=list(disks), nics=[{"name": nic} for nic in nics], **spec)
+        """Starts a guest that waits for the test's calls. A NIC is a name or an entry as in a manifest."""
+        entries = [{"name": nic} if isinstance(nic, str) else nic for nic in nics]
+        row = self.spawn(name, PUPPET, disks=list(disks), nics=entries, **spec)
         sock, _ = self._control.accept()
         wire = Wire(sock)
         hello, _ = wire.receive(DEADLINE)
         assert hello == {"name": name}, hello
         puppet = self._puppets[name] = Puppet(name, row, wire)
         return puppet
+
+    def set_path(self, name: str, endpoint: str, path: str, timeout: float = 2.0) -> dict[str, Any]:
+        """`hostctl path`: the guest's driver has to be at work, or it does not follow within `timeout` seconds."""
+        target = partition_path(name, f"/endpoints/{endpoint}/path")
+        return self.client.request("PUT", target, {"path": path, "timeout": timeout})
+
+    def path(self, name: str, endpoint: str) -> str:
+        """The path in force, as hostd tells it."""
+        return next(row["path"] for row in self.row(name)["endpoints"] if row["name"] == endpoint)
+
+    def delay(self, role: str, stage: str, seconds: float) -> None:
+        """`hostctl chaos delay`; 0 ends it."""
+        self.client.post("/v1/chaos", {"role": role, "stage": stage, "seconds": seconds})
 
     def stop_guest(self, name: str, timeout: float = 5.0) -> dict[str, Any]:
         return self.client.post(partition_path(name, "/stop"), {"timeout": timeout}, timeout=timeout + DEADLINE)

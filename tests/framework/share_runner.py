@@ -48,7 +48,7 @@ class Share:
 def simulate(program: Path, flows: list[Flow], *, duration: int = SECOND, warm: int = 0, late: int = 0,
              rate: int = NONE, period: int = 100 * MS, operations: int = NONE, seed: int = 1) -> list[Share]:
     """`rate`, `period` and `operations` limit the whole device, which comes up to `late` ns late."""
-    command = [program, "simulate", *map(str, (seed, duration, warm, late, rate, period, operations))]
+    command = [str(program), "simulate", *map(str, (seed, duration, warm, late, rate, period, operations))]
     lines = "\n".join(flow.line() for flow in flows)
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, (done.returncode, done.stderr)

@@ -98,7 +98,6 @@ def test_known_series_are_zero_before_anything_happened(page: Page) -> None:
         ("system_calls_total", {"partition": "store", "call": "connect", "result": "done"}),
         ("system_calls_total", {"partition": "store", "call": "unknown", "result": "call_unknown"}),
         ("host_copied_bytes_total", {"partition": "store", "process": "monitor"}),
-        ("host_copied_bytes_total", {"partition": "store", "process": "io"}),
         ("disk_io_now", DISK),
         ("io_stage_duration_seconds_count", DISK | {"stage": "device"}),
         ("disk_request_duration_seconds_bucket", DISK | {"le": "+Inf"}),

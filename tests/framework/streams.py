@@ -1,0 +1,61 @@
+"""Two guests with a checked stream between them, both ways, and a disk each (tests/system/guests/stream.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.framework.host import Host
+from tests.framework.puppet import Call, Puppet
+
+NAMES = ("left", "right")
+PATHS = ("copy", "redirect", "direct")
+#: every change between two paths once, beginning at redirect, where an endpoint starts
+CHANGES = ("copy", "direct", "redirect", "direct", "copy", "redirect")
+Results = dict[str, dict[str, Any]]
+
+
+class Pair:
+    """The guests `left` and `right` with NIC `eth0` and disk `vda`."""
+
+    def __init__(self, host: Host, **endpoint: Any) -> None:
+        disk = {"name": "vda", "size": "1MiB", **endpoint}
+        self.host = host
+        self.guests: dict[str, Puppet] = {
+            name: host.guest(name, disks=[disk], nics=[{"name": "eth0", **endpoint}], memory="4MiB") for name in NAMES
+        }
+        self.addresses = {name: guest.call("stream:open", nic="eth0") for name, guest in self.guests.items()}
+
+    def peer(self, name: str) -> str:
+        return self.addresses[NAMES[1 - NAMES.index(name)]]
+
+    def begin(self) -> dict[str, Call]:
+        return {name: guest.begin("stream:run", nic="eth0", peer=self.peer(name), disk="vda")
+                for name, guest in self.guests.items()}  # fmt: skip
+
+    def end(self, calls: dict[str, Call]) -> Results:
+        """Ends both directions, takes what is under way, and holds that nothing is lost, repeated, reordered or
+        changed. What each guest counted."""
+        runs = {name: call.finish() for name, call in calls.items()}
+        results = {}
+        for name, guest in self.guests.items():
+            sent = runs[NAMES[1 - NAMES.index(name)]]["sent"]
+            results[name] = {**runs[name], **guest.call("stream:drain", nic="eth0", count=sent)}
+            faults = {field: results[name][field] for field in ("lost", "repeated", "corrupt", "dropped")}
+            assert faults == {"lost": 0, "repeated": 0, "corrupt": 0, "dropped": {}}, (name, faults)
+            assert results[name]["received"] == sent, (name, results[name])
+        return results
+
+    @contextmanager
+    def streaming(self, results: Results | None = None) -> Iterator[None]:
+        """The stream runs beside the body; its results go into `results`."""
+        calls = self.begin()
+        yield
+        (results if results is not None else {}).update(self.end(calls))
+
+    def change(self, path: str) -> None:
+        """All endpoints, while the stream runs."""
+        for name in NAMES:
+            for endpoint in ("eth0", "vda"):
+                self.host.set_path(name, endpoint, path)
