@@ -154,6 +154,7 @@ cdef class Device(Loop):
     cdef bint ready(self, Port *port) noexcept nogil
     cdef uint64_t ready_at(self, Port *port) noexcept nogil
     cdef uint32_t serve(self, Port *port, uint64_t budget, uint64_t most, uint64_t *served) noexcept nogil
+    cdef void prepare(self, Port *port, uint32_t count) noexcept nogil
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil
     cdef Port *open_port(self, uint32_t number, uint64_t generation, uint64_t partition, uint16_t endpoint, pair,
                          tuple operations, uint32_t spans_max) except NULL

@@ -468,6 +468,10 @@ cdef class Device(Loop):
         """ns at which a port that waits for a peer must be tried again at the latest."""
         return FOREVER
 
+    cdef void prepare(self, Port *port, uint32_t count) noexcept nogil:
+        """`count` requests of this port are about to be executed."""
+        pass
+
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         """Executes and completes one request. `clock`: ns, begin of this one, moved on to its end by devices that
         stamp each request. False: it has to wait; nothing happened."""
@@ -637,6 +641,7 @@ cdef class Device(Loop):
             return 0
         if self.delays[<int>PV_STAGE_VALIDATION] and paired:
             self.delay(PV_STAGE_VALIDATION)
+        self.prepare(port, count)
         self.validated = clock = self.stamp()
         if self.delays[<int>PV_STAGE_POST] and not paired:
             self.delay(PV_STAGE_POST)

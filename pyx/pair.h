@@ -12,6 +12,7 @@
 #define PV_PAIR_H
 
 #include "dma.h"
+#include "ring.h"
 #include "validate.h"
 #include "view.h"
 
@@ -142,6 +143,23 @@ static inline void pv_pair_unpack(const struct pv_translation *t, const struct p
     request->flags = 0;
     request->taken = 0;
     request->key = pack->key;
+}
+
+/* Brings near, for writing, the buffers that the next `slots` slots of a receive queue name. Only a hint: nothing of it
+ * is believed, and prefetching any address is harmless. */
+static inline void pv_pair_prefetch(const struct pv_translation *t, const struct pv_consumer *c, uint32_t skip,
+                                    uint32_t slots, const char *origin)
+{
+    if (t->extent_count == 0)
+        return;
+    uint64_t delta = t->extents[0].hpa - t->extents[0].gpa;
+    for (uint32_t i = skip; i < skip + slots; i++) {
+        const uint64_t *words = c->slots + ((c->head + i) & (c->capacity - 1)) * 8;
+        for (uint32_t k = 0; k < PV_PACK_ENTRIES; k++) {
+            uint64_t gpa = __atomic_load_n(&words[2 * k + 1], __ATOMIC_RELAXED) & ((1ull << PV_PACK_GPA_BITS) - 1);
+            __builtin_prefetch(origin + delta + gpa, 1);
+        }
+    }
 }
 
 /* The whole check of one request, fetched once by the caller. `operations`: bit per operation that belongs on this
