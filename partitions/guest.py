@@ -29,6 +29,7 @@ from pyx.guest import CallRing, ClientEndpoint, ClientQueue, Memory, RequestErro
 
 __all__ = ["Disk", "Guest", "Nic", "RequestError", "Stopped"]
 
+SLICE = 1.0  # seconds between two looks for signals
 REPORT_MAX = 4096  # bytes of one report; hostd refuses longer ones
 
 
@@ -124,9 +125,9 @@ class Guest:
         }
 
     def sleep(self) -> None:
-        """Does nothing until the partition is stopped."""
+        """Does nothing until the partition is stopped, but lets its endpoints change their paths."""
         while True:
-            signal.pause()
+            self.waiter.serve(SLICE)
 
     def _started(self) -> None:
         os.write(self._lifecycle, json.dumps({"started": time.monotonic_ns()}).encode())

@@ -28,8 +28,10 @@ cdef class Waiter:
     cdef readonly bint symmetric
     cdef pv_idle idle
     cdef uint64_t counters[16]       # private thread counters, for pv_idle
+    cdef ClientEndpoint endpoints    # of this partition, a chain: whoever waits moves all of them on
 
-    cdef bint step(self, pv_consumer *ring, ClientEndpoint endpoint, uint64_t deadline) noexcept nogil
+    cdef bint step(self, pv_consumer *ring, uint64_t deadline) noexcept nogil
+    cdef bint changing(self) noexcept nogil
 
 
 cdef class CallRing:
@@ -67,10 +69,14 @@ cdef class ClientEndpoint:
     cdef uint64_t asked              # id of the request or call under way
     cdef uint64_t key
     cdef readonly uint64_t changes   # paths gone over to
+    cdef ClientEndpoint next
 
     cdef uint32_t wanted(self) noexcept nogil
     cdef bint calm(self) noexcept nogil
     cdef bint advance(self) noexcept nogil
+    cdef bint advance_all(self) noexcept nogil
+    cdef bint pending_any(self) noexcept nogil
+    cdef bint calm_all(self) noexcept nogil
     cdef void resume(self) noexcept nogil
     cdef bint pending(self) noexcept nogil
 

@@ -151,26 +151,40 @@ cdef class Waiter:
         self.symmetric = symmetric or pv_membarrier_register() != 0
         pv_idle_init(&self.idle, False)
 
-    cdef bint step(self, pv_consumer *ring, ClientEndpoint endpoint, uint64_t deadline) noexcept nogil:
-        """One round of waiting for `ring`, or for a change of path of `endpoint` (None: nothing of the kind). True:
-        there is something, or it is worth to poll again; False: slept and found nothing (a signal may have come)."""
+    def serve(self, double timeout):
+        """Waits up to `timeout` seconds and lets endpoints change their paths meanwhile; returns earlier where a
+        signal may have come."""
+        cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9)
+        while pv_now() < deadline:
+            with nogil:
+                if self.endpoints is not None:
+                    self.endpoints.advance_all()
+                if not self.step(NULL, deadline):
+                    break
+
+    cdef bint changing(self) noexcept nogil:
+        return self.endpoints is not None and self.endpoints.pending_any()
+
+    cdef bint step(self, pv_consumer *ring, uint64_t deadline) noexcept nogil:
+        """One round of waiting for `ring` (NULL: none), or for a change of path of any endpoint. True: there is
+        something, or it is worth to poll again; False: slept and found nothing (a signal may have come)."""
         cdef pv_doorbell *bell = &self.interrupts.doorbell
         cdef uint32_t word
         cdef uint64_t now, limit
         cdef bint found
-        if pv_consumer_pending(ring) or endpoint is not None and endpoint.pending():
+        if ring != NULL and pv_consumer_pending(ring) or self.changing():
             return True
         if not pv_idle_step(&self.idle, self.counters):
             return True
         word = pv_doorbell_prepare(bell)
         pv_doorbell_fence(self.symmetric)
         pv_idle_sleep(&self.idle)
-        found = pv_consumer_pending(ring) or endpoint is not None and endpoint.pending()
+        found = ring != NULL and pv_consumer_pending(ring) or self.changing()
         if not found:
             now = pv_now()
             limit = deadline - now if deadline > now else 1
             pv_doorbell_wait(bell, word, limit if limit < SLICE_NS else SLICE_NS)
-            found = pv_consumer_pending(ring) or endpoint is not None and endpoint.pending()
+            found = ring != NULL and pv_consumer_pending(ring) or self.changing()
         pv_doorbell_cancel(bell)
         pv_interrupt_take(self.interrupts)
         pv_idle_woken(&self.idle, found, self.counters)
@@ -195,6 +209,8 @@ cdef class ClientEndpoint:
             self.pair = Mapping(pair_fd, PV_PAIR_SIZE(queues, pair_capacity))
             self.pair_capacity = pair_capacity
         self.packs = queues == 2
+        self.next = calls.waiter.endpoints
+        calls.waiter.endpoints = self
 
     @property
     def path(self) -> str:
@@ -210,8 +226,8 @@ cdef class ClientEndpoint:
                 self.first.collect()
                 if self.second is not None:
                     self.second.collect()
-                if not self.advance():
-                    self.calls.waiter.step(&self.first.answers_on[SERVER], self, deadline)
+                if not self.calls.waiter.endpoints.advance_all():
+                    self.calls.waiter.step(&self.first.answers_on[SERVER], deadline)
             PyErr_CheckSignals()
             if pv_now() >= deadline:
                 raise TimeoutError(f"endpoint {self.index} could not change its path within {timeout} s")
@@ -232,6 +248,22 @@ cdef class ClientEndpoint:
         return (self.change == CHANGE_NONE and self.wanted() == self.current
                 and self.first.back_head == self.first.back_tail
                 and (self.second is None or self.second.back_head == self.second.back_tail))
+
+    # Recursion instead of a loop: a local reference to the next one would need the interpreter lock.
+
+    cdef bint calm_all(self) noexcept nogil:
+        return self.calm() and (self.next is None or self.next.calm_all())
+
+    cdef bint pending_any(self) noexcept nogil:
+        return self.pending() or self.next is not None and self.next.pending_any()
+
+    cdef bint advance_all(self) noexcept nogil:
+        cdef bint moved = False
+        if not self.calm():
+            moved = self.advance()
+        if self.next is not None:
+            moved = self.next.advance_all() or moved
+        return moved
 
     cdef bint pending(self) noexcept nogil:
         """The last look before sleep, for what `advance` waits for."""
@@ -438,8 +470,8 @@ cdef class ClientQueue:
 
     cdef uint32_t reap(self) noexcept nogil:
         """Takes completions off the ring; they wait in `done` for `take`. Moves a change of path on."""
-        if self.end.change != CHANGE_NONE or not self.end.calm():
-            self.end.advance()
+        if not self.waiter.endpoints.calm_all():
+            self.waiter.endpoints.advance_all()
         return self.collect()
 
     cdef uint32_t collect(self) noexcept nogil:
@@ -554,7 +586,7 @@ cdef class ClientQueue:
             if self.answers_on[self.way].broken or changing and self.end.change == CHANGE_NONE:
                 break
             changing = self.end.change != CHANGE_NONE
-            if not self.waiter.step(&self.answers_on[self.way], self.end, deadline):
+            if not self.waiter.step(&self.answers_on[self.way], deadline):
                 self.reap()
                 break
             if pv_now() >= deadline:
@@ -600,7 +632,7 @@ cdef class ClientQueue:
         cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9)
         while pv_consumer_available(&self.answers_on[self.way]) == 0:
             with nogil:
-                self.waiter.step(&self.answers_on[self.way], None, deadline)
+                self.waiter.step(&self.answers_on[self.way], deadline)
             PyErr_CheckSignals()
             if pv_now() >= deadline or self.answers_on[self.way].broken:
                 return None
@@ -677,7 +709,7 @@ cdef class CallRing:
         while True:
             while pv_consumer_available(&self.completions) == 0:
                 with nogil:
-                    self.waiter.step(&self.completions, None, deadline)
+                    self.waiter.step(&self.completions, deadline)
                 PyErr_CheckSignals()
                 if pv_now() >= deadline:
                     raise TimeoutError(f"the monitor did not answer system call {number} within {timeout} s")
@@ -723,7 +755,7 @@ cdef class CallRing:
         pv_producer_publish(&self.calls)
         while pv_consumer_available(&self.completions) == 0:
             with nogil:
-                self.waiter.step(&self.completions, None, deadline)
+                self.waiter.step(&self.completions, deadline)
             PyErr_CheckSignals()
             if pv_now() >= deadline:
                 raise TimeoutError("no answer")

@@ -131,6 +131,7 @@ cdef dict described(const pv_endpoint *e, uint32_t index):
         "operations": [name for name, bit in names.OPERATIONS.items() if e.operations >> <uint32_t>bit & 1],
         "offset": e.offset, "length": e.length, "max_transfer": e.max_transfer, "device": e.device, "port": e.port,
         "server": e.server, "read_only": bool(e.flags & PV_ENDPOINT_READ_ONLY),
+        "wanted": names.PATH_NAMES.get(PV_ENDPOINT_PATH(e.flags), "redirect"),
     }
 
 
@@ -384,7 +385,7 @@ cdef class Monitor(Loop):
             endpoints = []
             for i in range(PV_ENDPOINTS_MAX):
                 if c.descriptor.endpoints[i].generation:
-                    endpoints.append(described(&c.descriptor.endpoints[i], i))
+                    endpoints.append(described(&c.descriptor.endpoints[i], i) | {"path": names.PATH_NAMES[path_of(c, i)]})
             return {
                 "generation": c.view_generation, "state": names.STATE_NAMES.get(c.descriptor.state, "none"),
                 "memory_pages": c.descriptor.memory_pages, "map_generation": c.descriptor.map_generation,

@@ -54,6 +54,6 @@ BUDGET_DEFAULT = 2 << 20
 BUDGET_MAX = 1 << 30
 
 CONTROL_CAPACITY = 1024  # slots of a control channel: its usual messages fit whole
-PORTS_MAX = 256  # endpoints of one device: as many as it has queue translation entries
+PORTS_MAX = abi.PORTS_MAX  # endpoints of one device: as many as it has queue translation entries
 CHANNELS_MAX = 16384  # a third of the partitions with half their endpoints, queues and pair; bounds keeper and database
 FRAME_END = 1 << 40  # frame numbers fit the 40 bits that a partition map's word has for them
