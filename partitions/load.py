@@ -7,6 +7,7 @@ benchmark can so measure many short windows, each begun at one instant in all gu
 
 from __future__ import annotations
 
+import time
 import traceback
 from typing import Any
 
@@ -17,6 +18,7 @@ from pyx.disk_load import DiskLoad
 from pyx.frame_load import FrameReceiver, FrameSender
 
 SOCKET = "control.sock"
+FOLLOW_SECONDS = 0.002  # between two looks at the path in force
 ETHERTYPE = b"\x88\xb5"  # for experiments in one network (IEEE 802)
 
 
@@ -65,11 +67,12 @@ class Generators:
         result = self._receiver.run(size, timed=timed, **given)
         return {**result, **_latency(timed, self._receiver)}
 
-    def follow(self, seconds: float, name: str) -> dict[str, Any]:
-        """Serves an endpoint that is to change its path, for as long as that may take."""
-        for queue in self.guest.queues(name):
-            load.follow(queue, seconds / len(self.guest.queues(name)))
-        return {}
+    def follow(self, path: str, seconds: float, name: str) -> dict[str, Any]:
+        """Serves an endpoint until it is on `path`, for at most `seconds`; which one it is on then."""
+        end = time.monotonic() + seconds
+        while self.guest.paths[name].path != path and time.monotonic() < end:
+            load.follow(self.guest.queues(name)[0], FOLLOW_SECONDS)
+        return {"path": self.guest.paths[name].path}
 
     def sleeps(self) -> dict[str, Any]:
         """How often this guest has slept."""

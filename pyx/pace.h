@@ -6,14 +6,15 @@
  *
  * A planted slowdown (`slowdown` >= 0) makes the generator finish what is in flight after every PV_PACE_CHUNK_NS and
  * then burn that share of the time which the chunk took: every request costs exactly that much more, wherever the
- * bottleneck is. With 0 it stops and goes in the same way and burns nothing, so the two can be compared.
+ * bottleneck is. With 0 it stops and goes in the same way and burns nothing, so the two can be compared. Chunks are
+ * short because threads that poll for work go to sleep during a long burn (wait.h), which would cost more than planted.
  */
 #ifndef PV_PACE_H
 #define PV_PACE_H
 
 #include "ring.h"
 
-#define PV_PACE_CHUNK_NS 1000000u
+#define PV_PACE_CHUNK_NS 10000u
 
 struct pv_pace {
     uint64_t begin, end;          /* ns */

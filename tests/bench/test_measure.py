@@ -2,12 +2,14 @@
 
 import io
 import os
+from collections.abc import Callable
 
 import psutil
 import pytest
 
 from pyx.bench import RingPair, ValidateLoad
 from tests.framework.bench_document import check
+from tools.measure.compare import Interval
 from tools.measure.result import Result, document
 from tools.measure.show import quantity
 from tools.measure.turns import ROUNDS_LEAST, Case, Progress, in_turn
@@ -20,8 +22,12 @@ def silent() -> Progress:
 def test_cases_and_baselines_take_turns() -> None:
     order: list[str] = []
 
-    def sample(name: str, value: float):
-        return lambda seconds: order.append(name) or value
+    def sample(name: str, value: float) -> Callable[[float], float]:
+        def measure(_seconds: float) -> float:
+            order.append(name)
+            return value
+
+        return measure
 
     cases = [Case("a", "seconds", sample("a", 2.0), {"depth": 1}, "ideal", sample("A", 4.0)),
              Case("b", "seconds", sample("b", 8.0))]
@@ -73,3 +79,36 @@ def test_validate_load_counts_its_refusals() -> None:
     assert requests % 131072 == 0 and seconds > 0
     with pytest.raises(ValueError, match="at least one request"):
         ValidateLoad(1 << 12, False, 0, 5).run(0, 0.01)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_a_bar_over_all_parts() -> None:
+    stream = Terminal()
+    progress = Progress("bench x", stream)
+    progress.part(0.5)
+    progress.show(0.5, "now")
+    progress.part(0.5)
+    progress.show(2.0, "now")
+    shown = [line.strip() for line in stream.getvalue().split("\r\x1b[K") if line]
+    assert shown[0] == "bench x [#####...............]  25% now"
+    assert shown[-1] == "bench x [####################] 100% now"
+    progress.clear()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_progress_is_silent_elsewhere() -> None:
+    stream = io.StringIO()
+    progress = Progress("bench x", stream)
+    progress.show(0.5, "now")
+    progress.clear()
+    assert stream.getvalue() == ""
+
+
+def test_an_interval_is_value_and_range() -> None:
+    result = Result("ratio", {}, "fraction", samples=[0.9, 1.0, 1.4], interval=Interval(1.05, 0.95, 1.15))
+    found = result.document()
+    assert (found["value"], found["min"], found["max"], found["samples"]) == (1.05, 0.95, 1.15, 3)

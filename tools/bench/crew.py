@@ -114,6 +114,18 @@ def together(
     return [guest.result(seconds) for guest, _, _ in (*waiting, *working)]
 
 
+def go_over(guests: Sequence[LoadGuest], endpoint: str, path: str, timeout: float = 2.0) -> None:
+    """Changes the path of an endpoint of each guest, which serves it meanwhile; HostError where one does not follow."""
+    for guest in guests:
+        guest.begin("follow", path=path, seconds=timeout, name=endpoint)
+        try:
+            guest.host.set_path(guest.name, endpoint, path, timeout)
+        finally:
+            found = guest.result(timeout)["path"]
+        if found != path:
+            raise HostError("internal", f"{endpoint} of {guest.name} is on {found}, not on {path}")
+
+
 @contextmanager
 def crew(host: BenchHost) -> Iterator[Crew]:
     folder = Path(tempfile.mkdtemp(prefix="partvisor-bench-"))

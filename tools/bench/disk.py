@@ -10,16 +10,15 @@ import click
 
 from tools.bench import fio, flags
 from tools.bench.crew import crew
-from tools.bench.host import MEDIA, bench_host, disk_files
+from tools.bench.host import MEDIA, WITH_FILES, bench_host, disk_files
 from tools.bench.loads import MIB, DiskLoads, Window
 from tools.bench.results import (
     LOAD,
     Kept,
     Shared,
-    Sleeps,
     cpu_cases,
+    host_cases,
     latency_cases,
-    notification_case,
     window_of,
 )
 from tools.measure.command import Run, benchmark
@@ -29,7 +28,6 @@ SECONDS = 20.0
 SIZE = 64 << 20  # of the disk: it stays in the page cache
 FILE = "bench.img"
 CAPACITY = 256  # of a disk's queue: what an open loop may have in flight
-REAL = ("file", "tmpfs", "direct")  # media with a file behind them
 
 
 @benchmark(seconds=SECONDS)
@@ -58,10 +56,10 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, r
     parameters: dict[str, Any] = {"path": path, "block": block, "depth": depth, "op": op, "medium": medium}
     window = window_of(run)
     with disk_files(medium) as folder, bench_host(folder, medium) as host, crew(host) as guests:
-        if medium in REAL:
+        if medium in WITH_FILES:
             fill(folder / FILE)
         in_flight = max(depth, CAPACITY) * block
-        load = DiskLoads(guests, path, SIZE, in_flight, FILE if medium in REAL else None)
+        load = DiskLoads(guests, path, SIZE, in_flight, FILE if medium in WITH_FILES else None)
         run.describe(
             **host.describe(), size_bytes=SIZE, page_cache="none" if medium == "direct" else "warm", batch=depth,
             verified="status and length of every completion; content by the tests",
@@ -74,7 +72,7 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, r
         closed = Shared(saturated)
         opened = Shared(lambda seconds: load.window(seconds, op=op, block=block, depth=CAPACITY, rate=asked))
         lone = Shared(lambda seconds: load.window(seconds, op=op, block=block, depth=1, timed=True))
-        references = peers(folder / FILE, parameters, window) if medium in REAL else {}
+        references = peers(folder / FILE, parameters, window) if medium in WITH_FILES else {}
         best = max(references, key=lambda name: references[name](window), default=None)
         base = Kept(references[best]) if best else None
         run.in_turn(
@@ -84,7 +82,7 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, r
                 Case("throughput", "bytes/s", closed.then(lambda w: w.throughput), parameters, best,
                      base.times(block) if base else None),
                 *cpu_cases(closed, "disk0", parameters),
-                notification_case(Sleeps(guests, load.guests), saturated, parameters, window),
+                *host_cases(guests, load.guests, saturated, parameters, window),
                 Case("round_trip", "seconds", lone.first(lambda w: w.latency.quantile(0.5) if w.latency else 0.0),
                      {**parameters, "depth": 1}, window=window),
                 *latency_cases(opened, {**parameters, "depth": CAPACITY, "rate": asked}, window),

@@ -19,6 +19,7 @@ from tools.client import Client, partition_path
 from tools.job_table import Page
 
 MEDIA = ("file", "tmpfs", "direct", "null", "ram")
+WITH_FILES = ("file", "tmpfs", "direct")
 TMPFS = "/dev/shm"
 DATA_PLANE = ("monitor", "io", "device")
 
@@ -95,8 +96,10 @@ class BenchHost:
 
 def manifest(folder: Path, medium: str) -> dict[str, Any]:
     """The host of every benchmark: one NIC, one disk device with its files in `folder`."""
-    disk: dict[str, Any] = {"name": "disk0", "kind": "disk", "folder": str(folder)}
-    if medium not in ("file", "tmpfs"):  # a tmpfs is a folder like others
+    disk: dict[str, Any] = {"name": "disk0", "kind": "disk"}
+    if medium in WITH_FILES:
+        disk["folder"] = str(folder)
+    if medium != "tmpfs":  # a folder like others
         disk["medium"] = medium
     return {
         "version": 1,

@@ -11,7 +11,7 @@ from tools.bench import flags, memif
 from tools.bench.crew import crew
 from tools.bench.host import bench_host
 from tools.bench.loads import NetLoads, Window
-from tools.bench.results import LOAD, Shared, Sleeps, cpu_cases, latency_cases, notification_case, window_of
+from tools.bench.results import LOAD, Shared, cpu_cases, host_cases, latency_cases, window_of
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
 
@@ -73,8 +73,7 @@ def command(run: Run, path: str, size: int, guests: int, depth: int, batch: int,
                 Case("throughput", "bytes/s", closed.then(lambda w: w.throughput), parameters, "memcpy",
                      copies(size, depth * pairs, CAPACITY * pairs, window)),
                 *cpu_cases(closed, "nic0", parameters),
-                notification_case(
-                    Sleeps(load_guests, load_guests.guests.values()), saturated, parameters, window),
+                *host_cases(load_guests, [*load.senders, *load.receivers], saturated, parameters, window),
                 Case("round_trip", "seconds", lone.first(lambda w: w.completion.quantile(0.5) if w.completion else 0.0),
                      {**parameters, "depth": 1, "batch": 1}, window=window),
                 *(latency_cases(opened, {**parameters, "rate": asked}, window) if size >= TIMED else []),

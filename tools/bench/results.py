@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from pyx.abi import STAGES
 from tools.bench.crew import Crew, LoadGuest
 from tools.bench.loads import Window
 from tools.measure.command import Run
@@ -95,6 +96,39 @@ def latency_cases(
     ]
 
 
+class Stages:
+    """Mean time of the requests of some guests in each stage, by the host's own histograms. Counts of two scrapes are
+    subtracted, so the window between them alone is seen."""
+
+    METRIC = "partvisor_io_stage_duration_seconds"
+
+    def __init__(self, crew: Crew, guests: Iterable[LoadGuest]) -> None:
+        self._crew = crew
+        self._names = {guest.name for guest in guests}
+        self._before: dict[str, tuple[float, float]] = {}
+        self.means: dict[str, float] = {}
+
+    def start(self) -> None:
+        self._before = self._read()
+
+    def stop(self) -> None:
+        after = self._read()
+        for stage, (total, count) in after.items():
+            before_total, before_count = self._before.get(stage, (0.0, 0.0))
+            self.means[stage] = (total - before_total) / (count - before_count) if count > before_count else 0.0
+
+    def _read(self) -> dict[str, tuple[float, float]]:
+        page = self._crew.host.metrics()
+        found: dict[str, tuple[float, float]] = {}
+        for suffix, place in (("_sum", 0), ("_count", 1)):
+            for labels, value in page.samples[self.METRIC + suffix]:
+                if labels["partition"] in self._names:
+                    pair = list(found.get(labels["stage"], (0.0, 0.0)))
+                    pair[place] += value
+                    found[labels["stage"]] = (pair[0], pair[1])
+        return found
+
+
 class Sleeps:
     """How often threads of the data plane and load guests have slept. Every sleep ends by one notification or by a
     time-out, so their number bounds that of the notifications from above."""
@@ -115,14 +149,26 @@ class Sleeps:
         return sum(value for _, value in threads) + sum(guest.call("sleeps")["sleeps"] for guest in self._guests)
 
 
-def notification_case(
-    sleeps: Sleeps, take: Callable[[float], Window], parameters: dict[str, Any], window: float
-) -> Case:
-    """`notifications` for each request of a window that saturates; a window of its own, because it asks the host."""
+def host_cases(
+    crew: Crew, guests: Sequence[LoadGuest], take: Callable[[float], Window], parameters: dict[str, Any],
+    window: float,
+) -> list[Case]:  # fmt: skip
+    """`notifications` for each request and the mean `stage_time` of those of the first guest, in a window that
+    saturates; one of its own, because it asks the host before and after."""
+    sleeps, stages = Sleeps(crew, guests), Stages(crew, guests[:1])
 
     def measure(seconds: float) -> float:
+        stages.start()
         sleeps.start()
         found = take(seconds)
-        return sleeps.since() / found.requests
+        slept = sleeps.since()
+        stages.stop()
+        return slept / found.requests
 
-    return Case("notifications", "1", measure, parameters, window=window)
+    def of(stage: str) -> Measure:
+        return lambda _seconds: stages.means.get(stage, 0.0)
+
+    return [
+        Case("notifications", "1", measure, parameters, window=window),
+        *(Case("stage_time", "seconds", of(stage), {**parameters, "stage": stage}) for stage in STAGES),
+    ]

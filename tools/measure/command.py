@@ -29,6 +29,7 @@ class Run:
         self.progress = Progress(f"bench {name}")
         self.results: list[Result] = []
         self.facts: dict[str, Any] = {}
+        self.on_document: Callable[[dict[str, Any]], None] | None = None  # called with the document before it is shown
 
     def describe(self, **facts: Any) -> None:
         """Adds to the environment block: placement, seed, what was verified."""
@@ -36,6 +37,7 @@ class Run:
 
     def in_turn(self, cases: Sequence[Case], share: float = 1.0) -> list[Result]:
         """Measures `cases` in turn for `share` of the run's seconds and keeps the results."""
+        self.progress.part(share)
         found = in_turn(cases, self.seconds * share, self.progress)
         self.results += found
         return found
@@ -56,6 +58,8 @@ def benchmark(seconds: float, **settings: Any) -> Callable[[Callable[..., None]]
             finally:
                 run.progress.clear()
             whole = document(name, facts | {"seconds": seconds} | run.facts, run.results)
+            if run.on_document is not None:
+                run.on_document(whole)
             form = "json" if as_json else form or "table"
             output.emit(whole, form, lambda: table(run.results), rows=whole["results"])
 

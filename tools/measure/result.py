@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tools.measure.compare import Interval
+
 SCHEMA = 1
 #: base units that a result may have
 UNITS = ("requests/s", "frames/s", "bytes/s", "seconds", "seconds/byte", "fraction", "bytes", "1")
@@ -14,7 +16,8 @@ UNITS = ("requests/s", "frames/s", "bytes/s", "seconds", "seconds/byte", "fracti
 class Result:
     """One measured quantity with its samples, and those of the baseline that was measured in turn with it.
 
-    `parameters` are the flags it was measured with, numbers as numbers. A result's value is the median of its samples.
+    `parameters` are the flags it was measured with, numbers as numbers. A result's value is the median of its samples
+    and has their range; with an `interval` it is the estimate of that, and the range are its bounds.
     """
 
     name: str
@@ -23,6 +26,7 @@ class Result:
     baseline_name: str | None = None
     samples: list[float] = field(default_factory=list)
     baseline_samples: list[float] = field(default_factory=list)
+    interval: Interval | None = None
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -30,7 +34,15 @@ class Result:
 
     @property
     def value(self) -> float:
-        return statistics.median(self.samples)
+        return statistics.median(self.samples) if self.interval is None else self.interval.value
+
+    @property
+    def least(self) -> float:
+        return min(self.samples) if self.interval is None else self.interval.low
+
+    @property
+    def most(self) -> float:
+        return max(self.samples) if self.interval is None else self.interval.high
 
     @property
     def ratio(self) -> float | None:
@@ -49,8 +61,8 @@ class Result:
             "value": self.value,
             "unit": self.unit,
             "samples": len(self.samples),
-            "min": min(self.samples),
-            "max": max(self.samples),
+            "min": self.least,
+            "max": self.most,
             "baseline": baseline,
             "ratio": self.ratio,
         }

@@ -4,6 +4,7 @@ A virtual machine's processors move about, and a figure of one minute is not com
 (limits.md): so a case and its baseline alternate in short windows, and only their ratio is meant to travel.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,18 +35,33 @@ class Case:
         return Result(self.name, self.parameters, self.unit, self.baseline_name)
 
 
+BAR = 20  # characters
+
+
 class Progress:
-    """One line on a terminal, rewritten; nothing elsewhere."""
+    """A bar on a terminal, rewritten; nothing elsewhere. Parts of a run (`part`) share it."""
 
     def __init__(self, title: str, stream: TextIO = sys.stderr) -> None:
         self.title = title
         self.stream = stream
         self.shown = stream.isatty()
+        self._begin, self._share = 0.0, 1.0
+
+    def part(self, share: float) -> None:
+        """What is shown from now on is a part of the whole, behind those before it."""
+        self._begin = 0.0 if self._share == 1.0 else min(1.0, self._begin + self._share)
+        self._share = min(share, 1.0 - self._begin)
 
     def show(self, fraction: float, what: str) -> None:
-        if self.shown:
-            self.stream.write(f"\r\x1b[K{self.title} {min(fraction, 1):4.0%} {what}")
-            self.stream.flush()
+        """`fraction` of the present part is done."""
+        if not self.shown:
+            return
+        done = self._begin + self._share * max(0.0, min(fraction, 1.0))
+        filled = round(done * BAR)
+        room = shutil.get_terminal_size().columns - len(self.title) - BAR - 10
+        bar = "#" * filled + "." * (BAR - filled)
+        self.stream.write(f"\r\x1b[K{self.title} [{bar}] {done:4.0%} {what[: max(0, room)]}")
+        self.stream.flush()
 
     def clear(self) -> None:
         if self.shown:

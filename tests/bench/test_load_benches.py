@@ -1,0 +1,48 @@
+"""The benchmarks of paths: latency, sharing, sweep and search give their documents, for every path."""
+
+import pytest
+
+from tests.framework.bench_document import bench, only
+
+PATHS = ("copy", "redirect", "direct")
+
+
+def test_latency() -> None:
+    document = bench("latency", "--seconds", "1", deadline=180)
+    for path in PATHS:
+        for load in ("net", "disk"):
+            for neighbours in (0, len(document["environment"]["processors"])):
+                given = {"path": path, "load": load, "neighbours": neighbours}
+                half = only(document, "round_trip", quantile=0.5, **given)
+                assert 0 < half["value"] <= only(document, "round_trip", quantile=0.99, **given)["value"]
+    environment = document["environment"]
+    assert environment["guest_class"] and environment["neighbour_class"] and environment["data_plane_class"]
+
+
+def test_sharing() -> None:
+    document = bench("sharing", "--guests", "3", "--size", "1500", "--seconds", "1", deadline=180)
+    for path in PATHS:
+        for result in (only(document, "rate", path=path, size=1500), only(document, "iops", path=path, block=4096)):
+            assert result["baseline"]["name"] == "one guest" and result["parameters"]["guests"] == 3
+            assert result["ratio"] > 0
+
+
+def test_sweep() -> None:
+    document = bench("sweep", "--size", "64", "--size", "1500", "--block", "4096", "--depth", "1", "--depth", "8",
+                     "--guests", "2", "--seconds", "1", deadline=180)  # fmt: skip
+    for path in PATHS:
+        for depth in (1, 8):
+            for size in (64, 1500):
+                rate = only(document, "rate", path=path, size=size, depth=depth, guests=4)
+                throughput = only(document, "throughput", path=path, size=size, depth=depth)
+                assert throughput["value"] == pytest.approx(rate["value"] * size)
+            assert only(document, "iops", path=path, block=4096, depth=depth, guests=2)["value"] > 0
+            assert only(document, "cpu_per_byte", path=path, block=4096, depth=depth)["unit"] == "seconds/byte"
+
+
+@pytest.mark.parametrize("path", ["redirect", "direct"])
+def test_search(path: str) -> None:
+    document = bench("search", "--path", path, "--seconds", "2")
+    found = only(document, "no_drop_rate")
+    assert found["parameters"]["path"] == path and 0 < found["ratio"] <= 2
+    assert only(document, "latency", quantile=0.5)["value"] <= only(document, "latency", quantile=1.0)["value"]
