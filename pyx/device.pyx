@@ -363,6 +363,8 @@ cdef class Device(Loop):
                 elif fifo.tail - fifo.head == fifo.capacity:
                     break  # more than a queue can have in flight: the ring waits
                 else:
+                    if fifo.head == fifo.tail:
+                        fifo.head = fifo.tail = 0  # the lines that were used last are near
                     entry = &fifo.entries[fifo.tail & (fifo.capacity - 1)]
                     entry.request = request
                     entry.server = server

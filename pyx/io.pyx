@@ -656,7 +656,7 @@ cdef class IoServer(Loop):
                 pv_count(&self.counters[<int>PV_THREAD_FOREIGN_COMPLETIONS], 1)
                 continue
             entry = &q.ledger[slot]
-            if q.copies[slot].state != COPY_NONE and not self.copy_step(q, slot, &answer, now):
+            if q.path == PV_PATH_COPY and q.copies[slot].state != COPY_NONE and not self.copy_step(q, slot, &answer, now):
                 continue
             if answer.call == PV_CALL_PATH and answer.status == PV_STATUS_OK:
                 self.set_path(q, entry.request.length)
