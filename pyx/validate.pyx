@@ -3,7 +3,7 @@
 The monitor calls validate.h itself; this module adds nothing to it but the way in and out of Python.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -12,6 +12,21 @@ from pyx.segment cimport Mapping
 
 cdef extern from "view.h" nogil:
     uint64_t pv_view_read(const pv_view *view, pv_descriptor *copy)
+
+cdef extern from * nogil:
+    """
+    #include "abi.h"
+    static inline void set_entry(struct pv_request_pack *slot, size_t index, uint64_t id, uint64_t gpa_length)
+    { slot->entry[index].id = id; slot->entry[index].gpa_length = gpa_length; }
+    """
+    struct pv_request_pack:
+        uint16_t endpoint
+        uint8_t operation
+        uint8_t flags
+        uint32_t enqueue_time
+        uint64_t key
+    const uint32_t PV_PACK_GPA_BITS
+    void set_entry(pv_request_pack *slot, size_t index, uint64_t id, uint64_t gpa_length)
 
 cdef extern from "validate.h" nogil:
     struct pv_extent:
@@ -51,6 +66,27 @@ def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoi
         memcpy(&target[i], &r, size)
         i += size
     return bytes(result)
+
+
+def pack_joined(entries, int endpoint, int operation, int flags, uint32_t enqueue_time, uint64_t key) -> bytes:
+    """Requests that share one slot of a NIC's queue pair, as they stand in the ring: up to three of (id, gpa, length).
+
+    `flags` is what the test wants it to be, whatever the number of entries. OverflowError where a value does not fit.
+    """
+    cdef pv_request_pack slot
+    cdef uint64_t id, gpa, length
+    cdef Py_ssize_t i
+    memset(&slot, 0, sizeof(slot))
+    for i, (id, gpa, length) in enumerate(entries):
+        if gpa >> PV_PACK_GPA_BITS or length >> 64 - PV_PACK_GPA_BITS:
+            raise OverflowError(f"gpa {gpa:#x} or length {length:#x} does not fit an entry")
+        set_entry(&slot, i, id, gpa | length << PV_PACK_GPA_BITS)
+    slot.endpoint = endpoint
+    slot.operation = operation
+    slot.flags = flags
+    slot.enqueue_time = enqueue_time
+    slot.key = key
+    return (<char *>&slot)[:sizeof(slot)]
 
 
 cdef class Validator:

@@ -157,6 +157,83 @@ class Oracle:
             yield host + low, host + high
 
 
+PATH_KEY: list[Objection] = [
+    ("key_invalid", lambda r, e: r.key != e["key"]),
+    ("id_invalid", lambda r, e: r.id == 0),
+    ("flags_unknown", lambda r, e: r.flags != 0),
+    ("operation_unknown", lambda r, e: r.operation not in e["queue"]),
+    ("list_limit", lambda r, e: r.list_count != 0),
+    ("endpoint_foreign", lambda r, e: r.endpoint != e["index"]),
+]
+PACK = 128
+PACKED_AT_MOST = 3
+
+
+class Pack(NamedTuple):
+    """Up to three requests in one slot of a queue pair. `entries`: (id, gpa, length), always three, zeros behind the
+    last; `flags`: what the slot says, whether it is a pack of a valid number or not."""
+
+    entries: tuple[tuple[int, int, int], ...]
+    endpoint: int
+    operation: int
+    flags: int
+    key: int
+
+    def requests(self, generation: int) -> list[Request]:
+        """What the slot asks for: each entry alone, without offset, for the life of the endpoint that the key stands
+        for. A pack of no valid number is one request whose flags say so."""
+        if PACK < self.flags <= PACK + PACKED_AT_MOST:
+            count, flags = self.flags - PACK, 0
+        else:
+            count, flags = 1, self.flags
+        return [Request(id, gpa, 0, generation, length, 0, self.endpoint, self.operation, flags, 0, self.key)
+                for id, gpa, length in self.entries[:count]]
+
+
+class PairOracle(Oracle):
+    """Answers of a device on a queue pair: `key` opens endpoint `index`, `queue` are the operations that belong on it.
+
+    A page that is not mapped, or to nobody, is not in the translation entry: to the device it is outside of memory.
+    """
+
+    def __init__(self, partition: Partition, index: int, key: int, queue: frozenset[int]) -> None:
+        super().__init__(partition)
+        self.pair = {**partition.endpoints[index], "index": index, "key": key, "queue": queue}
+
+    def answers(self, slot: Request | Pack) -> list[tuple[int, Answer]]:
+        """(id, answer) of each request of a slot."""
+        requests = slot.requests(self.pair["generation"]) if isinstance(slot, Pack) else [slot]
+        return [(request.id, self.answer(request)) for request in requests]
+
+    def _refuse(self, request: Request) -> str | None:
+        endpoint = self.pair
+        if reason := first(PATH_KEY, request, endpoint) or first(GRANTED, request, endpoint):
+            return reason
+        if request.operation == FLUSH:
+            return first(WITHOUT_DATA, request, endpoint)
+        return (first(WITH_DATA, request, endpoint)
+                or first(ON_DISK if endpoint["kind"] == ENDPOINT_KINDS["disk"] else ON_NIC, request, endpoint))
+
+    def _memory(self, gpa: int, length: int, device_writes: bool) -> Answer:
+        pieces: list[tuple[int, int]] = []
+        before = None
+        for number in range(gpa // PAGE_BYTES, (gpa + length - 1) // PAGE_BYTES + 1):
+            page = self.partition.pages.get(number)
+            if page is None or not (page.readable or page.writable):
+                return REASONS["address_range"], ()
+            if not (page.writable if device_writes else page.readable):
+                return REASONS["address_rights"], ()
+            low = max(gpa, number * PAGE_BYTES)
+            size = min(gpa + length, (number + 1) * PAGE_BYTES) - low
+            host = page.frame * PAGE_BYTES + low % PAGE_BYTES
+            if before == Page(page.frame - 1, page.readable, page.writable):  # one run of frames with equal rights
+                pieces[-1] = (pieces[-1][0], pieces[-1][1] + size)
+            else:
+                pieces.append((host, size))
+            before = page
+        return 0, tuple(pieces)
+
+
 def merged(ranges: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """(hpa, length) of the ranges, neighbours joined."""
     start, stop = next(ranges)
