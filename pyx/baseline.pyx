@@ -57,7 +57,7 @@ cdef class Copies:
     cdef char *target
     cdef uint32_t block, sources, targets
 
-    def __cinit__(self, uint32_t block, uint32_t sources, uint32_t targets):
+    def __init__(self, uint32_t block, uint32_t sources, uint32_t targets):
         self.block, self.sources, self.targets = block, sources, targets
         self.source = <char *>calloc(sources, block)
         self.target = <char *>calloc(targets, block)

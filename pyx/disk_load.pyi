@@ -13,9 +13,9 @@ class DiskLoad:
         block: int,
         depth: int,
         seconds: float,
-        rate: float = 0,
+        rate: float = 0.0,
         start: int = 0,
         timed: bool = False,
-        slowdown: float = -1,
+        slowdown: float = -1.0,
         sequential: bool = False,
     ) -> dict[str, Any]: ...

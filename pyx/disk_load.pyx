@@ -32,7 +32,7 @@ cdef class DiskLoad:
     cdef uint64_t *spare        # buffers that are not in flight
     cdef readonly Histogram latency
 
-    def __cinit__(self, ClientQueue queue, Buffer buffer, uint64_t span, uint64_t seed=1):
+    def __init__(self, ClientQueue queue, Buffer buffer, uint64_t span, uint64_t seed=1):
         self.queue = queue
         self.buffer = buffer
         self.span = span
@@ -54,8 +54,9 @@ cdef class DiskLoad:
         """Requests of `block` bytes for `seconds`, at most `depth` in flight, at random aligned offsets or in order;
         `rate` a second, 0: a closed loop. Begins at `start` (ns of the monotonic clock). `timed`: latencies.
 
-        Returns {"requests", "bytes", "seconds", "errors", "unanswered", "behind", "begin"}: the clock runs from begin
-        to the last completion; `behind`: requests of an open loop that were due but not sent when its time was over.
+        Returns {"requests", "bytes", "seconds", "errors", "unanswered", "behind", "begin", "burned"}: the clock runs
+        from begin to the last completion; `behind`: requests of an open loop that were due but not sent when its time
+        was over; `burned`: seconds that a planted `slowdown` took.
         """
         cdef ClientQueue queue = self.queue
         cdef uint64_t blocks = self.span // block if block else 0, now, progress, done = 0, errors = 0, index
@@ -109,4 +110,5 @@ cdef class DiskLoad:
             pv_pace_burn(&pace)
             now = pv_now() if slowdown >= 0 else now
         return {"requests": done, "bytes": done * block, "seconds": (now - pace.begin) / 1e9, "errors": errors,
-                "unanswered": in_flight, "behind": pace.behind, "begin": pace.begin}
+                "unanswered": in_flight, "behind": pace.behind, "begin": pace.begin,
+                "burned": pace.burned / 1e9}

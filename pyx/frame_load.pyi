@@ -13,10 +13,10 @@ class FrameSender:
         depth: int,
         batch: int,
         seconds: float,
-        rate: float = 0,
+        rate: float = 0.0,
         start: int = 0,
         timed: bool = False,
-        slowdown: float = -1,
+        slowdown: float = -1.0,
     ) -> dict[str, Any]: ...
     def finish(self, size: int, patience: float = 10.0) -> bool: ...
 

@@ -55,7 +55,7 @@ cdef class FrameSender:
     cdef uint16_t *spare        # frame buffers, a ring: each is used again after all others, as a program's would be
     cdef readonly Histogram latency
 
-    def __cinit__(self, ClientQueue queue, Buffer buffer, bytes header, uint16_t number=0):
+    def __init__(self, ClientQueue queue, Buffer buffer, bytes header, uint16_t number=0):
         if len(header) != 14 or number >= SENDERS_MAX:
             raise ValueError(f"a header of 14 bytes and a number below {SENDERS_MAX} are needed")
         self.queue = queue
@@ -153,7 +153,8 @@ cdef class FrameSender:
             pv_pace_burn(&pace)
             now = pv_now() if slowdown >= 0 else now
         return {"frames": done, "bytes": done * size, "seconds": (now - pace.begin) / 1e9, "errors": errors,
-                "dropped": dropped, "unanswered": in_flight, "behind": pace.behind, "begin": pace.begin}
+                "dropped": dropped, "unanswered": in_flight, "behind": pace.behind, "begin": pace.begin,
+                "burned": pace.burned / 1e9}
 
     def finish(self, uint32_t size, double patience=10.0) -> bool:
         """Sends the frame that tells the receiver that there are no more, until it has arrived."""
@@ -188,7 +189,7 @@ cdef class FrameReceiver:
     cdef uint64_t *expected     # per sender
     cdef readonly Histogram latency
 
-    def __cinit__(self, ClientQueue queue, Buffer buffer, uint32_t stride):
+    def __init__(self, ClientQueue queue, Buffer buffer, uint32_t stride):
         if <uint64_t>queue.capacity * stride > buffer.length:
             raise ValueError(f"buffer needs {queue.capacity * stride} bytes")
         self.queue = queue

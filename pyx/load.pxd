@@ -9,6 +9,7 @@ cdef extern from "pace.h" nogil:
         uint64_t total
         uint64_t sent
         uint64_t behind
+        uint64_t burned
         double interval
         bint over
     void pv_pace_init(pv_pace *pace, uint64_t begin, double seconds, double rate, double slowdown)

@@ -22,6 +22,7 @@ struct pv_pace {
     uint64_t sent;
     uint64_t behind;              /* open loop: of these, not sent when the end came */
     uint64_t chunk_begin;
+    uint64_t burned;              /* ns */
     double interval;              /* ns between intended sends; 0: closed loop */
     double slowdown;              /* share of the time; below 0: none, and no chunks */
     bool over;
@@ -53,6 +54,7 @@ static inline void pv_pace_burn(struct pv_pace *pace)
     while (pv_now() < until)
         pv_pause();
     pace->chunk_begin = pv_now();
+    pace->burned += pace->chunk_begin - now;
 }
 
 /* Whether requests may be sent now; burns what a planted slowdown asks for. An open loop goes on behind its end until

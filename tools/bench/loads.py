@@ -34,6 +34,7 @@ class Window:
     completion: Histogram | None = None
     behind: int = 0
     dropped: int = 0
+    burned: float = 0.0  # seconds of a planted slowdown, of all generators
     cpu: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -100,6 +101,7 @@ class DiskLoads:
             rate=sum(report["requests"] / report["seconds"] for report in reports),
             latency=latency if latency.count else None,
             behind=sum(report["behind"] for report in reports),
+            burned=sum(report["burned"] for report in reports),
             cpu=meter.shares if meter else {},
         )
 
@@ -158,6 +160,7 @@ class NetLoads:
             latency=_merged(received),
             completion=_merged(sent),
             behind=sum(report["behind"] for report in sent),
+            burned=sum(report["burned"] for report in sent),
             dropped=sum(report["dropped"] for report in sent),
             cpu=meter.shares if meter else {},
         )
