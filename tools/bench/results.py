@@ -165,10 +165,13 @@ def host_cases(
         stages.stop()
         return slept / found.requests
 
+    return [Case("notifications", "1", measure, parameters, window=window), *stage_cases(stages, parameters)]
+
+
+def stage_cases(stages: Stages, parameters: dict[str, Any]) -> list[Case]:
+    """`stage_time` of each stage, as the window before them left it."""
+
     def of(stage: str) -> Measure:
         return lambda _seconds: stages.means.get(stage, 0.0)
 
-    return [
-        Case("notifications", "1", measure, parameters, window=window),
-        *(Case("stage_time", "seconds", of(stage), {**parameters, "stage": stage}) for stage in STAGES),
-    ]
+    return [Case("stage_time", "seconds", of(stage), {**parameters, "stage": stage}) for stage in STAGES]

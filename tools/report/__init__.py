@@ -1,0 +1,1 @@
+"""Documents of benchmarks as one HTML page with plots. See README.md."""
