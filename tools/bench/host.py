@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +18,14 @@ from hostd.errors import HostError
 from hostd.paths import Paths
 from tools import daemon
 from tools.client import Client, partition_path
-from tools.job_table import Page
+
+Sample = tuple[dict[str, str], float]
 
 MEDIA = ("file", "tmpfs", "direct", "null", "ram")
 WITH_FILES = ("file", "tmpfs", "direct")
 TMPFS = "/dev/shm"
+DEADLINE = 10.0  # seconds for a page of metrics
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 DATA_PLANE = ("monitor", "io", "device")
 
 
@@ -78,11 +83,18 @@ class BenchHost:
                 found.setdefault(role, []).append(row["pid"])
         return found
 
-    def metrics(self) -> Page:
-        """The metrics page now."""
+    def metrics(self, *names: str) -> dict[str, list[Sample]]:
+        """These metrics now, as (labels, value). Others are not read: a page of many guests has ten thousand lines."""
         if not self.metrics_url:
             self.metrics_url = self.status()["host"]["metrics_url"]
-        return Page.scrape(self.metrics_url)
+        found: dict[str, list[Sample]] = {name: [] for name in names}
+        with urllib.request.urlopen(self.metrics_url, timeout=DEADLINE) as page:
+            for line in page.read().decode().splitlines():
+                name = line.partition("{")[0]
+                if name in found:
+                    labels, _, value = line[len(name) + 1 :].rpartition("} ")
+                    found[name].append((dict(LABEL.findall(labels)), float(value)))
+        return found
 
     def set_path(self, name: str, endpoint: str, path: str, timeout: float = 1.0) -> None:
         """Has a running endpoint change its path; HostError where its guest does not follow."""

@@ -12,7 +12,7 @@ from tools import output
 from tools.bench import standard
 from tools.measure.command import Run, benchmark
 
-SECONDS = 35.0
+SECONDS = 22.0
 FILE = "partvisor-report.html"
 
 

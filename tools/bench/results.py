@@ -118,10 +118,10 @@ class Stages:
             self.means[stage] = (total - before_total) / (count - before_count) if count > before_count else 0.0
 
     def _read(self) -> dict[str, tuple[float, float]]:
-        page = self._crew.host.metrics()
+        metrics = self._crew.host.metrics(self.METRIC + "_sum", self.METRIC + "_count")
         found: dict[str, tuple[float, float]] = {}
         for suffix, place in (("_sum", 0), ("_count", 1)):
-            for labels, value in page.samples[self.METRIC + suffix]:
+            for labels, value in metrics[self.METRIC + suffix]:
                 if labels["partition"] in self._names:
                     pair = list(found.get(labels["stage"], (0.0, 0.0)))
                     pair[place] += value
@@ -145,7 +145,7 @@ class Sleeps:
         return self._count() - self._before
 
     def _count(self) -> float:
-        threads = self._crew.host.metrics().samples["partvisor_thread_sleeps_total"]
+        (threads,) = self._crew.host.metrics("partvisor_thread_sleeps_total").values()
         return sum(value for _, value in threads) + sum(guest.call("sleeps")["sleeps"] for guest in self._guests)
 
 

@@ -14,7 +14,7 @@ from tools.bench.loads import DiskLoads, NetLoads
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
 
-SECONDS = 30.0
+SECONDS = 18.0
 WINDOW = 0.2
 SIZES = (64, 1500, 65536)
 BLOCK = 4096

@@ -16,7 +16,7 @@ from tools.bench.results import Shared, cpu_cases
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case
 
-SECONDS = 30.0
+SECONDS = 25.0
 WINDOW = 0.15
 BATCH = 64
 DISK_SIZE = 16 << 20
