@@ -1,7 +1,7 @@
 """Which counter of a statistics row becomes which metric: one line each.
 
 Names keep node_exporter's word order (noun, direction, quantity), so that panels port with a change
-of prefix; units are base units. A new counter in `pyx/abi.h` is one more line here. Label values are
+of prefix; units are base units. A new counter in `pyx/abi_statistics.h` is one more line here. Label values are
 bounded: partitions and endpoints come from the supervisor, everything else from the shared layout.
 """
 

@@ -11,7 +11,7 @@ import os
 from hostd.wire import Message
 from partitions.control import ChannelWire, Client
 from partitions.skeleton import Context, Partition
-from pyx.guest import Memory
+from pyx.memory import Memory
 
 
 class Console(Client, Partition):

@@ -20,8 +20,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from hostd.wire import Message, WireError, close_fds, decode, encode, raise_error
+from pyx.calls import CallRing
 from pyx.channel import ChannelError, ControlChannel
-from pyx.guest import CallRing, Waiter
+from pyx.waiter import Waiter
 
 
 class ChannelWire:

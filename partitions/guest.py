@@ -25,7 +25,11 @@ from typing import Any
 
 from partitions.guest_devices import Disk, Nic
 from partitions.skeleton import Context
-from pyx.guest import CallRing, ClientEndpoint, ClientQueue, Memory, RequestError, Waiter
+from pyx.calls import CallRing, RequestError
+from pyx.endpoint import ClientEndpoint
+from pyx.memory import Memory
+from pyx.queue import ClientQueue
+from pyx.waiter import Waiter
 
 __all__ = ["Disk", "Guest", "Nic", "RequestError", "Stopped"]
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyx import abi
-from pyx.guest import Buffer, ClientQueue, Memory, RequestError
+from pyx.calls import RequestError
+from pyx.memory import Buffer, Memory
+from pyx.queue import ClientQueue
 
 READ, WRITE, FLUSH = abi.OPERATIONS["read"], abi.OPERATIONS["write"], abi.OPERATIONS["flush"]
 SEND, RECEIVE = abi.OPERATIONS["send"], abi.OPERATIONS["receive"]

@@ -16,7 +16,9 @@ from pyx.abi cimport (
     PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_FAILED, PV_STATUS_OK,
     pv_dma_request,
 )
-from pyx.device cimport Device, Fifo, Job, Port, pv_span
+from pyx.device cimport Device
+from pyx.dmac cimport pv_dma_device, pv_span
+from pyx.portc cimport Fifo, Job, Port
 from pyx.ringc cimport pv_count, pv_observe
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -25,9 +27,6 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
     ssize_t preadv(int fd, const iovec *iov, int count, long offset)
     ssize_t pwritev(int fd, const iovec *iov, int count, long offset)
-
-cdef extern from "dma.h" nogil:
-    void pv_dma_device(char *origin, const pv_span *spans, uint32_t count, char *memory, bint read)
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)

@@ -4,7 +4,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pyx.abi cimport PV_STATUS_OK
-from pyx.guest cimport Buffer, ClientQueue
+from pyx.memory cimport Buffer
+from pyx.queue cimport ClientQueue
 from pyx.latency cimport Histogram
 from pyx.load cimport (
     PATIENCE_NS, pv_pace, pv_pace_accepts, pv_pace_burn, pv_pace_due, pv_pace_due_now, pv_pace_init, wait_for_more,

@@ -1,7 +1,8 @@
 from typing import Any
 
-from pyx.guest import Buffer, ClientQueue
 from pyx.latency import Histogram
+from pyx.memory import Buffer
+from pyx.queue import ClientQueue
 
 class FrameSender:
     @property

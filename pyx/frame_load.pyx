@@ -10,7 +10,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pyx.abi cimport PV_OP_RECEIVE, PV_OP_SEND, PV_STATUS_OK
-from pyx.guest cimport Buffer, ClientQueue
+from pyx.memory cimport Buffer
+from pyx.queue cimport ClientQueue
 from pyx.latency cimport Histogram
 from pyx.load cimport (
     PATIENCE_NS, RETRY_NS, pv_pace, pv_pace_accepts, pv_pace_burn, pv_pace_due, pv_pace_due_now, pv_pace_init,

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyx.guest cimport ClientQueue
+from pyx.queue cimport ClientQueue
 
 cdef extern from "pace.h" nogil:
     struct pv_pace:

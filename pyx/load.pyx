@@ -8,7 +8,7 @@ flight; an open loop (`rate`) sends at fixed times, and its latencies count from
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport PV_THREAD_SLEEPS
-from pyx.guest cimport ClientQueue
+from pyx.queue cimport ClientQueue
 from pyx.ringc cimport pv_now, pv_pause
 
 cdef extern from "<sched.h>" nogil:

@@ -17,10 +17,10 @@ from pyx.abi cimport (
     PV_REASON_BUFFER_SMALL, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION,
     PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
-from pyx.device cimport (
-    BATCH, Device, Fifo, Job, Port, Server, Tally, Waiting, pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span,
-)
+from pyx.device cimport Device
+from pyx.dmac cimport pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
+from pyx.portc cimport BATCH, Fifo, Job, Port, Tally, Waiting
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
 
 cdef extern from *:

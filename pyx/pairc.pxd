@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_reason, pv_request, pv_translation
-from pyx.device cimport pv_span
+from pyx.dmac cimport pv_span
 from pyx.ringc cimport pv_consumer
 
 

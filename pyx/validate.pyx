@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memset
 
 from pyx.abi cimport pv_descriptor, pv_reason, pv_request, pv_view
 from pyx.segment cimport Mapping
+from pyx.validatec cimport pv_cache, pv_extent, pv_validate
 
 cdef extern from "view.h" nogil:
     uint64_t pv_view_read(const pv_view *view, pv_descriptor *copy)
@@ -27,16 +28,6 @@ cdef extern from * nogil:
         uint64_t key
     const uint32_t PV_PACK_GPA_BITS
     void set_entry(pv_request_pack *slot, size_t index, uint64_t id, uint64_t gpa_length)
-
-cdef extern from "validate.h" nogil:
-    struct pv_extent:
-        uint64_t hpa
-        uint64_t length
-    struct pv_cache:
-        uint64_t hits
-        uint64_t misses
-    pv_reason pv_validate(pv_cache *cache, const pv_descriptor *d, const uint64_t *map, const pv_request *r,
-                          pv_extent *extents, uint32_t *extent_count)
 
 
 def pack(id, gpa, device_offset, endpoint_generation, length, list_count, endpoint, operation, flags, taken,

@@ -24,7 +24,7 @@ from partitions.examples.archive import (
 )  # fmt: skip
 from partitions.guest import Guest
 from partitions.guest_devices import Disk, Nic
-from pyx.guest import Buffer
+from pyx.memory import Buffer
 
 PAYLOAD = 32768  # bytes of archive in one frame
 WINDOW = 64  # frames that are not acknowledged

@@ -14,7 +14,7 @@ from typing import IO, cast
 from partitions.examples.archive import CHUNK, DATA, Header, pack_header
 from partitions.guest import Guest
 from partitions.guest_devices import Disk
-from pyx.guest import Buffer
+from pyx.memory import Buffer
 
 LEFT_OUT = {"test", "tests", "idle_test", "__pycache__", "site-packages"}
 

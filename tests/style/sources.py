@@ -29,9 +29,9 @@ def matching(globs: Iterable[str]) -> Iterator[Path]:
 def code(path: Path) -> str:
     """The text without comments of C and of Python (`#` after blanks), with its lines kept."""
     text = (ROOT / path).read_text()
-    if path.suffix in (".h", ".c", ".pyx"):
+    if path.suffix in (".h", ".c", ".pyx", ".pxd"):
         text = re.sub(r"/\*.*?\*/", lambda found: "\n" * found.group().count("\n"), text, flags=re.S)
-    if path.suffix in (".py", ".pyx"):
+    if path.suffix in (".py", ".pyx", ".pxd"):
         text = re.sub(r"(?m)(^|\s)#(?!include|define|if|endif|else).*$", "", text)
     return text
 

@@ -11,7 +11,7 @@ from memory import find, peek, poke
 from puppet import Puppet
 
 from pyx.abi import CALLS, REASON_NAMES, STATUS_NAMES, channel_size, ring_size
-from pyx.guest import RequestError
+from pyx.calls import RequestError
 
 CAPACITY = 256  # of a call ring
 PATIENCE = 0.5  # seconds for a worker that was woken to take a call

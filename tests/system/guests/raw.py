@@ -13,7 +13,7 @@ from typing import Any
 
 from puppet import Puppet
 
-from pyx.guest import ClientQueue
+from pyx.queue import ClientQueue
 
 COMPLETION = struct.Struct("<QQHHI40x")  # id, epoch, status, reason, bytes moved
 SLOT = 64

@@ -1,0 +1,91 @@
+/* Part of abi.h: statistics segments, and the counters of each kind of row. */
+#ifndef PV_ABI_STATISTICS_H
+#define PV_ABI_STATISTICS_H
+
+#include "abi.h"
+
+/* ---- Statistics: one segment per thread that counts; the thread is the only writer (design.md section 12). ---- */
+#define PV_STATISTICS_MAGIC 0x73746174735650ull
+#define PV_BUCKETS 128u /* log-linear: four per power of two from 64 ns; see histogram.h */
+struct pv_statistics {
+    alignas(PV_LINE) uint64_t magic;
+    uint32_t version;
+    uint32_t rows;
+    uint32_t counters;   /* per row */
+    uint32_t histograms; /* per row */
+    uint32_t kind;       /* enum pv_partition_type of the owner, with device rows by enum pv_endpoint_kind */
+    uint32_t row_size;   /* bytes */
+    uint64_t reserved[4];
+};
+_Static_assert(sizeof(struct pv_statistics) == 64, "one cache line");
+
+struct pv_statistics_row {
+    _Atomic uint64_t partition; /* id; 0: free row. Row 0 belongs to the thread itself */
+    _Atomic uint64_t endpoint;
+    uint64_t reserved[6];
+    /* counters, then histograms of PV_BUCKETS + 2 words (buckets, sum in ns, count) */
+};
+#define PV_HISTOGRAM_WORDS (PV_BUCKETS + 2)
+#define PV_ROW_SIZE(counters, histograms) \
+    (sizeof(struct pv_statistics_row) + 8 * (((size_t)(counters) + 7) / 8 * 8 + (size_t)(histograms) * PV_HISTOGRAM_WORDS))
+#define PV_STATISTICS_SIZE(rows, counters, histograms) \
+    (sizeof(struct pv_statistics) + (size_t)(rows) * PV_ROW_SIZE(counters, histograms))
+
+/* Row 0 of every thread. */
+enum pv_thread_counter {
+    PV_THREAD_POLLS, PV_THREAD_BUSY_POLLS, PV_THREAD_BUSY_NS, PV_THREAD_IDLE_NS, PV_THREAD_SLEEP_NS, PV_THREAD_SLEEPS,
+    PV_THREAD_YIELDS, PV_THREAD_LATE_YIELDS, PV_THREAD_WAKES_SENT, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES,
+    PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS, PV_THREAD_COUNT,
+};
+
+/* Rows of an I/O partition, one per endpoint that it serves. */
+enum pv_io_counter {
+    PV_IO_REQUESTS = 0,      /* taken from the guest */
+    PV_IO_COMPLETIONS,       /* given back, whatever the status */
+    PV_IO_SUBMITTED,         /* passed to the monitor */
+    PV_IO_FAILED,            /* completions with PV_STATUS_FAILED */
+    PV_IO_CANCELLED,
+    PV_IO_INTERRUPTS,        /* wake-ups sent to the guest */
+    PV_IO_COPIED_BYTES,      /* guest data that the monitor copied for this endpoint: the copy path only */
+    PV_IO_RECALLED,          /* given back unexecuted because the path changes; the guest submits them again */
+    PV_IO_OPERATIONS = 8,    /* completed with PV_STATUS_OK, by operation */
+    PV_IO_BYTES = 16,        /* the same, bytes */
+    PV_IO_REFUSED = 24,      /* by reason */
+    PV_IO_COUNTER_COUNT = 72,
+};
+_Static_assert(PV_OP_COUNT <= 8 && PV_REASON_COUNT <= 48, "room in the counters");
+
+/* Rows of the monitor, one per partition: calls by result. */
+enum pv_monitor_counter {
+    PV_MONITOR_CALLS = 0,    /* PV_MONITOR_CALLS + call * 48 + reason; reason 0: done */
+    PV_MONITOR_COPIED_BYTES = 48 * 8,
+    PV_MONITOR_TRANSLATED,   /* requests of this client translated */
+    PV_MONITOR_TRANSLATED_BYTES,
+    PV_MONITOR_REFUSED = 392, /* requests of this client refused, by reason */
+    PV_MONITOR_COUNTER_COUNT = 440,
+};
+_Static_assert(PV_CALL_COUNT <= 8, "room in the counters; unknown calls count as PV_CALL_NONE");
+
+/* Rows of devices begin with the counters of enum pv_io_counter, for requests of queue pairs. */
+
+/* Rows of a NIC, one per port. */
+enum pv_nic_counter {
+    PV_NIC_TRANSMIT_FRAMES = PV_IO_COUNTER_COUNT, PV_NIC_TRANSMIT_BYTES, PV_NIC_RECEIVE_FRAMES, PV_NIC_RECEIVE_BYTES,
+    PV_NIC_FORWARDED_FRAMES, /* copies delivered of frames that this port sent (multicast: one per receiver) */
+    PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED,
+    PV_NIC_FENCED,           /* requests of an old epoch or an old port generation */
+    PV_NIC_DMA_BYTES = PV_IO_COUNTER_COUNT + 8,    /* moved into this port's buffers */
+    PV_NIC_HELD_FRAMES,      /* waited for a receive buffer */
+    PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 16, /* by reason, counted at the sender */
+    PV_NIC_RECEIVE_DROPPED = PV_IO_COUNTER_COUNT + 64, /* by reason, counted at the receiver */
+    PV_NIC_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 112,
+};
+
+/* Rows of a disk device, one per port. */
+enum pv_disk_counter {
+    PV_DISK_READS = PV_IO_COUNTER_COUNT, PV_DISK_READ_BYTES, PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_FLUSHES,
+    PV_DISK_FENCED, PV_DISK_ERRORS = PV_IO_COUNTER_COUNT + 8, /* by reason */
+    PV_DISK_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 56,
+};
+
+#endif

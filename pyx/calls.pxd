@@ -1,0 +1,17 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from pyx.abi cimport pv_completion
+from pyx.ringc cimport pv_consumer, pv_producer
+from pyx.segment cimport Mapping
+from pyx.waiter cimport Waiter
+
+
+cdef class CallRing:
+    cdef Mapping mapping, page
+    cdef Waiter waiter
+    cdef pv_producer calls
+    cdef pv_consumer completions
+    cdef uint64_t generation
+
+    cdef uint64_t ask_key(self, uint32_t endpoint) noexcept nogil
+    cdef bint find(self, uint64_t id, pv_completion *answer) noexcept nogil

@@ -1,0 +1,27 @@
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from pyx.abi cimport pv_dma_request
+from pyx.loop cimport Loop
+from pyx.portc cimport Job, Port, Server
+
+
+cdef class Completions(Loop):
+    cdef Server servers[8]
+    cdef uint32_t server_count
+    cdef Port *ports                  # [PV_PORTS_MAX]
+    cdef uint16_t dirty[256]          # ports with something to publish
+    cdef uint32_t dirty_count
+    cdef uint64_t begin, validated    # ns: of this batch
+
+    cdef void finish(self, Server *server, const pv_dma_request *request, uint32_t status, uint32_t reason,
+                     uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil
+    cdef void complete(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
+                       uint64_t start, uint64_t end) noexcept nogil
+    cdef void mark(self, Port *port) noexcept nogil
+    cdef void answer(self, Port *port, uint32_t queue, uint64_t id, uint32_t operation, uint32_t status,
+                     uint32_t reason, uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil
+    cdef void end_run(self, Port *port, uint32_t queue, uint64_t now) noexcept nogil
+    cdef void publish(self) noexcept nogil
+    cdef void publish_port(self, Port *port, uint64_t now) noexcept nogil
+    cdef void count(self, Port *port) noexcept nogil
+    cdef void observe(self, Port *port, uint64_t now, uint64_t end) noexcept nogil

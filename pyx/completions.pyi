@@ -1,0 +1,3 @@
+from pyx.loop import Loop
+
+class Completions(Loop): ...

@@ -1,0 +1,20 @@
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+from pyx.abi cimport pv_completion
+from pyx.queues cimport Queue, Queues
+
+
+cdef struct Follow:
+    uint16_t queue
+    uint16_t slot
+
+
+cdef class Copies(Queues):
+    cdef Follow *follow                  # calls that found no room, in order
+    cdef uint32_t follow_head, follow_tail
+
+    cdef void begin_copy(self, Queue *q, uint32_t number, uint16_t slot, uint64_t now) noexcept nogil
+    cdef void call_next(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil
+    cdef uint32_t follow_up(self) noexcept nogil
+    cdef void push_step(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil
+    cdef bint copy_step(self, Queue *q, uint16_t slot, pv_completion *answer, uint64_t now) noexcept nogil

@@ -1,0 +1,3 @@
+from pyx.queues import Queues
+
+class Copies(Queues): ...

@@ -1,0 +1,123 @@
+"""The copy path of a channel server (A4): a request's data goes through a buffer in this partition's own memory, which the
+monitor fills or empties on call; the device is handed that buffer:
+
+    send, write:     COPY_IN (call) --> COPY_DEVICE (submit, own buffer) --> completion
+    receive, read:   COPY_DEVICE (submit, own buffer) --> COPY_OUT (call) --> completion
+"""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from pyx.abi cimport (
+    PV_CALL_COPY, PV_CALL_OWN, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_OP_FLUSH, PV_STAGE_COPY, PV_STAGE_TIMES,
+    PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request, pv_system_call,
+)
+from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_NONE, COPY_OUT, Copy, Queue, Queues
+from pyx.ringc cimport pv_count, pv_producer_free, pv_producer_push, pv_push_submit, pv_saturate
+from pyx.validatec cimport pv_operation_writes_memory
+
+cdef enum:
+    FOLLOW_MAX = 262144  # calls that wait for room: more than all queues can have in flight (a power of two)
+
+
+cdef class Copies(Queues):
+    """Steps of the requests on the copy path, one state for each ledger slot in use."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.follow = <Follow *>calloc(FOLLOW_MAX, sizeof(Follow))
+        if self.follow == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.follow)
+
+    cdef void begin_copy(self, Queue *q, uint32_t number, uint16_t slot, uint64_t now) noexcept nogil:
+        cdef Copy *copy = &q.copies[slot]
+        cdef uint8_t operation = q.ledger[slot].request.operation
+        copy.since = now
+        copy.state = COPY_DEVICE if pv_operation_writes_memory(operation) or operation == PV_OP_FLUSH else COPY_IN
+        self.call_next(q, number, slot)
+
+    cdef void call_next(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:
+        """The call that the state of a request asks for, in order behind those that wait for room."""
+        if self.follow_head == self.follow_tail and pv_producer_free(&self.calls, 1):
+            self.push_step(q, number, slot)
+        else:
+            self.follow[self.follow_tail % FOLLOW_MAX].queue = number
+            self.follow[self.follow_tail % FOLLOW_MAX].slot = slot
+            self.follow_tail += 1
+
+    cdef uint32_t follow_up(self) noexcept nogil:
+        cdef uint32_t done = 0
+        cdef Follow *next
+        while self.follow_head != self.follow_tail and pv_producer_free(&self.calls, 1):
+            next = &self.follow[self.follow_head % FOLLOW_MAX]
+            # A queue may have been removed meanwhile.
+            if self.queues[next.queue].used and self.queues[next.queue].copies[next.slot].state != COPY_NONE:
+                self.push_step(&self.queues[next.queue], next.queue, next.slot)
+            self.follow_head += 1
+            done += 1
+        return done
+
+    cdef void push_step(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:
+        cdef Copy *copy = &q.copies[slot]
+        cdef pv_ledger_entry *entry = &q.ledger[slot]
+        cdef pv_system_call call
+        cdef pv_request own
+        cdef uint64_t id = PV_ID(slot, q.generations[slot])
+        if copy.state == COPY_DEVICE:
+            own = entry.request
+            own.gpa = copy.buffer if copy.pages else 0
+            pv_push_submit(&self.calls, id, &own, copy.since, self.epoch, PV_ID_SLOT(q.partition), number, PV_CALL_OWN)
+            return
+        memset(&call, 0, sizeof(call))
+        call.id = id
+        call.call = PV_CALL_COPY
+        call.client = PV_ID_SLOT(q.partition)
+        call.queue = number
+        call.copy.gpa = entry.request.gpa
+        call.copy.buffer = copy.buffer
+        call.copy.endpoint_generation = entry.request.endpoint_generation
+        call.copy.pickup_time = copy.since
+        call.copy.epoch = self.epoch
+        call.copy.length = copy.bytes if copy.state == COPY_OUT else entry.request.length
+        call.copy.endpoint = entry.request.endpoint
+        call.copy.operation = entry.request.operation
+        call.copy.flags = entry.request.flags
+        pv_producer_push(&self.calls, &call)
+
+    cdef bint copy_step(self, Queue *q, uint16_t slot, pv_completion *answer, uint64_t now) noexcept nogil:
+        """An answer to a request on the copy path. False: it goes on; True: `answer` ends it."""
+        cdef Copy *copy = &q.copies[slot]
+        cdef pv_ledger_entry *entry = &q.ledger[slot]
+        cdef uint32_t number = <uint32_t>(q - self.queues)
+        cdef uint32_t i
+        if answer.call == PV_CALL_COPY:
+            copy.copied += now - copy.since if now > copy.since else 0
+            if answer.status == PV_STATUS_OK:
+                pv_count(&q.counters[<int>PV_IO_COPIED_BYTES], copy.bytes if copy.state == COPY_OUT else entry.request.length)
+                if copy.state == COPY_IN:
+                    copy.state = COPY_DEVICE
+                    copy.since = now
+                    self.call_next(q, number, slot)
+                    return False
+                answer.status = copy.status
+                answer.reason = copy.reason
+                answer.bytes = copy.bytes
+                for i in range(PV_STAGE_TIMES):
+                    answer.stage_times[i] = copy.times[i]
+        elif (answer.call == 0 and answer.status == PV_STATUS_OK and answer.bytes and copy.state == COPY_DEVICE
+              and pv_operation_writes_memory(entry.request.operation)):
+            copy.state = COPY_OUT
+            copy.since = now
+            copy.bytes = answer.bytes if answer.bytes < entry.request.length else entry.request.length
+            copy.status = answer.status
+            copy.reason = answer.reason
+            for i in range(PV_STAGE_TIMES):
+                copy.times[i] = answer.stage_times[i]
+            self.call_next(q, number, slot)
+            return False
+        answer.stage_times[<int>PV_STAGE_COPY] = pv_saturate(copy.copied)
+        self.release_buffer(q, slot)
+        return True

@@ -1,0 +1,19 @@
+from libc.stdint cimport uint16_t, uint32_t
+
+from pyx.abi cimport pv_dma_request, pv_kernel
+from pyx.dmac cimport pv_span
+from pyx.portc cimport Fifo, Port, Server
+from pyx.ports cimport Ports
+from pyx.segment cimport Mapping
+
+
+cdef class Intake(Ports):
+    cdef Mapping kernel_mapping
+    cdef pv_kernel *kernel
+    cdef bint stalled                 # a server takes no completions: its requests wait
+
+    cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil
+    cdef uint32_t fetch(self, Server *server, uint32_t index, pv_dma_request *request, pv_span *spans) noexcept nogil
+    cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil
+    cdef void count_fenced(self, Port *port) noexcept nogil
+    cdef uint32_t intake(self, Server *server) noexcept nogil

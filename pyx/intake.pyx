@@ -1,0 +1,137 @@
+"""Hardware rings of a device: translated requests go to the queues of their ports.
+
+Requests carry host addresses of the monitor, the epoch of the server that asked and the generation of the port; those
+of an epoch that is over, or of an earlier life of the port, are refused here (rules.md 12, 19).
+"""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from pyx.abi cimport (
+    PV_EXTENTS_MAX, PV_EXTENTS_PER_SLOT, PV_ID_SLOT, PV_PAGE, PV_PORTS_MAX, PV_REASON_EPOCH_STALE,
+    PV_REASON_GENERATION_STALE, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_REASON_PATH_CHANGED,
+    PV_STATUS_CANCELLED, PV_STATUS_REFUSED, pv_dma_extents, pv_dma_request, pv_doorbell, pv_kernel,
+)
+from pyx.dmac cimport pv_span
+from pyx.portc cimport BATCH, Fifo, Port, Server, Waiting
+from pyx.ports cimport Ports
+from pyx.ringc cimport (
+    pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_prefetch, pv_consumer_release, pv_now,
+    pv_producer_attach, pv_producer_free,
+)
+from pyx.segment cimport Mapping, map_ring
+
+cdef extern from *:
+    """
+    #include "ring.h"
+    static inline uint64_t pv_epoch(const struct pv_kernel *kernel, uint32_t slot)
+    { return atomic_load_explicit(&((struct pv_kernel *)kernel)->epochs[slot], memory_order_acquire); }
+    """
+    uint64_t pv_epoch(const pv_kernel *kernel, uint32_t slot) nogil
+
+
+cdef class Intake(Ports):
+    """The servers' rings, and who of them holds an office."""
+
+    def connect(self, uint64_t server, int ring_fd, int completion_fd, uint32_t capacity, int server_bell_fd):
+        """Connects both hardware rings of (I/O partition `server`, this device)."""
+        if self.server_count == 8:
+            raise ValueError("at most 8 I/O partitions")
+        cdef Mapping ring = map_ring(ring_fd, capacity, 1)
+        cdef Mapping completions = map_ring(completion_fd, capacity, 1)
+        cdef Mapping bell = Mapping(server_bell_fd, PV_PAGE)
+        cdef Server *s
+        with self.quiet():
+            s = &self.servers[self.server_count]
+            memset(s, 0, sizeof(Server))
+            s.slot = PV_ID_SLOT(server)
+            pv_consumer_attach(&s.requests, ring.base, capacity)
+            pv_producer_attach(&s.completions, completions.base, capacity, <pv_doorbell *>bell.base, self.symmetric)
+            s.used = True
+            self.server_count += 1
+            self.kept["server", server] = (ring, completions, bell)
+
+    cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil:
+        """Does the server that asked still hold the office in whose name it asks?"""
+        return request.server == slot and request.epoch == pv_epoch(self.kernel, slot)
+
+    cdef uint32_t fetch(self, Server *server, uint32_t index, pv_dma_request *request, pv_span *spans) noexcept nogil:
+        """Fetches the request at `index` with its extents (room for PV_EXTENTS_MAX); returns ring slots used."""
+        cdef pv_dma_extents more
+        cdef uint32_t i, slots
+        if index + 4 < <uint32_t>(server.requests.tail - server.requests.head):
+            pv_consumer_prefetch(&server.requests, index + 4)
+        pv_consumer_fetch(&server.requests, index, request)
+        if request.extent_count <= 1 or request.extent_count > PV_EXTENTS_MAX:
+            spans[0].hpa = request.hpa
+            spans[0].length = request.length
+            return 1
+        slots = (request.extent_count + PV_EXTENTS_PER_SLOT - 1) // PV_EXTENTS_PER_SLOT
+        for i in range(request.extent_count):
+            if i % PV_EXTENTS_PER_SLOT == 0:
+                pv_consumer_fetch(&server.requests, index + 1 + i // PV_EXTENTS_PER_SLOT, &more)
+            spans[i].hpa = more.extent[i % PV_EXTENTS_PER_SLOT].hpa
+            spans[i].length = more.extent[i % PV_EXTENTS_PER_SLOT].length
+        return 1 + slots
+
+    cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:
+        """Where a request of this port waits; NULL: no such operation."""
+        return NULL
+
+    cdef void count_fenced(self, Port *port) noexcept nogil:
+        pass
+
+    cdef uint32_t intake(self, Server *server) noexcept nogil:
+        """Takes requests off a hardware ring into the queues of their ports."""
+        cdef uint32_t available = pv_consumer_available(&server.requests), at = 0, done = 0, used, reason
+        cdef pv_dma_request request
+        cdef pv_span spans[260]
+        cdef Port *port
+        cdef Fifo *fifo
+        cdef Waiting *entry
+        cdef uint64_t now
+        if available == 0:
+            return 0
+        now = pv_now()
+        while at < available and done < 2 * BATCH:
+            if pv_producer_free(&server.completions, 1) == 0:
+                self.stalled = True
+                break
+            used = self.fetch(server, at, &request, spans)
+            port = &self.ports[request.port] if request.port < PV_PORTS_MAX else NULL
+            reason = PV_REASON_NONE
+            if not self.in_office(&request, server.slot):
+                reason = PV_REASON_EPOCH_STALE
+                if port != NULL and port.used:
+                    self.count_fenced(port)
+            elif port == NULL or not port.used or port.generation != request.port_generation:
+                reason = PV_REASON_GENERATION_STALE
+                if port != NULL and port.used:
+                    self.count_fenced(port)
+            elif port.away == request.path:
+                self.finish(server, &request, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED, 0, now, now)
+                at += used
+                done += 1
+                continue
+            else:
+                fifo = self.place(port, &request)
+                if fifo == NULL or request.extent_count > fifo.spans_max:
+                    reason = PV_REASON_OPERATION_UNKNOWN
+                elif fifo.tail - fifo.head == fifo.capacity:
+                    break  # more than a queue can have in flight: the ring waits
+                else:
+                    if fifo.head == fifo.tail:
+                        fifo.head = fifo.tail = 0  # the lines that were used last are near
+                    entry = &fifo.entries[fifo.tail & (fifo.capacity - 1)]
+                    entry.request = request
+                    entry.server = server
+                    if request.extent_count > 1:
+                        memcpy(&fifo.spans[(fifo.tail & (fifo.capacity - 1)) * fifo.spans_max], spans,
+                               sizeof(pv_span) * request.extent_count)
+                    fifo.tail += 1
+            if reason != PV_REASON_NONE:
+                self.finish(server, &request, PV_STATUS_REFUSED, reason, 0, now, now)
+            at += used
+            done += 1
+        pv_consumer_release(&server.requests, at)
+        return done

@@ -1,0 +1,13 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from pyx.abi cimport pv_reason, pv_system_call
+from pyx.callers cimport Caller
+from pyx.translator cimport Translator
+
+
+cdef class Pairs(Translator):
+    cdef uint64_t translation_generation
+
+    cdef pv_reason change_path(self, Caller *c, const pv_system_call *call) noexcept nogil
+    cdef pv_reason open_pair(self, Caller *client, uint32_t index) noexcept nogil
+    cdef void tell_key(self, Caller *c, const pv_system_call *call) noexcept nogil

@@ -1,0 +1,130 @@
+"""Paths of endpoints in the monitor: what is offered, who goes over, and the translation entries of queue pairs (A1, A3).
+
+A guest goes over when it asks for the path that the last transaction wants; its server has drained the endpoint by
+then. On the direct path the device translates by itself, from an entry that only this process writes.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from pyx.abi cimport (
+    PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_PATH, PV_MONITOR_CALLS, PV_MONITOR_REFUSED, PV_PATH_COPY,
+    PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN,
+    PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED,
+    PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK, PV_STATUS_REFUSED, PV_VECTOR_CALL, pv_completion, pv_endpoint,
+    pv_monitor_page, pv_reason, pv_system_call, pv_translation,
+)
+from pyx.callers cimport Caller, EVENTS_MAX, path_of
+from pyx.pairc cimport pv_translation_fill, pv_translation_open
+from pyx.ringc cimport pv_count, pv_interrupt_post, pv_producer_push
+from pyx.translator cimport Translator
+
+from pyx import abi as names
+
+cdef extern from "<sys/random.h>" nogil:
+    ssize_t getrandom(void *to, size_t length, unsigned int flags)
+
+cdef extern from *:
+    """
+    #include "abi.h"
+    static inline void pv_want_path(struct pv_monitor_page *page, uint32_t endpoint, uint32_t path)
+    { atomic_store_explicit(&page->wanted[endpoint], path, memory_order_seq_cst); }
+    """
+    void pv_want_path(pv_monitor_page *page, uint32_t endpoint, uint32_t path) nogil
+
+
+cdef class Pairs(Translator):
+    """The path in force for each endpoint, and the keys of queue pairs."""
+
+    def offer_path(self, uint64_t partition, uint32_t endpoint) -> str:
+        """Takes the view in force and tells the partition which path it wants for `endpoint`. Returns the path that is
+        in force: after the return a guest can go over only to the one that is wanted now."""
+        cdef Caller *c = self.opened(partition)
+        cdef uint32_t path
+        if endpoint >= PV_ENDPOINTS_MAX or not c.calls:
+            raise KeyError(f"partition {partition:#x} has no endpoint {endpoint} or no call ring")
+        with self.quiet():
+            self.refresh(c)
+            path = PV_ENDPOINT_PATH(c.descriptor.endpoints[endpoint].flags)
+            pv_want_path(<pv_monitor_page *>c.doorbell, endpoint, path)
+            pv_interrupt_post(c.interrupts, <uint64_t>1 << PV_VECTOR_CALL, self.symmetric)
+            path = path_of(c, endpoint)
+        return names.PATH_NAMES[path]
+
+    def path(self, uint64_t partition, uint32_t endpoint) -> str:
+        """The path in force."""
+        cdef Caller *c = self.opened(partition)
+        return names.PATH_NAMES[path_of(c, endpoint)]
+
+    # ---- worker ----
+
+    cdef pv_reason change_path(self, Caller *c, const pv_system_call *call) noexcept nogil:
+        """A client goes over to another path: the one that the last transaction wants, and no other. The server has
+        made sure that nothing of the endpoint is in flight."""
+        cdef Caller *client = NULL
+        cdef pv_reason reason = self.client_of(c, call, &client)
+        cdef uint32_t index = call.submit.endpoint, path = call.submit.length
+        cdef const pv_endpoint *endpoint
+        if reason != PV_REASON_NONE:
+            return reason
+        if index >= PV_ENDPOINTS_MAX or client.descriptor.endpoints[index].generation == 0:
+            return PV_REASON_ENDPOINT_UNKNOWN
+        endpoint = &client.descriptor.endpoints[index]
+        if endpoint.generation != call.submit.endpoint_generation:
+            return PV_REASON_GENERATION_STALE
+        if path == PV_PATH_NONE or path >= PV_PATH_COUNT or path != PV_ENDPOINT_PATH(endpoint.flags):
+            pv_count(&client.counters[<int>PV_MONITOR_REFUSED + <int>PV_REASON_PATH_DENIED], 1)
+            return PV_REASON_PATH_DENIED
+        if path == PV_PATH_COPY and not client.mapped:
+            return PV_REASON_PATH_DENIED
+        if self.event_count == EVENTS_MAX:
+            return PV_REASON_SERVICE_UNAVAILABLE
+        self.close_pair(client, index)
+        if path == PV_PATH_DIRECT:
+            reason = self.open_pair(client, index)
+            if reason != PV_REASON_NONE:
+                client.paths[index] = PV_PATH_REDIRECT
+                return reason
+        client.paths[index] = path
+        self.tell(client.id, 0, 0, index, path)
+        return PV_REASON_NONE
+
+    cdef pv_reason open_pair(self, Caller *client, uint32_t index) noexcept nogil:
+        """Writes the translation entry of a queue pair, under a new key: checked once, here (A3)."""
+        cdef pv_translation entry
+        cdef const pv_endpoint *endpoint = &client.descriptor.endpoints[index]
+        cdef uint64_t key = 0
+        if endpoint.device >= PV_DEVICES_MAX or endpoint.port >= PV_PORTS_MAX or self.translations[endpoint.device] == NULL:
+            return PV_REASON_ENDPOINT_UNKNOWN
+        memset(&entry, 0, sizeof(entry))
+        if not pv_translation_fill(&entry, client.map, client.descriptor.memory_pages):
+            return PV_REASON_LIST_LIMIT
+        while key == 0:
+            if getrandom(&key, sizeof(key), 0) != <ssize_t>sizeof(key):
+                return PV_REASON_SERVICE_UNAVAILABLE
+        entry.key = key
+        entry.partition = client.id
+        entry.index = index
+        entry.endpoint = endpoint[0]
+        self.translation_generation += 1
+        client.keys[index] = key
+        pv_translation_open(&self.translations[endpoint.device][endpoint.port], &entry, self.translation_generation)
+        return PV_REASON_NONE
+
+    cdef void tell_key(self, Caller *c, const pv_system_call *call) noexcept nogil:
+        """The key of the caller's own queue pair at endpoint number raw[0..1]: only guest, monitor and device know it."""
+        cdef pv_completion answer
+        cdef uint32_t index = call.raw[0] | <uint32_t>call.raw[1] << 8
+        cdef pv_reason reason = PV_REASON_NONE
+        if index >= PV_ENDPOINTS_MAX:
+            reason = PV_REASON_ENDPOINT_UNKNOWN
+        elif c.paths[index] != PV_PATH_DIRECT:
+            reason = PV_REASON_PATH_CLOSED
+        memset(&answer, 0, sizeof(answer))
+        answer.id = call.id
+        answer.status = PV_STATUS_OK if reason == PV_REASON_NONE else PV_STATUS_REFUSED
+        answer.reason = reason
+        if reason == PV_REASON_NONE:
+            answer.pickup_time = c.keys[index]
+        pv_producer_push(&c.completions, &answer)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_KEY * 48 + <int>reason], 1)

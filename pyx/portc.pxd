@@ -1,0 +1,99 @@
+"""What a device keeps of its servers and ports, and of the requests on their way; structs and nothing else."""
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from pyx.abi cimport pv_dma_request, pv_interrupts, pv_translation
+from pyx.dmac cimport pv_span
+from pyx.ringc cimport pv_consumer, pv_producer, pv_run
+
+
+cdef enum:
+    BATCH = 64                # requests of one port that are served in one go (rules.md 12)
+
+cdef struct Server:
+    bint used
+    uint16_t slot             # partition slot of the I/O partition
+    pv_consumer requests      # hardware ring, monitor to device
+    pv_producer completions   # device to server
+
+# A request that came by a hardware ring and waits for its turn or for a frame.
+cdef struct Waiting:
+    pv_dma_request request
+    Server *server
+
+cdef struct Fifo:
+    Waiting *entries
+    pv_span *spans            # [capacity][spans_max], of entries with several extents
+    uint32_t spans_max
+    uint32_t capacity         # a power of two
+    uint32_t head
+    uint32_t tail
+
+# Queue pair of a port: guest and device alone (direct path).
+cdef struct Pair:
+    bint used
+    uint32_t queues
+    pv_consumer requests[2]
+    pv_producer completions[2]
+    pv_run runs[2]                    # completions that are not pushed yet
+    uint32_t taken[2]                 # request slots used, not yet given back
+    uint32_t part[2]                  # requests done of the slot behind those (a pack holds several)
+    pv_interrupts *interrupts
+    uint64_t vector                   # of queue 0; the next bit is queue 1's
+    const pv_translation *entry       # the monitor's
+    pv_translation translation        # private copy
+    uint32_t operations[2]            # bit per operation that belongs on the queue
+
+# What a port did since its last publication, still to be counted.
+cdef struct Tally:
+    uint64_t completions
+    uint64_t sent_frames, sent_bytes, received_frames, received_bytes  # NIC
+    uint64_t operations[8]
+    uint64_t bytes[8]
+    uint64_t enqueued                 # ns: the guest's stamp of the last of them
+    uint64_t sent                     # requests of queue 0 that were done
+    uint64_t taken                    # ns: what the guest told last; 0: nothing
+
+cdef struct Port:
+    bint used
+    bint dirty                        # has something to publish
+    uint16_t number
+    uint32_t generation               # low 32 bits of the endpoint's
+    uint64_t partition
+    uint64_t *counters
+    uint64_t *histograms[8]
+    Fifo queue                        # requests by hardware rings, in order; a NIC's transmit queue
+    Fifo buffers                      # NIC: receive buffers posted by hardware rings
+    Pair pair
+    Tally tally
+    uint32_t away                     # path that is being left: its requests are given back; 0: none
+    bint backlogged                   # as the share was told
+    bint parked                       # has requests, but waits for its rate or for a receiver
+    bint broken_counted
+    # NIC
+    uint8_t mac[6]
+    uint64_t address                  # the same as a number
+    uint64_t peer_address             # the last destination
+    int peer                          # and its port; -1: unknown
+    int held_for                      # port without a buffer that the next frame waits for; -1: none
+    uint64_t held_since
+    bint starved                      # posted nothing for so long that frames for it are dropped at once
+    # Disk
+    int fd
+    uint32_t medium
+    char *ram
+    uint64_t ram_size
+
+# One request on its way through the device, from either kind of ring.
+cdef struct Job:
+    const pv_dma_request *request     # by a hardware ring; otherwise NULL
+    Server *server
+    uint64_t id                       # of a queue pair
+    uint64_t enqueued                 # ns, the guest's stamp
+    uint64_t device_offset            # absolute
+    uint32_t length
+    uint32_t span_count
+    uint8_t operation
+    uint8_t reason                    # enum pv_reason: refused already
+    const pv_span *spans
+    pv_span one

@@ -1,0 +1,231 @@
+"""Queues that a channel server serves: their rings, ledgers, generations, and their buffers in its own memory (W7, A6).
+
+Who adds and removes queues is the control thread, while the data thread is parked.
+"""
+
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memset
+
+from pyx.abi cimport (
+    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
+    PV_LEDGER_SIZE, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_SEND, PV_OP_WRITE, PV_PAGE, PV_PATH_REDIRECT,
+    PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry,
+)
+from pyx.loop cimport Loop
+from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_row, pv_row_counters, pv_row_histogram
+from pyx.segment cimport Mapping, map_ring
+
+cdef extern from "pool.h" nogil:
+    bint pv_pool_init(pv_pool *pool, uint32_t pages)
+    void pv_pool_free(pv_pool *pool)
+    bint pv_pool_take(pv_pool *pool, uint32_t count, uint32_t *first)
+    void pv_pool_give(pv_pool *pool, uint32_t first, uint32_t count)
+
+cdef enum:
+    BUDGET_DEFAULT = 2097152
+
+
+cdef class Queues(Loop):
+    """`call_fd`: call ring into the monitor; `events_fd`: own events segment, whose page 2 holds the doorbell of the
+    monitor's worker; `memory_size`: bytes of own memory for buffers of the copy path."""
+
+    def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
+                 uint64_t partition, uint64_t epoch, int call_fd, uint32_t call_capacity, int events_fd,
+                 uint64_t memory_size=0):
+        self.slot = PV_ID_SLOT(partition)
+        self.epoch = epoch
+        self.call_mapping = map_ring(call_fd, call_capacity, 2)
+        self.own_events = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
+        pv_producer_attach(&self.calls, self.call_mapping.base, call_capacity, <pv_doorbell *>self.own_events.base,
+                           self.symmetric)
+        pv_consumer_attach(&self.refusals, self.call_mapping.base + PV_CHANNEL_COMPLETIONS(call_capacity), call_capacity)
+        # The monitor wakes its callers at the doorbell of their interrupt page.
+        interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
+        self.kept = {"interrupts": interrupts}
+        self.add_bell(<pv_doorbell *>(<Mapping>interrupts).base)
+        self.queues = <Queue *>calloc(QUEUES_MAX, sizeof(Queue))
+        if self.queues == NULL or not pv_pool_init(&self.pool, <uint32_t>(memory_size // PV_PAGE)):
+            raise MemoryError()
+        self.bells_used = {}
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.queues != NULL:
+            for i in range(QUEUES_MAX):
+                free(self.queues[i].free_slots)
+                free(self.queues[i].copies)
+                free(self.generations[i].values)
+            free(self.queues)
+        pv_pool_free(&self.pool)
+
+    def connect_hardware(self, uint32_t device, int ring_fd, uint32_t capacity):
+        """Connects the completion ring of a device: the device produces, this thread consumes."""
+        cdef Mapping ring = map_ring(ring_fd, capacity, 1)
+        if device >= DEVICES or self.connected[device]:
+            raise ValueError(f"device slot {device} is out of range or connected already")
+        with self.quiet():
+            pv_consumer_attach(&self.hardware[device], ring.base, capacity)
+            self.connected[device] = True
+        self.kept["hardware", device] = ring
+
+    def add_queue(self, uint64_t partition, uint16_t endpoint, uint16_t queue, str kind, uint32_t capacity,
+                  int channel_fd, int ledger_fd, int events_fd, uint64_t budget=BUDGET_DEFAULT) -> int:
+        """Takes one queue of an endpoint into service; returns the server's queue number. `budget`: bytes of this
+        partition's memory that it may hold on the copy path. ValueError where there is no room."""
+        cdef Mapping channel = map_ring(channel_fd, capacity, 2)
+        cdef Mapping ledger = Mapping(ledger_fd, PV_LEDGER_SIZE(capacity))
+        cdef Queue fresh
+        cdef uint32_t number, i
+        memset(&fresh, 0, sizeof(fresh))
+        fresh.partition = partition
+        fresh.endpoint = endpoint
+        fresh.queue = queue
+        fresh.capacity = capacity
+        if kind == "disk":
+            fresh.operations = 1 << <int>PV_OP_READ | 1 << <int>PV_OP_WRITE | 1 << <int>PV_OP_FLUSH
+        else:
+            fresh.receives = queue == PV_QUEUE_RECEIVE
+            fresh.operations = 1 << <int>PV_OP_RECEIVE if queue == PV_QUEUE_RECEIVE else 1 << <int>PV_OP_SEND
+        pv_consumer_attach(&fresh.requests, channel.base, capacity)
+        pv_producer_attach(&fresh.completions, channel.base + PV_CHANNEL_COMPLETIONS(capacity), capacity, NULL, self.symmetric)
+        head = <pv_ledger *>ledger.base
+        head.magic = PV_LEDGER_MAGIC
+        head.version = PV_VERSION
+        head.capacity = capacity
+        fresh.ledger = <pv_ledger_entry *>(ledger.base + sizeof(pv_ledger))
+        fresh.path = PV_PATH_REDIRECT
+        fresh.budget = budget
+        fresh.free_slots = <uint16_t *>calloc(capacity, sizeof(uint16_t))
+        fresh.copies = <Copy *>calloc(capacity, sizeof(Copy))
+        if fresh.free_slots == NULL or fresh.copies == NULL:
+            free(fresh.free_slots)
+            free(fresh.copies)
+            raise MemoryError()
+        for i in range(capacity):
+            fresh.free_slots[i] = capacity - 1 - i
+        fresh.free_count = capacity
+        with self.quiet():
+            for number in range(QUEUES_MAX):
+                if not self.queues[number].used:
+                    break
+            else:
+                free(fresh.free_slots)
+                free(fresh.copies)
+                raise ValueError(f"this server serves {QUEUES_MAX} queues already")
+            fresh.generations = self.generations_of(number, capacity)
+            if partition not in self.bells_used:
+                interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
+                bell = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_SERVER)
+                self.add_bell(<pv_doorbell *>(<Mapping>bell).base)
+                self.bells_used[partition] = [interrupts, bell, 0]
+            record = self.bells_used[partition]
+            record[2] += 1
+            fresh.interrupts = <pv_interrupts *>(<Mapping>record[0]).base
+            fresh.doorbell = <pv_doorbell *>(<Mapping>record[1]).base
+            fresh.vector = <uint64_t>1 << PV_VECTOR(endpoint, queue)
+            fresh.row = self.open_row(partition, endpoint | queue << 8)
+            row = pv_row(self.statistics, fresh.row)
+            fresh.counters = pv_row_counters(row)
+            for i in range(PV_STAGE_COUNT):
+                fresh.histograms[i] = pv_row_histogram(row, self.statistics.counters, i)
+            fresh.used = True
+            self.queues[number] = fresh
+            self.kept["queue", number] = (channel, ledger)
+            if number >= self.queue_count:
+                self.queue_count = number + 1
+        return number
+
+    cdef uint64_t *generations_of(self, uint32_t number, uint32_t capacity) except NULL:
+        """Generations of the ledger slots of a queue number: they go on where its last queue ended (rules.md 25), so
+        that a late completion for that one matches nothing of the new one."""
+        cdef Generations *g = &self.generations[number]
+        cdef uint64_t *bigger
+        cdef uint32_t i
+        if g.capacity < capacity:
+            bigger = <uint64_t *>realloc(g.values, capacity * sizeof(uint64_t))
+            if bigger == NULL:
+                raise MemoryError()
+            for i in range(g.capacity, capacity):
+                bigger[i] = 0
+            g.values = bigger
+            g.capacity = capacity
+        for i in range(g.capacity):
+            g.values[i] += 1
+        return g.values
+
+    def remove_queue(self, uint32_t number):
+        """Ends service of a queue after the devices dropped its requests; late completions count as foreign."""
+        cdef Queue *q
+        cdef uint32_t i
+        if number >= QUEUES_MAX or not self.queues[number].used:
+            raise KeyError(f"queue {number} is not in service")
+        q = &self.queues[number]
+        with self.quiet():
+            record = self.bells_used[q.partition]
+            record[2] -= 1
+            if record[2] == 0:
+                self.remove_bell(q.doorbell)
+                del self.bells_used[q.partition]
+                record[0].detach()
+                record[1].detach()
+            for i in range(q.capacity):
+                self.release_buffer(q, i)
+            free(q.free_slots)
+            free(q.copies)
+            memset(q, 0, sizeof(Queue))
+            for mapping in self.kept.pop(("queue", number)):
+                mapping.detach()
+
+    def in_flight(self, uint32_t number) -> int:
+        """Requests of a queue that stand in its ledger."""
+        return self.queues[number].capacity - self.queues[number].free_count
+
+    # ---- data thread ----
+
+    cdef bint endpoint_drained(self, const Queue *q) noexcept nogil:
+        """Is nothing of the endpoint, whose queues are all here, in flight?"""
+        cdef uint32_t i
+        for i in range(self.queue_count):
+            if (self.queues[i].used and self.queues[i].partition == q.partition and self.queues[i].endpoint == q.endpoint
+                    and self.queues[i].free_count != self.queues[i].capacity):
+                return False
+        return True
+
+    cdef void set_path(self, const Queue *q, uint32_t path) noexcept nogil:
+        cdef uint32_t i
+        for i in range(self.queue_count):
+            if self.queues[i].used and self.queues[i].partition == q.partition and self.queues[i].endpoint == q.endpoint:
+                self.queues[i].path = path
+
+    cdef bint take_buffer(self, Queue *q, uint16_t slot, uint32_t length) noexcept nogil:
+        """A buffer of `length` bytes for a ledger slot, contiguous in own memory; False: none now."""
+        cdef Copy *copy = &q.copies[slot]
+        cdef uint32_t pages = (length + PV_PAGE - 1) // PV_PAGE, first = 0
+        copy.state = COPY_IN
+        copy.pages = copy.bytes = 0
+        copy.copied = 0
+        if pages == 0:
+            return True  # flush; or a length of 0, which the monitor refuses
+        # Buffers that wait for frames may take half of the memory: the frames themselves need the other half.
+        if (q.held + <uint64_t>pages * PV_PAGE > q.budget + PV_PAGE
+                or q.receives and self.receive_pages + pages > self.pool.pages // 2
+                or not pv_pool_take(&self.pool, pages, &first)):
+            copy.state = COPY_NONE
+            return False
+        copy.buffer = <uint64_t>first * PV_PAGE
+        copy.pages = pages
+        q.held += <uint64_t>pages * PV_PAGE
+        if q.receives:
+            self.receive_pages += pages
+        return True
+
+    cdef void release_buffer(self, Queue *q, uint32_t slot) noexcept nogil:
+        cdef Copy *copy = &q.copies[slot]
+        if copy.pages:
+            pv_pool_give(&self.pool, <uint32_t>(copy.buffer // PV_PAGE), copy.pages)
+            q.held -= <uint64_t>copy.pages * PV_PAGE
+            if q.receives:
+                self.receive_pages -= copy.pages
+            copy.pages = 0
+        copy.state = COPY_NONE

@@ -1,0 +1,3 @@
+from pyx.callers import Callers
+
+class Translator(Callers): ...
