@@ -37,6 +37,14 @@ def test_c_file_says_what_it_is(path: Path) -> None:
     assert (ROOT / path).read_text().startswith("/* "), f"{path}: no comment at the top"
 
 
+def test_readme_of_the_data_plane_names_every_file() -> None:
+    """But no stub, and no .pxd of a module."""
+    files = [path for path in tracked() if path.parent == Path("pyx") and path.suffix in (".h", ".pyx", ".pxd")]
+    files = [path for path in files if path.suffix != ".pxd" or path.with_suffix(".pyx") not in tracked()]
+    named = (ROOT / "pyx/README.md").read_text()
+    assert [path.name for path in files if f"`{path.name}`" not in named] == []
+
+
 def lines(path: Path) -> int:
     return len((ROOT / path).read_text().splitlines())
 
