@@ -104,10 +104,10 @@ static inline uint64_t pv_bucket_room(const struct pv_bucket *b, uint64_t most)
     return (uint64_t)((b->level + PV_TOKEN - 1) / PV_TOKEN);
 }
 
-/* Does the bucket hold more than accrues in `ns`? */
+/* Does the bucket hold more than accrues in `ns`, or than half of its capacity? */
 static inline bool pv_bucket_rich(const struct pv_bucket *b, uint64_t ns)
 {
-    return b->limited && b->level > (pv_tokens)b->rate * ns;
+    return b->limited && (b->level > (pv_tokens)b->rate * ns || b->level > b->capacity / 2);
 }
 
 #endif
