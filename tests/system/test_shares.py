@@ -20,7 +20,7 @@ LARGE, SMALL = 65536, 512
 WITHIN, WITHIN_RATE = 0.05, 0.02
 RATE = 40_000_000
 WARM, SECONDS, SECONDS_LONG = 0.3, 1.0, 10.0
-ATTEMPTS = 3
+ATTEMPTS = 5
 DEVICES = [
     *MANIFEST["devices"], {"name": "free", "kind": "disk", "medium": "null"},
     *({"name": f"slow-{path}", "kind": "disk", "medium": "null", "limits": {"bytes": {"rate": rate}}}
@@ -129,7 +129,7 @@ def test_a_rate_of_0_blocks(host: Host, path: str, limit: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_guest_that_stops_draining_loses_its_own_frames(host: Host, path: str) -> None:
-    """A stream between two guests goes on, complete and in order, while a third takes nothing of what a fourth sends."""
+    """A stream between two guests goes on, complete and in order, while a third takes nothing of a fourth."""
     pair = Pair(host, path=path)
     deaf, sender = (host.guest(name, nics=[{"name": "eth0", "path": path}]) for name in ("deaf", "sender"))
     to = deaf.call("nic:open", nic="eth0", buffers=4)
