@@ -22,6 +22,7 @@ from hostd.wire import Message, RemoteError
 
 TIMEOUT = 1.0  # seconds that a guest has by default: a driver drains its queues within milliseconds
 TIMEOUT_MAX = 600.0
+TAKE_BACK_MAX = 8  # a guest goes over between two looks once; one that does so each time confuses only itself
 
 Row = dict[str, Any]
 
@@ -179,9 +180,14 @@ class PathChanges:
         return True
 
     async def _take_back(self, record: Record, endpoint: Row) -> None:
-        """From here on the guest cannot go over; the monitor knows whether it just did."""
-        await self._settle_rows(record, endpoint, endpoint["path"])
-        endpoint["path"] = await self._plane.offer_path(record, endpoint)
+        """From here on the guest cannot go over; the monitor knows whether it just did. Then that path is offered, or
+        the guest would take the old one for a new wish, and go back to it behind our back."""
+        for _ in range(TAKE_BACK_MAX):
+            offered = endpoint["path"]
+            await self._settle_rows(record, endpoint, offered)
+            endpoint["path"] = await self._plane.offer_path(record, endpoint)
+            if endpoint["path"] == offered:
+                break
 
     async def _give_up(self, record: Record, endpoint: Row) -> None:
         """After a failure that will be told; what cannot be settled now belongs to a guest or a role that has ended."""

@@ -7,6 +7,7 @@ the true path, as the real one does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -183,6 +184,26 @@ def test_a_guest_that_goes_over_while_the_wish_is_taken_back_has_gone_over() -> 
         answer = await scene.change("direct", timeout=0.02)
         assert answer["path"] == "direct"
         scene.agree("direct")
+        offers = [step for step in scene.steps if step.startswith("offer")]
+        assert offers == ["offer direct", "offer redirect", "offer direct"], "or it would go back unsettled"
+
+    run(main())
+
+
+def test_a_guest_that_changes_its_path_at_each_look_does_not_hold_up_the_host() -> None:
+    async def main() -> None:
+        scene = Scene()
+        offer = scene.offer_path
+
+        async def restless(record: Record, endpoint: dict[str, Any]) -> str:
+            scene.forced = "direct" if scene.in_database["wanted"] == "redirect" else "redirect"
+            return await offer(record, endpoint)
+
+        scene.offer_path = restless  # type: ignore[method-assign]
+        with contextlib.suppress(HostError):
+            await scene.change("direct", timeout=0)
+        assert len(scene.steps) < 40
+        assert (scene.vda["path"], scene.vda["wanted"]) == (scene.forced, scene.forced)
 
     run(main())
 
