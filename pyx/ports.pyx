@@ -186,20 +186,24 @@ cdef class Ports(Completions):
     # ---- data thread ----
 
     cdef uint32_t pair_available(self, Port *port, uint32_t queue) noexcept nogil:
-        """Requests of a queue of the pair that are not taken yet."""
+        """Requests of a queue of the pair that are not taken yet; none where the guest broke it, whichever ring."""
         cdef Pair *pair = &port.pair
-        cdef uint32_t available = <uint32_t>(pair.requests[queue].tail - pair.requests[queue].head)
-        if available > pair.taken[queue]:
-            return available - pair.taken[queue]
-        if pair.taken[queue]:
-            pv_consumer_release(&pair.requests[queue], pair.taken[queue])
-            pair.taken[queue] = 0
-        available = pv_consumer_available(&pair.requests[queue])
-        if (pair.requests[queue].broken or pair.completions[queue].broken) and not port.broken_counted:
+        cdef uint32_t available
+        if not pair.completions[queue].broken:
+            available = <uint32_t>(pair.requests[queue].tail - pair.requests[queue].head)
+            if available > pair.taken[queue]:
+                return available - pair.taken[queue]
+            if pair.taken[queue]:
+                pv_consumer_release(&pair.requests[queue], pair.taken[queue])
+                pair.taken[queue] = 0
+            available = pv_consumer_available(&pair.requests[queue])
+            if not pair.requests[queue].broken:
+                return available
+        if not port.broken_counted:
             port.broken_counted = True
             pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
             pv_count(&port.counters[<int>PV_IO_REFUSED + <int>PV_REASON_QUEUE_BROKEN], 1)
-        return available
+        return 0
 
     cdef uint32_t return_fifo(self, Fifo *fifo, uint32_t path, uint32_t reason) noexcept nogil:
         """Gives back the waiting requests of `path` (0: all), in order."""

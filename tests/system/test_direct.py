@@ -229,7 +229,7 @@ def test_keys_do_not_pass_on_other_paths(host: Host) -> None:
     assert (answer[1], answer[2]) == (REFUSED, REASONS["path_closed"])
 
 
-@pytest.mark.parametrize("index", ["tail"])
+@pytest.mark.parametrize("index", ["tail", "head"])
 def test_hostile_indices_of_a_pair(host: Host, index: str) -> None:
     """An index that jumps breaks this pair, counted for its guest; the others on the device go on."""
     guest = Hostile(host, "hostile")
