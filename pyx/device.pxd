@@ -8,6 +8,7 @@ from pyx.segment cimport Window
 
 cdef class Device(Intake):
     cdef Window window
+    cdef char *origin                 # what must be added to an hpa
     cdef uint64_t wait_until          # ns: when parked ports are looked at again
     cdef pv_span *scratch             # [BATCH][PV_EXTENTS_MAX]
 

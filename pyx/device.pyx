@@ -64,6 +64,7 @@ cdef class Device(Intake):
         self.translations_mapping = Mapping(translations_fd, PV_TRANSLATIONS_SIZE, writable=False)
         self.translations = <const pv_translation *>self.translations_mapping.base
         self.window = Window(window_first, window_size)
+        self.origin = self.window.origin()
         self.kept = {}
 
     def attach_memory(self, int fd, uint64_t hpa, uint64_t size):
@@ -191,13 +192,14 @@ cdef class Device(Intake):
                 if done:
                     pv_share_charge(&self.share, &self.flows[port.number], served, done)
                     work += done
-                if port.held_for >= 0:
-                    port.parked = True
-                    wait = self.ready_at(port)
-                    if wait < self.wait_until:
-                        self.wait_until = wait
                 self.publish()
                 now = pv_now()
+                if port.held_for >= 0 or done == 0:
+                    # A guest that takes no completions is stalled, and says nothing when it goes on (rules.md 17).
+                    port.parked = True
+                    wait = self.ready_at(port) if port.held_for >= 0 else now + STALLED_NS
+                    if wait < self.wait_until:
+                        self.wait_until = wait
                 more = self.backlog(port)
                 if not more:
                     port.backlogged = False
@@ -244,7 +246,7 @@ cdef class Device(Intake):
                     job.one.hpa = entry.request.hpa
                     job.one.length = entry.request.length
                     job.spans = &job.one
-                prefetch(self.window.origin() + job.spans.hpa)
+                prefetch(self.origin + job.spans.hpa)
                 bytes += job.length
                 count += 1
         else:
@@ -290,7 +292,7 @@ cdef class Device(Intake):
                     job.reason = pv_pair_validate(&port.pair.translation, &request, port.pair.operations[0],
                                                   &self.scratch[count * PV_EXTENTS_MAX], &job.span_count)
                     if job.reason == PV_REASON_NONE:
-                        prefetch(self.window.origin() + job.spans.hpa)
+                        prefetch(self.origin + job.spans.hpa)
                     if request.taken:
                         port.tally.taken = request.taken
                     bytes += request.length

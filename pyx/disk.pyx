@@ -149,14 +149,14 @@ cdef class Disk(Device):
     cdef uint32_t transfer_ram(self, Port *port, const Job *job) noexcept nogil:
         if job.device_offset > port.ram_size or job.length > port.ram_size - job.device_offset:
             return PV_REASON_MEDIUM_SHORT
-        pv_dma_device(self.window.origin(), job.spans, job.span_count, port.ram + job.device_offset,
+        pv_dma_device(self.origin, job.spans, job.span_count, port.ram + job.device_offset,
                       job.operation == PV_OP_READ)
         return PV_REASON_NONE
 
     cdef uint32_t transfer_file(self, Port *port, const Job *job) noexcept nogil:
         """The whole range or a reason: a short answer of the kernel is continued, an end of medium is an error."""
         cdef iovec vector[260]
-        cdef char *origin = self.window.origin()
+        cdef char *origin = self.origin
         cdef bint reading = job.operation == PV_OP_READ
         cdef uint32_t count = job.span_count, i = 0, first = 0
         cdef uint64_t moved = 0

@@ -5,6 +5,7 @@ from libc.stdlib cimport calloc, free
 
 from pyx.abi cimport PV_STATUS_OK
 from pyx.memory cimport Buffer
+from pyx.flight cimport flight_push, flight_take
 from pyx.queue cimport ClientQueue
 from pyx.latency cimport Histogram
 from pyx.load cimport (
@@ -80,7 +81,7 @@ cdef class DiskLoad:
                 refused = False
                 while accepts and in_flight < depth and pv_pace_due_now(&pace, now):
                     index = self.at % blocks if sequential else next_random(&self.state) % blocks
-                    slot = queue.push(operation, self.spare[spare_count - 1], block, index * block, now)
+                    slot = flight_push(queue, operation, self.spare[spare_count - 1], block, index * block, now)
                     if slot < 0:
                         refused = True
                         break
@@ -94,7 +95,7 @@ cdef class DiskLoad:
                 wait_for_more(queue, &pace, now, progress, in_flight, refused or not accepts or in_flight == depth)
                 now = pv_now()
                 while True:
-                    slot = queue.take()
+                    slot = flight_take(queue)
                     if slot < 0:
                         break
                     if queue.answers[slot].status != PV_STATUS_OK or queue.answers[slot].bytes != block:

@@ -18,10 +18,6 @@ from pyx.ringc cimport (
 )
 from pyx.waiter cimport CHANGE_ASK, CHANGE_NONE
 
-cdef enum:
-    GONE = 0xFFFF
-
-
 cdef class Flight:
     """Up to `capacity` requests in flight, by their slots, on whichever way the queue has at the time.
 
@@ -61,45 +57,11 @@ cdef class Flight:
         free(self.times)
         free(self.done)
 
-    cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now) noexcept nogil:
-        """Fills the next ring slot; its slot in the in-flight table, or -1 where table or ring are full or the
-        endpoint is changing its path (then `reap` moves that on)."""
-        cdef uint16_t slot
-        cdef Said *said
-        if self.free_count == 0 or self.end.change != CHANGE_NONE or pv_producer_free(&self.rings[self.way], 1) == 0:
-            return -1
-        self.free_count -= 1
-        slot = self.free_slots[self.free_count]
-        said = &self.said[slot]
-        said.gpa = gpa
-        said.offset = offset
-        said.length = length
-        said.operation = operation
-        self.say(slot, now)
-        return slot
-
-    cdef void say(self, uint16_t slot, uint64_t now) noexcept nogil:
-        cdef const Said *said = &self.said[slot]
-        self.generations[slot] += 1
-        self.ids[slot] = PV_ID(slot, self.generations[slot])
-        if self.way == PAIR:
-            self.order[self.order_tail & self.order_mask] = slot
-            self.order_tail += 1
-        if self.way == PAIR and self.packs and not self.taken:
-            pv_push_packed(&self.rings[PAIR], self.ids[slot], said.gpa, now, said.length, self.endpoint,
-                           said.operation, self.key)
-        else:
-            pv_push_request(&self.rings[self.way], self.ids[slot], said.gpa, said.offset, self.endpoint_generation, now,
-                            said.length, self.endpoint, said.operation, self.taken, self.key)
-        self.taken = 0
-        self.submitted += 1
-        self.flying += 1
-
     cdef void say_again(self) noexcept nogil:
         """Submits what came back, in order, over the way in use: there is room for all that may be in flight."""
         cdef uint64_t now = pv_now()
         while self.back_head != self.back_tail and pv_producer_free(&self.rings[self.way], 1):
-            self.say(self.back[self.back_head % self.capacity], now)
+            flight_say(self, self.back[self.back_head & (self.capacity - 1)], now)
             self.back_head += 1
         self.publish()
 
@@ -129,17 +91,17 @@ cdef class Flight:
             ending.bytes = answer.bytes
             memcpy(&self.times[slot][0], &answer.stage_times[0], sizeof(answer.stage_times))
             if self.way == PAIR:
-                earlier = self.in_order()
+                earlier = flight_in_order(self)
                 while answer.result and earlier >= 0 and earlier != slot:
-                    self.end_slot(earlier, &ending)
+                    flight_end_slot(self, earlier, &ending)
                     self.order_head += 1
                     answer.result -= 1
-                    earlier = self.in_order()
+                    earlier = flight_in_order(self)
                 if earlier == slot:
                     self.order_head += 1
                 else:
                     self.out_of_order(slot)
-            self.end_slot(slot, &ending)
+            flight_end_slot(self, slot, &ending)
         if available:
             pv_consumer_release(ring, available)
         if self.done_tail != before and answer.pickup_time:
@@ -150,14 +112,6 @@ cdef class Flight:
             now = pv_now()
             self.taken = pv_saturate(now - since) if now > since else 1
         return self.done_tail - before
-
-    cdef int in_order(self) noexcept nogil:
-        """The slot in flight that was submitted first on the queue pair; -1: none."""
-        while self.order_head != self.order_tail:
-            if self.order[self.order_head & self.order_mask] != GONE:
-                return self.order[self.order_head & self.order_mask]
-            self.order_head += 1
-        return -1
 
     cdef void out_of_order(self, uint16_t slot) noexcept nogil:
         cdef uint32_t at = self.order_head, kept
@@ -174,35 +128,8 @@ cdef class Flight:
                 at += 1
             self.order_tail = kept
 
-    cdef void end_slot(self, uint16_t slot, const Answer *answer) noexcept nogil:
-        self.ids[slot] = 0
-        self.flying -= 1
-        if answer.status == PV_STATUS_CANCELLED and answer.reason == PV_REASON_PATH_CHANGED:
-            self.back[self.back_tail % self.capacity] = slot
-            self.back_tail += 1
-            self.recalled += 1
-            return
-        self.answers[slot] = answer[0]
-        self.done[self.done_tail % self.capacity] = slot
-        self.done_tail += 1
-        self.completed += 1
-        if answer.status == PV_STATUS_OK:
-            self.bytes += answer.bytes
-        elif answer.status == PV_STATUS_REFUSED:
-            self.refused += 1
-        elif answer.status == PV_STATUS_CANCELLED:
-            self.cancelled += 1
-        else:
-            self.failed += 1
+    cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now) noexcept nogil:
+        return flight_push(self, operation, gpa, length, offset, now)
 
     cdef int take(self) noexcept nogil:
-        """Next completed slot, in order of arrival, or -1. The slot is free again; `answers` holds its completion
-        until the next `push` to the same slot completes."""
-        cdef uint16_t slot
-        if self.done_head == self.done_tail:
-            return -1
-        slot = self.done[self.done_head % self.capacity]
-        self.done_head += 1
-        self.free_slots[self.free_count] = slot
-        self.free_count += 1
-        return slot
+        return flight_take(self)

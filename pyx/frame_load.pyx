@@ -11,6 +11,7 @@ from libc.string cimport memcpy, memset
 
 from pyx.abi cimport PV_OP_RECEIVE, PV_OP_SEND, PV_STATUS_OK
 from pyx.memory cimport Buffer
+from pyx.flight cimport flight_push, flight_take
 from pyx.queue cimport ClientQueue
 from pyx.latency cimport Histogram
 from pyx.load cimport (
@@ -117,7 +118,7 @@ cdef class FrameSender:
                     gpa = self.buffer.gpa + <uint64_t>i * stride
                     time = now if pace.interval == 0 else pv_pace_due(&pace)
                     stamp(base + <uint64_t>i * stride, self.sequence, self.number, size, time)
-                    slot = queue.push(PV_OP_SEND, gpa, size, 0, now)
+                    slot = flight_push(queue, PV_OP_SEND, gpa, size, 0, now)
                     if slot < 0:
                         refused = True
                         break
@@ -135,7 +136,7 @@ cdef class FrameSender:
                     queue.reap()
                 now = pv_now()
                 while True:
-                    slot = queue.take()
+                    slot = flight_take(queue)
                     if slot < 0:
                         break
                     if queue.answers[slot].status != PV_STATUS_OK:
@@ -167,13 +168,13 @@ cdef class FrameSender:
         stamp(base, self.sequence | LAST, self.number, size, 0)
         with nogil:
             while not arrived and pv_now() < deadline:
-                if queue.push(PV_OP_SEND, self.buffer.gpa, size, 0, pv_now()) < 0:
+                if flight_push(queue, PV_OP_SEND, self.buffer.gpa, size, 0, pv_now()) < 0:
                     queue.await_completions(pv_now() + RETRY_NS)
                     continue
                 queue.publish()
                 while pv_now() < deadline and queue.await_completions(deadline) == 0:
                     pass
-                slot = queue.take()
+                slot = flight_take(queue)
                 arrived = slot >= 0 and queue.answers[slot].status == PV_STATUS_OK and not queue.answers[slot].reason
         return arrived
 
@@ -217,7 +218,7 @@ cdef class FrameReceiver:
         cdef int slot
         cdef uint64_t now = pv_now()
         while self.spare_count:
-            slot = self.queue.push(PV_OP_RECEIVE, self.spare[self.spare_count - 1], self.stride, 0, now)
+            slot = flight_push(self.queue, PV_OP_RECEIVE, self.spare[self.spare_count - 1], self.stride, 0, now)
             if slot < 0:
                 break
             self.spare_count -= 1
@@ -259,7 +260,7 @@ cdef class FrameReceiver:
                 deadline = now + patience_ns
                 taken = 0
                 while taken < 64 and left:
-                    slot = queue.take()
+                    slot = flight_take(queue)
                     if slot < 0:
                         break
                     taken += 1

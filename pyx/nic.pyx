@@ -7,6 +7,7 @@ briefly loses nothing, and one that never drains costs its senders one wait, and
 that changes its path, frames wait as long as that takes.
 """
 
+cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -17,10 +18,12 @@ from pyx.abi cimport (
     PV_REASON_BUFFER_SMALL, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION,
     PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
+from pyx.completions cimport answer_well
 from pyx.device cimport Device
 from pyx.dmac cimport pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Fifo, Job, Port, Tally, Waiting
+from pyx.ports cimport waiting_on
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
 
 cdef extern from *:
@@ -65,6 +68,7 @@ cdef struct Target:
     bint last               # of its slot
 
 
+@cython.final
 cdef class Nic(Device):
     cdef Address addresses[1024]
     cdef pv_span target_scratch[28]
@@ -128,7 +132,7 @@ cdef class Nic(Device):
 
     cdef bint has_buffer(self, Port *port) noexcept nogil:
         return port.buffers.head != port.buffers.tail or (
-            port.pair.used and port.away != PV_PATH_DIRECT and self.pair_available(port, RECEIVE) > 0)
+            port.pair.used and port.away != PV_PATH_DIRECT and waiting_on(self, port, RECEIVE) > 0)
 
     cdef bint ready(self, Port *port) noexcept nogil:
         """Has the receiver that the next frame waits for a buffer, or is the wait over?"""
@@ -150,10 +154,10 @@ cdef class Nic(Device):
         if port.peer >= 0 and count > 1:
             receiver = &self.ports[port.peer]
             if receiver.pair.used:
-                available = self.pair_available(receiver, RECEIVE)
+                available = waiting_on(self, receiver, RECEIVE)
                 count = count // PV_PACK_ENTRIES + 1
                 pv_pair_prefetch(&receiver.pair.translation, &receiver.pair.requests[RECEIVE], receiver.pair.taken[RECEIVE],
-                                 count if count < available else available, self.window.origin())
+                                 count if count < available else available, self.origin)
 
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         """Sends one frame. False: its receiver has no buffer yet and there is time left."""
@@ -161,7 +165,7 @@ cdef class Nic(Device):
         cdef uint32_t reason = PV_REASON_NONE, i
         cdef uint64_t destination
         cdef Port *receiver
-        cdef const char *origin = self.window.origin()
+        cdef const char *origin = self.origin
         pv_dma_fetch(origin, header, job.spans, 14)  # once: what is judged is what arrives
         if memcmp(&header[6], port.mac, 6) != 0:
             reason = PV_REASON_FRAME_SOURCE
@@ -190,7 +194,12 @@ cdef class Nic(Device):
             port.tally.sent_bytes += job.length
             self.mark(port)
         # A dropped frame was sent as far as its sender is concerned; the reason says what became of it.
-        self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], 0)
+        if job.server == NULL and reason == PV_REASON_NONE:
+            answer_well(self, port, 0, job.id, PV_OP_SEND, job.length, clock[0])
+            port.tally.enqueued = job.enqueued
+            port.tally.sent += 1
+        else:
+            self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], 0)
         return True
 
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
@@ -226,16 +235,16 @@ cdef class Nic(Device):
                 target.one.length = target.length
                 target.spans = &target.one
             # The buffer after the next one: its memory is on its way while this frame is moved.
-            prefetch_write(self.window.origin() + fifo.entries[(fifo.head + 2) & (fifo.capacity - 1)].request.hpa)
+            prefetch_write(self.origin + fifo.entries[(fifo.head + 2) & (fifo.capacity - 1)].request.hpa)
             return True
         if not port.pair.used or port.away == PV_PATH_DIRECT:
             return False
-        if self.pair_available(port, RECEIVE) == 0 or not pv_translation_current(port.pair.entry, &port.pair.translation):
+        if waiting_on(self, port, RECEIVE) == 0 or not pv_translation_current(port.pair.entry, &port.pair.translation):
             return False
-        while self.pair_available(port, RECEIVE):
+        while waiting_on(self, port, RECEIVE):
             if pv_producer_free(&port.pair.completions[RECEIVE], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
                 return False  # the guest takes no completions: it has no buffers either
-            if self.pair_available(port, RECEIVE) > 4:
+            if waiting_on(self, port, RECEIVE) > 4:
                 pv_consumer_prefetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE] + 4)
             pv_consumer_fetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE], &slot)
             entries = pv_pair_count(&slot)
@@ -284,7 +293,7 @@ cdef class Nic(Device):
     cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
         """Moves a frame into the receiver's next buffer. False: it has none."""
         cdef Target target
-        cdef char *origin = self.window.origin()
+        cdef char *origin = self.origin
         if not self.target(receiver, &target):
             return False
         receiver.starved = False
@@ -303,5 +312,5 @@ cdef class Nic(Device):
             self.finish(target.entry.server, &target.entry.request, PV_STATUS_OK, PV_REASON_NONE, job.length, now, now)
         else:
             self.use_buffer(receiver, target.last)
-            self.answer(receiver, RECEIVE, target.id, PV_OP_RECEIVE, PV_STATUS_OK, PV_REASON_NONE, job.length, now, 0)
+            answer_well(self, receiver, RECEIVE, target.id, PV_OP_RECEIVE, job.length, now)
         return True
