@@ -1,5 +1,8 @@
+from typing import final
+
 from pyx.device import Device
 
+@final
 class Nic(Device):
     def attach_port(
         self,
