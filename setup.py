@@ -10,6 +10,16 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+
+class ParallelBuild(build_ext):
+    """Compiles as many extensions at once as there are processors: they do not depend on each other."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
 
 DEBUG = os.environ.get("PARTVISOR_DEBUG") == "1"
 HEADERS = sorted(str(path) for path in Path("pyx").glob("*.h"))
@@ -28,6 +38,7 @@ extensions = [
 ]
 
 setup(
+    cmdclass={"build_ext": ParallelBuild},
     packages=find_packages(include=["pyx", "hostd", "hostd.*", "partitions", "partitions.*", "tools", "tools.*"]),
     package_data={"": ["*.h", "*.pxd", "*.pyi", "*.sql", "*.yaml", "py.typed"]},
     ext_modules=cythonize(
