@@ -12,6 +12,9 @@ cdef class CallRing:
     cdef pv_producer calls
     cdef pv_consumer completions
     cdef uint64_t generation
+    cdef pv_completion kept[32]      # per endpoint: the last answer to its question for a key
 
+    cdef void keep(self, const pv_completion *answer) noexcept nogil
+    cdef bint has(self, uint64_t id) noexcept nogil
     cdef uint64_t ask_key(self, uint32_t endpoint) noexcept nogil
     cdef bint find(self, uint64_t id, pv_completion *answer) noexcept nogil

@@ -5,12 +5,12 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from pyx.abi cimport (
-    PV_CALL_CONNECT, PV_CALL_KEY, PV_CHANNEL_COMPLETIONS, PV_EVENTS_MONITOR, PV_ID, PV_PAGE, PV_STATUS_OK,
-    pv_completion, pv_doorbell, pv_system_call,
+    PV_CALL_CONNECT, PV_CALL_KEY, PV_CHANNEL_COMPLETIONS, PV_ENDPOINTS_MAX, PV_EVENTS_MONITOR, PV_ID,
+    PV_ID_SLOT, PV_PAGE, PV_STATUS_OK, pv_completion, pv_doorbell, pv_system_call,
 )
 from pyx.ringc cimport (
-    pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_release, pv_now, pv_producer_attach,
-    pv_producer_free, pv_producer_publish, pv_producer_push,
+    pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_release, pv_now,
+    pv_producer_attach, pv_producer_free, pv_producer_publish, pv_producer_push,
 )
 from pyx.segment cimport Mapping, map_ring
 from pyx.waiter cimport Waiter
@@ -65,16 +65,17 @@ cdef class CallRing:
             pv_consumer_release(&self.completions, 1)
             if answer.id == call.id:  # an answer to a call that timed out before is dropped
                 break
+            self.keep(&answer)
         if answer.status != PV_STATUS_OK:
             raise RequestError(answer.status, answer.reason, f"system call {number}")
         return answer.result
 
     cdef uint64_t ask_key(self, uint32_t endpoint) noexcept nogil:
-        """Asks for the key of an own queue pair; returns the id that `find` looks for."""
+        """Asks for the key of an own queue pair; returns the id that `find` looks for. Its slot tells the endpoint."""
         cdef pv_system_call call
         memset(&call, 0, sizeof(call))
         self.generation += 1
-        call.id = PV_ID(0, self.generation)
+        call.id = PV_ID(1 + endpoint, self.generation)
         call.call = PV_CALL_KEY
         call.raw[0] = endpoint & 0xFF
         call.raw[1] = endpoint >> 8
@@ -83,14 +84,24 @@ cdef class CallRing:
             pv_producer_publish(&self.calls)
         return call.id
 
+    cdef void keep(self, const pv_completion *answer) noexcept nogil:
+        """An answer that the caller did not look for: that to a question for a key waits for its endpoint."""
+        cdef uint32_t slot = PV_ID_SLOT(answer.id)
+        if slot and slot <= PV_ENDPOINTS_MAX:
+            self.kept[slot - 1] = answer[0]
+
+    cdef bint has(self, uint64_t id) noexcept nogil:
+        """The last look before sleep, for whoever asks with `find`."""
+        return pv_consumer_pending(&self.completions) or self.kept[PV_ID_SLOT(id) - 1].id == id
+
     cdef bint find(self, uint64_t id, pv_completion *answer) noexcept nogil:
-        """Looks for the answer to call `id` without waiting."""
+        """Looks for the answer to question `id` for a key, without waiting."""
         while pv_consumer_available(&self.completions):
             pv_consumer_fetch(&self.completions, 0, answer)
             pv_consumer_release(&self.completions, 1)
-            if answer.id == id:
-                return True
-        return False
+            self.keep(answer)
+        answer[0] = self.kept[PV_ID_SLOT(id) - 1]
+        return answer.id == id
 
     def call_raw(self, bytes slot, double timeout=10.0) -> tuple:
         """Puts 64 bytes of the caller's own on the call ring; returns (id, status, reason, result) of the next

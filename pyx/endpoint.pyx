@@ -101,7 +101,7 @@ cdef class ClientEndpoint(Follower):
         if self.change == CHANGE_NONE:
             return not self.calm()
         if self.change == CHANGE_KEY:
-            return pv_consumer_pending(&self.calls.completions)
+            return self.calls.has(self.asked)
         if self.change == CHANGE_DRAIN and self.first.flying == 0 and (self.second is None or self.second.flying == 0):
             return True
         return (pv_consumer_pending(&self.first.answers_on[SERVER])

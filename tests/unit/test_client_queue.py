@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pyx.abi import OPERATIONS, REASONS, STATUSES, make_id, slot_of
+from pyx.abi import CALLS, OPERATIONS, PATHS, REASONS, STATUSES, make_id, slot_of
 from tests.framework.driver import OK, Driver, Partition, Request
 
 KEY = 0xABCDEF0123456789
@@ -313,3 +313,39 @@ def test_the_answer_of_an_earlier_life_of_the_pair(partition: Partition) -> None
     assert request.key == KEY + 1 and done(driver) == [] and driver.queue.foreign == 1
     driver.device.complete(request.id, OK)
     assert done(driver) == slots
+
+def test_two_endpoints_get_their_keys(partition: Partition) -> None:
+    """Both ask the monitor before either looks at an answer, the one that is looked at last first."""
+    drivers = [Driver(partition, 0), Driver(partition, 1)]
+    for driver in drivers:
+        driver.want("direct")
+    drivers[0].step()  # both ask their servers; whoever waits moves all endpoints on
+    calls = []
+    for driver in drivers:
+        (request,) = driver.requests(driver.server)
+        driver.server.complete(request.id, OK, bytes=PATHS["direct"])
+        driver.step()
+        calls += partition.monitor.take_calls()
+    assert [endpoint for _, _, endpoint in calls] == [0, 1]
+    for call, _, endpoint in calls:
+        partition.monitor.complete(call, OK, pickup_time=KEY + endpoint)
+    for _ in range(2):
+        drivers[0].step()
+    assert [driver.end.path for driver in drivers] == ["direct", "direct"]
+    for number, driver in enumerate(drivers):
+        submit(driver, 1)
+        assert driver.requests(driver.device)[0].key == KEY + number
+
+
+def test_a_system_call_while_a_key_is_on_its_way(partition: Partition) -> None:
+    """The call takes the answers off the ring; that to the endpoint's question waits for it."""
+    driver = Driver(partition)
+    driver.want("direct")
+    driver.server.complete(driver.asked("direct"), OK, bytes=PATHS["direct"])
+    driver.step()
+    ((key, _, _),) = partition.monitor.take_calls()
+    partition.monitor.complete(key, OK, pickup_time=KEY)
+    with pytest.raises(TimeoutError):
+        partition.calls.call(CALLS["null"], timeout=0.01)
+    driver.step()
+    assert driver.end.path == "direct" and len(partition.monitor.take_calls()) == 1
