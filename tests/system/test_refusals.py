@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pyx.abi import FRAME_MAX, OPERATIONS, REASONS, STATUSES, TRANSFER_MAX
+from pyx.abi import FRAME_MAX, OPERATIONS, PATHS, REASONS, STATUSES, TRANSFER_MAX
 from tests.framework.host import Host
 from tests.framework.puppet import Puppet
 from tests.framework.slots import Target, slot
@@ -139,6 +139,27 @@ def test_sound_requests_at_the_borders_are_carried_out(module_host: Host, guest:
     for request, answer in zip(requests, answers, strict=True):
         moved = 0 if request.operation == FLUSH else request.length
         assert answer == [request.id, STATUSES["ok"], 0, moved], request
+
+
+@pytest.mark.parametrize("path", [0, PATHS["copy"], PATHS["direct"], 4, 1 << 31])
+def test_a_path_that_nobody_wants(module_host: Host, guest: Puppet, path: int) -> None:
+    """Of no number, or of one that no transaction wants: the guest stays where it is."""
+    request = Target(module_host.view(NAME), "vda").sound(operation=OPERATIONS["path"], length=path)
+    (answer,) = guest.call("raw:submit", endpoint="vda", slots=[slot(request)])
+    assert answer == [request.id, STATUSES["refused"], REASONS["path_denied"], 0]
+    assert module_host.path(NAME, "vda") == "redirect"
+
+
+def test_a_path_with_requests_in_flight(module_host: Host, guest: Puppet) -> None:
+    """A posted receive buffer is one, though it came by the other queue of the endpoint."""
+    before = module_host.metrics()
+    posted = Target(module_host.view(NAME), "eth0", 1).sound()
+    guest.call("raw:throw", endpoint="eth0", queue=1, slots=[slot(posted)])
+    module_host.until(lambda: bool(module_host.metrics().changes(before, "network_buffers_posted_total")))
+    for path in (PATHS["redirect"], PATHS["direct"]):
+        request = Target(module_host.view(NAME), "eth0").sound(operation=OPERATIONS["path"], length=path)
+        (answer,) = guest.call("raw:submit", endpoint="eth0", slots=[slot(request)])
+        assert answer == [request.id, STATUSES["refused"], REASONS["path_busy"], 0]
 
 
 def key(labels: dict[str, str]) -> frozenset[tuple[str, str]]:
