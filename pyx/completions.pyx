@@ -17,7 +17,7 @@ from pyx.loop cimport Loop
 from pyx.portc cimport Job, Pair, Port, Server, Tally
 from pyx.ringc cimport (
     pv_consumer_release, pv_count, pv_interrupt_post, pv_observe, pv_producer_publish, pv_push_completion, pv_run,
-    pv_run_end, pv_run_extend, pv_saturate,
+    pv_run_end, pv_run_extend, pv_saturate, pv_stamp_last,
 )
 
 
@@ -124,6 +124,8 @@ cdef class Completions(Loop):
                 pair.taken[i] = 0
             self.end_run(port, i, now)
             if pair.completions[i].tail != pair.completions[i].published:
+                if self.attribution:
+                    pv_stamp_last(&pair.completions[i], pv_saturate(end - now))
                 pv_producer_publish(&pair.completions[i])
                 vectors |= pair.vector << i
         self.count(port)

@@ -112,6 +112,13 @@ static inline void pv_run_end(struct pv_producer *p, struct pv_run *run, uint64_
     run->id = 0;
 }
 
+/* Writes the time in the completion stage into the last slot that is not published yet: of a batch the receiver looks at
+ * that one, and would count as its own what is missing there. */
+static inline void pv_stamp_last(struct pv_producer *p, uint32_t completion)
+{
+    ((struct pv_completion *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8))->stage_times[PV_STAGE_COMPLETION] = completion;
+}
+
 /* A client's request, passed to the monitor by the server that recorded it as `id`. */
 static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const struct pv_request *request,
                                   uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue,

@@ -65,7 +65,7 @@ RULES = [
             "pyx/view.h": (None, "owner of views"),
             "pyx/pair.h": (1, "asks for the lines that posted buffers name; believes nothing of it"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
-            "pyx/slots.h": (3, "fills slots before they are published"),
+            "pyx/slots.h": (4, "fills slots before they are published"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/loop.pyx": (1, "accessor beside its only user: was this bell rung"),
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),
