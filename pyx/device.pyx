@@ -215,7 +215,9 @@ cdef class Device(Intake):
         """One turn of a port: looks at up to `most` requests worth `budget` bytes (at least one), then executes them in
         order. Returns how many were done, and in `served` their bytes."""
         cdef Job jobs[64]
-        cdef pv_request slot, request
+        cdef pv_request slots[64]
+        cdef pv_request *slot
+        cdef pv_request request
         cdef bint ends[64]              # the request is the last one of its slot
         cdef Job *job
         cdef Waiting *entry
@@ -258,8 +260,8 @@ cdef class Device(Intake):
                 for i in range(available):
                     if i == BATCH or pv_producer_free(&port.pair.completions[0], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
                         break
-                    pv_consumer_fetch(&port.pair.requests[0], port.pair.taken[0], &slot)
-                    count += self.end_slot(port, 0, &slot, PV_STATUS_REFUSED, PV_REASON_PATH_CLOSED)
+                    self.fetch_pair(port, 0, 0, &slots[0])
+                    count += self.end_slot(port, 0, &slots[0], PV_STATUS_REFUSED, PV_REASON_PATH_CLOSED)
                 return count
             if most > room:
                 most = room
@@ -269,17 +271,18 @@ cdef class Device(Intake):
                     break
                 if i + 4 < available:  # what is not published yet must stay with the guest
                     pv_consumer_prefetch(&port.pair.requests[0], port.pair.taken[0] + i + 4)
-                pv_consumer_fetch(&port.pair.requests[0], port.pair.taken[0] + i, &slot)
-                entries = pv_pair_count(&slot)
+                slot = &slots[i]
+                self.fetch_pair(port, 0, i, slot)
+                entries = pv_pair_count(slot)
                 packed = slot.flags & PV_FLAG_PACK and entries
                 if not packed:
                     entries = 1
-                    request = slot  # a pack of no valid number fails by its flags
+                    request = slot[0]  # a pack of no valid number fails by its flags
                 for k in range(first, entries):
                     if count == most:
                         break
                     if packed:
-                        pv_pair_unpack(&port.pair.translation, &slot, k, self.begin, &request)
+                        pv_pair_unpack(&port.pair.translation, slot, k, self.begin, &request)
                     job = &jobs[count]
                     job.request = NULL
                     job.server = NULL
@@ -321,11 +324,15 @@ cdef class Device(Intake):
                 break
             served[0] += job.length
         if paired:
+            k = 0
             for i in range(count):
                 port.pair.part[0] += 1
                 if ends[i]:
                     port.pair.taken[0] += 1
                     port.pair.part[0] = 0
+                    k += 1
+            if port.pair.part[0]:
+                port.pair.head[0] = slots[k]
             pv_count(&port.counters[<int>PV_IO_REQUESTS], count)
             self.mark(port)
         else:

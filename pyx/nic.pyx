@@ -220,7 +220,8 @@ cdef class Nic(Device):
 
     cdef bint target(self, Port *port, Target *target) noexcept nogil:
         """The next posted buffer of a port. Bad requests on its queue pair are refused on the way."""
-        cdef pv_request slot, request
+        cdef pv_request *slot
+        cdef pv_request request
         cdef uint32_t reason, entries, count = 0
         cdef Fifo *fifo = &port.buffers
         if fifo.head != fifo.tail:
@@ -246,13 +247,15 @@ cdef class Nic(Device):
                 return False  # the guest takes no completions: it has no buffers either
             if waiting_on(self, port, RECEIVE) > 4:
                 pv_consumer_prefetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE] + 4)
-            pv_consumer_fetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE], &slot)
-            entries = pv_pair_count(&slot)
+            slot = &port.pair.head[RECEIVE]
+            if port.pair.part[RECEIVE] == 0:
+                pv_consumer_fetch(&port.pair.requests[RECEIVE], port.pair.taken[RECEIVE], slot)
+            entries = pv_pair_count(slot)
             if slot.flags & PV_FLAG_PACK and entries:
-                pv_pair_unpack(&port.pair.translation, &slot, port.pair.part[RECEIVE], self.begin, &request)
+                pv_pair_unpack(&port.pair.translation, slot, port.pair.part[RECEIVE], self.begin, &request)
             else:
                 entries = 1
-                request = slot
+                request = slot[0]
             target.last = port.pair.part[RECEIVE] + 1 >= entries
             reason = pv_pair_validate(&port.pair.translation, &request, port.pair.operations[RECEIVE],
                                       self.target_scratch, &count)

@@ -16,7 +16,7 @@ from pyx.abi cimport (
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
 from pyx.pairc cimport pv_translation_fill, pv_translation_open
-from pyx.ringc cimport pv_count, pv_interrupt_post, pv_producer_push
+from pyx.ringc cimport pv_count, pv_interrupt_post, pv_now, pv_producer_push
 from pyx.translator cimport Translator
 
 from pyx import abi as names
@@ -83,7 +83,6 @@ cdef class Pairs(Translator):
         if path == PV_PATH_DIRECT:
             reason = self.open_pair(client, index)
             if reason != PV_REASON_NONE:
-                client.paths[index] = PV_PATH_REDIRECT
                 return reason
         client.paths[index] = path
         self.tell(client.id, 0, 0, index, path)
@@ -106,6 +105,8 @@ cdef class Pairs(Translator):
         entry.partition = client.id
         entry.index = index
         entry.endpoint = endpoint[0]
+        if self.translation_generation == 0:
+            self.translation_generation = pv_now()  # beyond those of an earlier monitor, whose copies devices may hold
         self.translation_generation += 1
         client.keys[index] = key
         pv_translation_open(&self.translations[endpoint.device][endpoint.port], &entry, self.translation_generation)

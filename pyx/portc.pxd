@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_dma_request, pv_interrupts, pv_translation
+from pyx.abi cimport pv_dma_request, pv_interrupts, pv_request, pv_translation
 from pyx.dmac cimport pv_span
 from pyx.ringc cimport pv_consumer, pv_producer, pv_run
 
@@ -38,6 +38,7 @@ cdef struct Pair:
     pv_run runs[2]                    # completions that are not pushed yet
     uint32_t taken[2]                 # request slots used, not yet given back
     uint32_t part[2]                  # requests done of the slot behind those (a pack holds several)
+    pv_request head[2]                # while there are such: that slot, as it was fetched (rules.md 8)
     pv_interrupts *interrupts
     uint64_t vector                   # of queue 0; the next bit is queue 1's
     const pv_translation *entry       # the monitor's

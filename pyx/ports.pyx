@@ -228,7 +228,7 @@ cdef class Ports(Completions):
     cdef uint32_t return_pair(self, Port *port) noexcept nogil:
         """Gives back what stands in the queue pair, in order."""
         cdef uint32_t queue, available, i, returned = 0
-        cdef pv_request request
+        cdef pv_request slot
         cdef Pair *pair = &port.pair
         for queue in range(pair.queues):
             available = self.pair_available(port, queue)
@@ -237,9 +237,17 @@ cdef class Ports(Completions):
                     # A completion each would need room for a whole pack of them.
                     if pv_producer_free(&pair.completions[queue], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
                         break
-                    pv_consumer_fetch(&pair.requests[queue], pair.taken[queue], &request)
-                    returned += self.end_slot(port, queue, &request, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED)
+                    self.fetch_pair(port, queue, 0, &slot)
+                    returned += self.end_slot(port, queue, &slot, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED)
         return returned
+
+    cdef void fetch_pair(self, Port *port, uint32_t queue, uint32_t index, pv_request *slot) noexcept nogil:
+        """The slot at `index` behind those that are used. One of which some requests are done was fetched before, and is
+        not fetched again: its guest may have rewritten it meanwhile."""
+        if index == 0 and port.pair.part[queue]:
+            slot[0] = port.pair.head[queue]
+        else:
+            pv_consumer_fetch(&port.pair.requests[queue], port.pair.taken[queue] + index, slot)
 
     cdef uint32_t end_slot(self, Port *port, uint32_t queue, const pv_request *slot, uint32_t status, uint32_t reason) noexcept nogil:
         """Answers all requests of a slot alike, unexecuted; returns how many."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pyx.abi import OPERATIONS, REASONS, STATUSES
+from pyx.validate import pack_joined
 from tests.framework.host import Host
 from tests.framework.metrics import Metrics
 from tests.framework.slots import Target, slot, slots
@@ -244,3 +245,19 @@ def test_hostile_indices_of_a_pair(host: Host, index: str) -> None:
     completed = host.completions("hostile")
     guest.submit()
     assert host.completions("hostile") == completed, "the device answers on a broken pair"
+
+
+def test_a_slot_is_not_fetched_twice(host: Host) -> None:
+    """A rate limit makes the device serve a pack of three one by one; its guest rewrites the slot after the first. The
+    device goes on with what it fetched (rule 8): it answers these three and then the next slot, each once."""
+    limit = {"operations": {"rate": 20, "period": 0.05}}
+    guest = host.guest("breaker", nics=[{"name": "eth0", "path": "direct", "limits": limit}])
+    target = Target(host.view("breaker"), "eth0")
+    guest.call("nic:open", nic="eth0", buffers=1)
+    guest.call("nic:send", nic="eth0", to="02" * 6, frames=[(64, 1)])
+    key = guest.call("pair:field", endpoint="eth0", at=key_at(target))
+    ids = [(number << 16) + 500 for number in (101, 102, 103)]
+    pack = pack_joined([(identity, 0, 64) for identity in ids], target.row["index"], SEND, 0x83, 0, key)
+    other = slot(target.sound(id=104 << 16, gpa=0, length=64, operation=SEND, key=key))
+    answers = guest.call("pair:rewrite", endpoint="eth0", pack=pack.hex(), other=other)
+    assert [answer[0] for answer in answers] == [*ids, 104 << 16]

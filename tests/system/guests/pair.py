@@ -110,3 +110,19 @@ def spoil(puppet: Puppet, endpoint: str, index: str, slots: list[str]) -> None:
     if index == "tail":
         requests.tail.value += 1 << 20
     _ring(base)
+
+
+def rewrite(puppet: Puppet, endpoint: str, pack: str, other: str, patience: float = 1.0) -> list[Answer]:
+    """Puts a slot with several requests on the pair, writes `other` over it as soon as the first one is answered, and
+    puts that once more behind it; all answers, until none comes for `patience` seconds."""
+    base, requests, completions = rings(puppet, endpoint, 0)
+    place = requests.slot(requests.tail.value)
+    _put(requests, pack)
+    _ring(base)
+    answers = [_answer(completions, patience)]
+    ctypes.memmove(place, bytes.fromhex(other), SLOT)
+    _put(requests, other)
+    _ring(base)
+    while answers[-1] is not None:
+        answers.append(_answer(completions, patience))
+    return [answer for answer in answers if answer is not None]
