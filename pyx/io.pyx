@@ -228,7 +228,8 @@ cdef class IoServer(Copies):
             pv_count(&q.counters[<int>PV_IO_COMPLETIONS], 1)
             if answer.status == PV_STATUS_OK:
                 pv_count(&q.counters[<int>PV_IO_OPERATIONS + operation], 1)
-                pv_count(&q.counters[<int>PV_IO_BYTES + operation], answer.bytes)
+                if operation != PV_OP_PATH:  # what it carries is a path and no length
+                    pv_count(&q.counters[<int>PV_IO_BYTES + operation], answer.bytes)
                 if self.attribution and entry.pickup_time:
                     self.observe(q, &answer)
             elif answer.status == PV_STATUS_REFUSED:
