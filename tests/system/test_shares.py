@@ -114,8 +114,7 @@ def test_a_burst_is_had_once(host: Host) -> None:
     assert second["bytes"] / second["seconds"] == pytest.approx(RATE, rel=WITHIN_RATE), second
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("limit", ["bytes", "operations"])
+@pytest.mark.parametrize(("path", "limit"), [*((path, "bytes") for path in PATHS), ("direct", "operations")])
 def test_a_rate_of_0_blocks(host: Host, path: str, limit: str) -> None:
     """Nothing of it is done, and its neighbour has the device."""
     blocked = writer(host, "blocked", "free", path=path, limits={limit: {"rate": 0}})
