@@ -24,8 +24,9 @@
  * PV_SHARE_HOLD_NS worth of them is there, or half of what the bucket holds, the others are served. A device without a
  * limit never waits. Measured on two processors, 400 MB/s, 64 KiB at depth 32 beside 512 B at depth 256, direct, with one
  * and two computing processes beside them: 290 to 115 MB/s with times for a round trip alone (256 KiB, 0.2 ms, 0.5 ms),
- * 265 to 135 with 1 MiB, 4 ms, 4 ms, and 200 to 195 with times for being scheduled away, as they are now. With four and
- * more computing processes the clients are away for longer than that, and it is 250 to 150.
+ * 265 to 135 with 1 MiB, 4 ms, 4 ms. With times for being scheduled away, as they are now, the shares are within 5 % on a
+ * machine with little other load; beside two processes that compute the small client is away for longer than any credit,
+ * and it is 250 to 160 and worse.
  *
  * How the device's loop uses it:
  *

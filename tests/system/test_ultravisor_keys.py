@@ -30,6 +30,8 @@ STORY: list[list[dict[str, Any]]] = [
     [{"op": "partition.create", "name": "command", "type": "command"}],
     [guest("one", memory_maximum=4 * MIB, endpoints=[disk()])],
     [{"op": "endpoint.attach", "partition": "one", **nic()}],
+    [{"op": "endpoint.path", "partition": "one", "name": "vda", "path": "direct"}],
+    [{"op": "endpoint.path_settle", "partition": "one", "name": "vda", "path": "direct"}],
     [{"op": "endpoint.detach", "partition": "one", "name": "vda"}],
     [{"op": "memory.assign", "partition": "one", "extents": [{"frame": 70000, "frames": 256}]}],
     [{"op": "memory.release", "partition": "one", "memory": MIB}],

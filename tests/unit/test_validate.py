@@ -123,8 +123,9 @@ def test_random_requests(long: bool) -> None:
             seen += compare(partition, itertools.chain.from_iterable(pools))
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
-        if not long and time.monotonic() - started > SECONDS:
-            break
+        late = time.monotonic() - started > SECONDS
+        if late and not long and seen.total() >= RANDOM_LEAST and set(seen) == ANSWERS:
+            break  # the slower the machine, the fewer; but each reason at least once
     assert seen.total() >= RANDOM_LEAST
     assert set(seen) == ANSWERS, f"seed {seed}: not every reason was reached"
     assert seen["none"] > seen.total() // 20, f"seed {seed}: hardly any request was valid"
