@@ -478,7 +478,7 @@ def test_what_a_process_finds_around_itself(runtime_dir: Path) -> None:
         assert found["environment"].pop("GIVEN") == "yes"
         assert set(found["environment"]) <= {"PATH", "LANG", "LC_CTYPE"}
         assert found["folder"] == found["path"] and found["folder"].endswith("programs")
-        assert found["pid"] == found["session"] == found["thread"] == running.pid
+        assert found["pid"] == found["group"] == found["thread"] == running.pid
         assert (found["affinity"], found["nice"], found["input"], found["blocked"]) == ([0], 3, "/dev/null", [])
         assert found["status"]["Name"] == "pv-around"
         assert int(found["status"]["PPid"]) == keeper_pid(client)

@@ -106,7 +106,7 @@ def test_what_a_guest_is(runtime_dir: Path) -> None:
         running = await start(client, "small:surroundings", name="store", environment={"GIVEN": "yes"}, **guest())
         found = json.loads(await running.line())
         status = found["status"]
-        assert (found["pid"], found["session"], found["thread"]) == (1, 1, 1)
+        assert (found["pid"], found["group"], found["thread"]) == (1, 1, 1)
         assert found["uid"] == found["gid"] == [GUEST_UID] * 3 and found["groups"] == []
         assert {status[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
         assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")

@@ -43,7 +43,7 @@ def surroundings(context):
             "folder": os.getcwd(),
             "path": sys.path[0],
             "pid": os.getpid(),
-            "session": os.getsid(0),
+            "group": os.getpgrp(),
             "uid": os.getresuid(),
             "gid": os.getresgid(),
             "groups": os.getgroups(),
