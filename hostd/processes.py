@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hostd.procfs import children, session, start_time
+from hostd.procfs import children, group, start_time
 from hostd.startspec import SANDBOXES
 from hostd.tables import SlotTable, TableError
 from hostd.wire import Message, RemoteError, Wire, WireError, close_fds, pair, raise_error
@@ -273,7 +273,7 @@ class Processes:
         for pid in children():
             if pid in known or (pid == self._loader_pid and self._loader is not None):
                 continue
-            if session(pid) not in known:
+            if group(pid) not in known:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             with suppress(ChildProcessError):

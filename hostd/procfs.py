@@ -29,8 +29,8 @@ def _stat(pid: int) -> list[str]:
         return file.read().rpartition(")")[2].split()
 
 
-def session(pid: int) -> int:
-    """Session of a process; 0 if it is gone."""
+def group(pid: int) -> int:
+    """Process group of a process; 0 if it is gone."""
     with suppress(OSError, IndexError):
-        return int(_stat(pid)[3])
+        return int(_stat(pid)[2])
     return 0

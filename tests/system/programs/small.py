@@ -103,7 +103,7 @@ def children(_context):
 
 
 def daughter(context):
-    """Leaves a process behind that has gone into a session of its own and ignores SIGTERM."""
+    """Leaves a process behind that may have gone into a session of its own and ignores SIGTERM."""
     said, say_it = os.pipe()
     pid = os.fork()
     if pid == 0:
