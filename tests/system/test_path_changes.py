@@ -49,7 +49,7 @@ def test_changes_under_deep_queues(host: Host) -> None:
     """A driver without the interpreter, 32 requests in flight: each is answered once, wherever it was when the path
     changed."""
     guest = host.guest("deep", disks=[DISK], memory="4MiB")
-    load = guest.begin("load:disk", disk="vda", depth=32, seconds=5)  # longer than all the changes, on a busy machine too
+    load = guest.begin("load:disk", disk="vda", depth=32, seconds=5)  # longer than all the changes
     host.await_progress("deep", 1)
     for path in CHANGES * 2:
         host.set_path("deep", "vda", path)
