@@ -50,7 +50,7 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         spec = StartSpec.parse(document.get("spec"))
         descriptors = _descriptors(spec, received)
         # A group of its own, but the keeper's session, which no terminal has. The kernel schedules each session as one
-        # group (autogroup), and a yield does not reach beyond it: guests in sessions of their own that share a processor
+        # group (autogroup), and a yield does not reach beyond it: guests in sessions of their own on one processor
         # did not let each other run, which cost a third of the frames from one to the other.
         os.setpgid(0, 0)
         process.set_title(f"pv-{spec.name}", f"partvisor: {spec.name}")
