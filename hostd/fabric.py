@@ -25,7 +25,7 @@ HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and serve
 STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257}
 
 # Facts of an endpoint that its device is told.
-OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits", "budget")
+OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
 
 Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 
@@ -106,7 +106,7 @@ class Fabric:
         await self.map_memory(server)
         memory = await self.keeper.get_segments([extent["segment"] for extent in server.plan["memory"]])
         try:
-            extents = [{"hpa": extent["hpa"], "size": extent["size"]} for extent in server.plan["memory"]]
+            extents = _extents(server)
             for device in self.devices.values():
                 await ask(device, "attach_memory", {"memory": extents}, memory)
         finally:
@@ -217,8 +217,7 @@ class Fabric:
         fds = await self.keeper.get_segments([extent["segment"] for extent in record.plan["memory"]])
         try:
             record.copied = True  # before the request: what undoes it is sent behind it on the same wire
-            extents = [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
-            await ask(self.monitor, "map_memory", {"partition": record.number, "memory": extents}, fds)
+            await ask(self.monitor, "map_memory", {"partition": record.number, "memory": _extents(record)}, fds)
         finally:
             close_fds(fds)
 
@@ -296,6 +295,11 @@ async def _release(role: Record, op: str, message: dict[str, Any]) -> None:
 
 async def _detach(device: Record, partition: int, port: int) -> None:
     await _release(device, "detach", {"partition": partition, "port": port})
+
+
+def _extents(record: Record) -> list[dict[str, int]]:
+    """Where a partition's memory lies, as device and monitor are told."""
+    return [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
 
 
 def _segment(plan: dict[str, Any], name: str) -> int | None:

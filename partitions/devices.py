@@ -70,7 +70,7 @@ class DevicePartition(DataPlane):
                 self._forget(partition)
             raise
         self._extents[partition] += 1
-        self.loop.set_share(message["port"], message["weight"], message["limits"], message["budget"])
+        self.loop.set_share(message["port"], message["weight"], message["limits"])
         return {}
 
     def handle_detach(self, message: Message, _fds: list[int]) -> Message:

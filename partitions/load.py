@@ -56,11 +56,11 @@ class Generators:
         result = self._disk.run(abi.OPERATIONS[op], timed=timed, **given)
         return {**result, **_latency(timed, self._disk)}
 
-    def send(self, size: int, timed: bool = False, **given: Any) -> dict[str, Any]:
-        """One window of frames, then word to the receiver that there are no more."""
+    def send(self, size: int, timed: bool = False, finish: bool = True, **given: Any) -> dict[str, Any]:
+        """One window of frames, then word to a receiver that listens (`finish`) that there are no more."""
         assert self._sender is not None
         result = self._sender.run(size, timed=timed, **given)
-        return {**result, **_latency(timed, self._sender), "finished": self._sender.finish(size)}
+        return {**result, **_latency(timed, self._sender), "finished": finish and self._sender.finish(size)}
 
     def receive(self, size: int, timed: bool = False, **given: Any) -> dict[str, Any]:
         assert self._receiver is not None

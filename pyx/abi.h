@@ -220,26 +220,15 @@ struct pv_system_call {
     union {
         struct {
             uint64_t gpa;
-            uint64_t device_offset;
+            uint64_t device_offset; /* COPY: gpa of the caller's buffer */
             uint64_t endpoint_generation;
             uint64_t pickup_time; /* ns */
             uint64_t epoch;       /* the caller's term of office */
             uint32_t length;
             uint16_t endpoint;
-            uint8_t operation;
+            uint8_t operation;    /* COPY: of the client's request; decides direction and right */
             uint8_t flags;
-        } submit;                 /* also PATH: `length` is the path */
-        struct {
-            uint64_t gpa;         /* of the client */
-            uint64_t buffer;      /* gpa of the caller */
-            uint64_t endpoint_generation;
-            uint64_t pickup_time;
-            uint64_t epoch;
-            uint32_t length;
-            uint16_t endpoint;
-            uint8_t operation;    /* of the client's request: decides direction and right */
-            uint8_t flags;
-        } copy;
+        } submit;                 /* also COPY; also PATH: `length` is the path */
         char name[32];            /* CONNECT: service, zero terminated */
         uint8_t raw[48];
     };

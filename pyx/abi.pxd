@@ -298,21 +298,9 @@ cdef extern from "abi.h" nogil:
         uint8_t operation
         uint8_t flags
 
-    struct pv_copy "typeof(((struct pv_system_call *)0)->copy)":
-        uint64_t gpa
-        uint64_t buffer
-        uint64_t endpoint_generation
-        uint64_t pickup_time
-        uint64_t epoch
-        uint32_t length
-        uint16_t endpoint
-        uint8_t operation
-        uint8_t flags
-
     struct pv_system_call:
         uint64_t id
         pv_submit submit
-        pv_copy copy
         char name[32]
         uint8_t raw[48]
         uint16_t call

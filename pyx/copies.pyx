@@ -7,14 +7,13 @@ monitor fills or empties on call; the device is handed that buffer:
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_CALL_COPY, PV_CALL_OWN, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_OP_FLUSH, PV_STAGE_COPY, PV_STAGE_TIMES,
-    PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request, pv_system_call,
+    PV_CALL_COPY, PV_CALL_OWN, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_OP_FLUSH, PV_STAGE_COPY, PV_STAGE_TIMES,
+    PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request,
 )
 from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_NONE, COPY_OUT, Copy, Queue, Queues
-from pyx.ringc cimport pv_count, pv_producer_free, pv_producer_push, pv_push_submit, pv_saturate
+from pyx.ringc cimport pv_count, pv_producer_free, pv_push_submit, pv_saturate
 from pyx.validatec cimport pv_operation_writes_memory
 
 cdef enum:
@@ -63,29 +62,18 @@ cdef class Copies(Queues):
     cdef void push_step(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:
         cdef Copy *copy = &q.copies[slot]
         cdef pv_ledger_entry *entry = &q.ledger[slot]
-        cdef pv_system_call call
-        cdef pv_request own
-        cdef uint64_t id = PV_ID(slot, q.generations[slot])
+        cdef pv_request request = entry.request
+        cdef uint16_t call = PV_CALL_COPY, flags = 0
         if copy.state == COPY_DEVICE:
-            own = entry.request
-            own.gpa = copy.buffer if copy.pages else 0
-            pv_push_submit(&self.calls, id, &own, copy.since, self.epoch, PV_ID_SLOT(q.partition), number, PV_CALL_OWN)
-            return
-        memset(&call, 0, sizeof(call))
-        call.id = id
-        call.call = PV_CALL_COPY
-        call.client = PV_ID_SLOT(q.partition)
-        call.queue = number
-        call.copy.gpa = entry.request.gpa
-        call.copy.buffer = copy.buffer
-        call.copy.endpoint_generation = entry.request.endpoint_generation
-        call.copy.pickup_time = copy.since
-        call.copy.epoch = self.epoch
-        call.copy.length = copy.bytes if copy.state == COPY_OUT else entry.request.length
-        call.copy.endpoint = entry.request.endpoint
-        call.copy.operation = entry.request.operation
-        call.copy.flags = entry.request.flags
-        pv_producer_push(&self.calls, &call)
+            call = PV_CALL_SUBMIT
+            flags = PV_CALL_OWN
+            request.gpa = copy.buffer if copy.pages else 0
+        else:
+            request.device_offset = copy.buffer
+            if copy.state == COPY_OUT:
+                request.length = copy.bytes
+        pv_push_submit(&self.calls, call, PV_ID(slot, q.generations[slot]), &request, copy.since, self.epoch,
+                       PV_ID_SLOT(q.partition), number, flags)
 
     cdef bint copy_step(self, Queue *q, uint16_t slot, pv_completion *answer, uint64_t now) noexcept nogil:
         """An answer to a request on the copy path. False: it goes on; True: `answer` ends it."""

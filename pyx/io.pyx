@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_CALL_PATH, PV_ID, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS,
+    PV_CALL_PATH, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS,
     PV_IO_OPERATIONS, PV_IO_RECALLED, PV_IO_REFUSED, PV_IO_REQUESTS, PV_IO_SUBMITTED, PV_OP_COUNT, PV_OP_PATH,
     PV_PATH_COPY, PV_PATH_DIRECT, PV_REASON_BUDGET, PV_REASON_COUNT, PV_REASON_ENDPOINT_FOREIGN, PV_REASON_ID_INVALID,
     PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_REASON_PATH_BUSY, PV_REASON_PATH_CHANGED,
@@ -166,7 +166,7 @@ cdef class IoServer(Copies):
             elif q.path == PV_PATH_COPY:
                 self.begin_copy(q, number, slot, now)
             else:
-                pv_push_submit(&self.calls, id, &request, now, self.epoch, PV_ID_SLOT(q.partition), number, 0)
+                pv_push_submit(&self.calls, PV_CALL_SUBMIT, id, &request, now, self.epoch, PV_ID_SLOT(q.partition), number, 0)
         if taken:
             pv_consumer_release(&q.requests, taken)
             pv_count(&q.counters[<int>PV_IO_REQUESTS], taken)

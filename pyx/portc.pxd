@@ -60,7 +60,6 @@ cdef struct Port:
     bint dirty                        # has something to publish
     uint16_t number
     uint32_t generation               # low 32 bits of the endpoint's
-    uint64_t partition
     uint64_t *counters
     uint64_t *histograms[8]
     Fifo queue                        # requests by hardware rings, in order; a NIC's transmit queue

@@ -85,7 +85,6 @@ cdef class Ports(Completions):
         memset(p, 0, sizeof(Port))
         p.number = number
         p.generation = <uint32_t>generation
-        p.partition = partition
         p.held_for = p.peer = p.fd = -1
         if pair is not None:
             events_fd, pair_fd, pair_capacity = pair
@@ -153,7 +152,7 @@ cdef class Ports(Completions):
         memset(port, 0, sizeof(Port))
         return 0
 
-    def set_share(self, uint32_t port, uint32_t weight, dict limits, uint64_t budget=0):
+    def set_share(self, uint32_t port, uint32_t weight, dict limits):
         """Weight of a port against the others (100: usual) and its own limits, each a dict of `rate` per second,
         `period` in seconds and `burst` for "bytes" and "operations"; absent: unlimited, rate 0: blocked."""
         self.attached(port)

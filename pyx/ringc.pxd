@@ -69,8 +69,8 @@ cdef extern from "slots.h" nogil:
     bint pv_run_extend(pv_run *run, uint64_t id, uint16_t status, uint16_t reason, uint32_t bytes)
     void pv_run_end(pv_producer *p, pv_run *run, uint64_t pickup_time, const uint32_t *times)
     void pv_stamp_last(pv_producer *p, uint32_t completion)
-    void pv_push_submit(pv_producer *p, uint64_t id, const pv_request *request, uint64_t pickup_time, uint64_t epoch,
-                        uint16_t client, uint16_t queue, uint16_t flags)
+    void pv_push_submit(pv_producer *p, uint16_t call, uint64_t id, const pv_request *request, uint64_t pickup_time,
+                        uint64_t epoch, uint16_t client, uint16_t queue, uint16_t flags)
     void pv_push_dma(pv_producer *p, const pv_system_call *call, uint64_t hpa, uint64_t device_offset,
                      uint32_t validated, uint16_t server, uint16_t port, uint16_t extent_count,
                      uint32_t port_generation)

@@ -120,7 +120,7 @@ static inline void pv_stamp_last(struct pv_producer *p, uint32_t completion)
 }
 
 /* A client's request, passed to the monitor by the server that recorded it as `id`. */
-static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const struct pv_request *request,
+static inline void pv_push_submit(struct pv_producer *p, uint16_t call, uint64_t id, const struct pv_request *request,
                                   uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue,
                                   uint16_t flags)
 {
@@ -135,7 +135,7 @@ static inline void pv_push_submit(struct pv_producer *p, uint64_t id, const stru
     slot->submit.endpoint = request->endpoint;
     slot->submit.operation = request->operation;
     slot->submit.flags = request->flags;
-    slot->call = PV_CALL_SUBMIT;
+    slot->call = call;
     slot->client = client;
     slot->queue = queue;
     slot->flags = flags;

@@ -31,6 +31,19 @@ cdef extern from *:
     uint64_t pv_epoch_load(pv_kernel *kernel, uint32_t slot) nogil
 
 
+cdef inline void request_of(const pv_system_call *call, pv_request *request) noexcept nogil:
+    """The client's request that a call of its server carries."""
+    memset(request, 0, sizeof(pv_request))
+    request.id = call.id
+    request.gpa = call.submit.gpa
+    request.device_offset = call.submit.device_offset
+    request.endpoint_generation = call.submit.endpoint_generation
+    request.length = call.submit.length
+    request.endpoint = call.submit.endpoint
+    request.operation = call.submit.operation
+    request.flags = call.submit.flags
+
+
 cdef class Translator(Callers):
     """Submit and copy, in the name of clients whose endpoints are in the calling server's charge."""
 
@@ -66,15 +79,7 @@ cdef class Translator(Callers):
         cdef pv_request request
         cdef pv_reason reason
         cdef uint32_t path
-        memset(&request, 0, sizeof(request))
-        request.id = call.id
-        request.gpa = call.submit.gpa
-        request.device_offset = call.submit.device_offset
-        request.endpoint_generation = call.submit.endpoint_generation
-        request.length = call.submit.length
-        request.endpoint = call.submit.endpoint
-        request.operation = call.submit.operation
-        request.flags = call.submit.flags
+        request_of(call, &request)
         count[0] = 0
         if call.flags & PV_CALL_OWN == 0:
             reason = pv_validate(self.cache, &client.descriptor, client.map, &request, extents, count)
@@ -138,18 +143,12 @@ cdef class Translator(Callers):
         cdef pv_extent guest[260]
         cdef pv_extent own[260]
         cdef uint32_t guest_count = 0, own_count = 0
-        cdef bint to_guest = pv_operation_writes_memory(call.copy.operation)
+        cdef bint to_guest = pv_operation_writes_memory(call.submit.operation)
         cdef pv_reason reason = self.client_of(c, call, &client)
         if reason != PV_REASON_NONE:
             return reason
-        memset(&request, 0, sizeof(request))
-        request.id = call.id
-        request.gpa = call.copy.gpa
-        request.endpoint_generation = call.copy.endpoint_generation
-        request.length = call.copy.length
-        request.endpoint = call.copy.endpoint
-        request.operation = call.copy.operation
-        request.flags = call.copy.flags
+        request_of(call, &request)
+        request.device_offset = 0  # here the caller's buffer; the client's own is validated with the call that submits it
         reason = pv_validate(self.cache, &client.descriptor, client.map, &request, guest, &guest_count)
         if reason == PV_REASON_NONE and (path_of(client, request.endpoint) != PV_PATH_COPY or not client.mapped
                                          or guest_count == 0):
@@ -159,7 +158,8 @@ cdef class Translator(Callers):
             return reason
         if c.map == NULL or not c.mapped or not self.refresh(c):
             return PV_REASON_PARTITION_STATE
-        reason = pv_translate(self.cache, &c.descriptor, c.map, call.copy.buffer, request.length, not to_guest, own, &own_count)
+        reason = pv_translate(self.cache, &c.descriptor, c.map, call.submit.device_offset, request.length, not to_guest, own,
+                              &own_count)
         if reason != PV_REASON_NONE:
             return reason
         if self.delays[<int>PV_STAGE_COPY]:

@@ -43,6 +43,16 @@ class Unit(click.ParamType):
             self.fail(f"{value!r} {error}", param, ctx)
 
 
+def _partitions(ctx: click.Context) -> list[dict[str, Any]]:
+    """Those of the running host, for completion; none where it does not answer."""
+    from hostd.errors import HostError
+
+    try:
+        return Client(resolve(ctx.params.get("runtime_dir")), timeout=1.0).get("/v1/partitions")["partitions"]
+    except HostError:
+        return []
+
+
 class PartitionName(click.ParamType):
     """A name of a partition, completed from the running host."""
 
@@ -51,15 +61,9 @@ class PartitionName(click.ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
-        from hostd.errors import HostError
-
-        try:
-            rows = Client(resolve(ctx.params.get("runtime_dir")), timeout=1.0).get("/v1/partitions")["partitions"]
-        except HostError:
-            return []
         return [
             CompletionItem(row["name"], help=f"{row['type']}, {row['state']}")
-            for row in rows
+            for row in _partitions(ctx)
             if row["name"].startswith(incomplete)
         ]
 
@@ -72,15 +76,9 @@ class EndpointName(click.ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
-        from hostd.errors import HostError
-
-        try:
-            rows = Client(resolve(ctx.params.get("runtime_dir")), timeout=1.0).get("/v1/partitions")["partitions"]
-        except HostError:
-            return []
         return [
             CompletionItem(end["name"], help=f"{end['kind']} at {end['device']}, {end['path']}")
-            for row in rows
+            for row in _partitions(ctx)
             if row["name"] == ctx.params.get("name")
             for end in row["endpoints"]
             if end["name"].startswith(incomplete)

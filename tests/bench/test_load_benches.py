@@ -27,6 +27,15 @@ def test_sharing() -> None:
             assert result["ratio"] > 0
 
 
+def test_stalled() -> None:
+    """The others' rate does not suffer; how exactly it is kept, a quiet machine shows."""
+    document = bench("stalled", "--seconds", "3", deadline=180)
+    for path in PATHS:
+        kept = only(document, "rate_kept", path=path)
+        assert kept["min"] <= kept["value"] <= kept["max"] and kept["value"] > 0.7
+        assert only(document, "latency_kept", path=path)["parameters"]["rate"] > 0
+
+
 def test_sweep() -> None:
     document = bench("sweep", "--size", "64", "--size", "1500", "--block", "4096", "--depth", "1", "--depth", "8",
                      "--guests", "2", "--seconds", "1", deadline=180)  # fmt: skip

@@ -21,6 +21,8 @@ WITHIN, WITHIN_RATE = 0.05, 0.02
 RATE = 40_000_000
 WARM, SECONDS, SECONDS_LONG = 0.3, 1.0, 10.0
 ATTEMPTS = 5
+KEPT = 0.1  # seconds' worth of its rate that a bucket may keep (bucket.h)
+QUICK = 0.01  # seconds of a scrape whose moment is known well enough
 DEVICES = [
     *MANIFEST["devices"], {"name": "free", "kind": "disk", "medium": "null"},
     *({"name": f"slow-{path}", "kind": "disk", "medium": "null", "limits": {"bytes": {"rate": rate}}}
@@ -43,17 +45,24 @@ def load(guest: Puppet, block: int, seconds: float, depth: int) -> Any:
 
 
 def written(host: Host, *names: str) -> tuple[float, list[float]]:
-    """When, and the bytes of each by then."""
-    begin = time.monotonic()
-    metrics = host.metrics()
-    when = (begin + time.monotonic()) / 2
-    return when, [metrics.value("disk_written_bytes_total", partition=name) for name in names]
+    """When, and the bytes of each by then; the best known moment of a few scrapes."""
+    best = None
+    for _ in range(ATTEMPTS):
+        begin = time.monotonic()
+        metrics = host.metrics()
+        taken = time.monotonic() - begin
+        if best is None or taken < best[0]:
+            best = (taken, begin + taken / 2, [metrics.value("disk_written_bytes_total", partition=n) for n in names])
+        if taken < QUICK:
+            break
+    assert best is not None
+    return best[1], best[2]
 
 
 def shares(host: Host, device: str, path: str, loads: dict[str, tuple[int, int, int]], seconds: float) -> list[float]:
     """Bytes a second that writers of (block, depth, weight) got from `device` while all of them had a backlog."""
     guests = {name: writer(host, name, device, path=path, weight=weight) for name, (_, _, weight) in loads.items()}
-    calls = [load(guests[name], block, WARM + seconds + 0.4, depth) for name, (block, depth, _) in loads.items()]
+    calls = [load(guests[name], block, WARM + seconds + 0.6, depth) for name, (block, depth, _) in loads.items()]
     time.sleep(WARM)
     begin, before = written(host, *loads)
     time.sleep(seconds)
@@ -62,16 +71,18 @@ def shares(host: Host, device: str, path: str, loads: dict[str, tuple[int, int, 
     return [(last - first) / (end - begin) for first, last in zip(before, after, strict=True)]
 
 
-def fair(host: Host, measured: Callable[[], list[float]], parts: Sequence[float]) -> list[float]:
-    """Bytes a second that stand to each other as `parts`, within 5 %. Measured again where they do not: a client whose
-    processor was taken by something outside of the host had no backlog all the while."""
+def fair(host: Host, measured: Callable[[], list[float]], parts: Sequence[float], rate: int, seconds: float) -> None:
+    """Bytes a second that stand to each other as `parts`, within 5 %, and use a device of `rate` to the full. Measured
+    again where they do not: a client whose processor was taken by something outside of the host had no backlog all the
+    while. The device never does more than its rate and what it may keep while it waits for a processor."""
     for _ in range(ATTEMPTS):
         found = measured()
+        assert sum(found) <= rate * (1 + KEPT / seconds + WITHIN), found
         per_part = [value / part for value, part in zip(found, parts, strict=True)]
-        if max(per_part) - min(per_part) <= WITHIN * sum(per_part) / len(per_part):
-            return found
+        if max(per_part) - min(per_part) <= WITHIN * sum(per_part) / len(per_part) and sum(found) >= 0.9 * rate:
+            return
         host.remove_guests()
-    raise AssertionError(f"{found} do not stand to each other as {parts}")
+    raise AssertionError(f"{found} do not stand to each other as {parts}, or do not use {rate} to the full")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -79,14 +90,14 @@ def test_bytes_are_shared_not_requests(host: Host, path: str, long: bool) -> Non
     """Equal weights: 64 KiB and 512 B requests get the same number of bytes; the device is used to the full."""
     loads = {"large": (LARGE, 32, 100), "small": (SMALL, 256, 100)}
     seconds = SECONDS_LONG if long else SECONDS
-    found = fair(host, lambda: shares(host, f"slow-{path}", path, loads, seconds), (1, 1))
-    assert sum(found) == pytest.approx(DEVICE_RATES[path], rel=0.1)
+    fair(host, lambda: shares(host, f"slow-{path}", path, loads, seconds), (1, 1), DEVICE_RATES[path], seconds)
 
 
 def test_weights(host: Host, long: bool) -> None:
     loads = {"one": (4096, 64, 50), "two": (4096, 64, 100), "four": (16384, 64, 200)}
     seconds = SECONDS_LONG if long else SECONDS
-    fair(host, lambda: shares(host, "slow-direct", "direct", loads, seconds), (1, 2, 4))
+    fair(host, lambda: shares(host, "slow-direct", "direct", loads, seconds), (1, 2, 4),
+         DEVICE_RATES["direct"], seconds)  # fmt: skip
 
 
 @pytest.mark.parametrize("period", ["1ms", "10ms", "100ms", "1s"])

@@ -65,7 +65,7 @@ class ProcessorTime:
 
 
 class DiskLoads:
-    """`guests` guests with a disk each of `size` bytes; together they keep a depth in flight."""
+    """`guests` guests with a disk each of `size` bytes; several share a `file`, and then only read."""
 
     numbers = itertools.count()
 
@@ -77,6 +77,7 @@ class DiskLoads:
         self.guests = []
         for number, name in enumerate(self.names):
             disk = {"name": "vda", "size": size, **on_path(path), **({} if file is None else {"file": file})}
+            disk["read_only"] = file is not None and guests > 1
             guest = crew.start(name, in_flight + MIB, disks=[disk])
             guest.call("open_disk", bytes_in_flight=in_flight, seed=number + 1)
             self.guests.append(guest)

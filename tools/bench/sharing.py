@@ -9,7 +9,8 @@ import click
 
 from tools.bench import flags
 from tools.bench.crew import crew
-from tools.bench.host import bench_host
+from tools.bench.disk import CAPACITY, FILE, fill
+from tools.bench.host import MEDIA, WITH_FILES, bench_host, disk_files
 from tools.bench.loads import DiskLoads, NetLoads
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
@@ -20,22 +21,29 @@ SIZES = (64, 1500, 65536)
 BLOCK = 4096
 BATCH = 64
 DISK_SIZE = 16 << 20
-DEPTH_NET = 256  # of all senders together
-DEPTH_DISK = 64
+DEPTH = 512  # of all guests together: what the queue of one receiver holds
+DEPTH_LARGE = 256  # of frames whose buffers together would be larger than the processor's cache
+LARGE = 32768
 
 
 @benchmark(seconds=SECONDS)
 @flags.paths()
+@click.option("--medium", type=click.Choice(MEDIA), default="file", show_default=True, help="Of the disks.")
 @click.option("--guests", type=click.IntRange(2, 32), default=8, show_default=True, help="That share the adapter.")
 @click.option("--size", "sizes", type=click.IntRange(40, 65536), multiple=True, default=SIZES, show_default=True,
               help="Bytes of a frame; may be repeated.")  # fmt: skip
-def command(run: Run, paths: Sequence[str], guests: int, sizes: Sequence[int]) -> None:
+def command(run: Run, paths: Sequence[str], medium: str, guests: int, sizes: Sequence[int]) -> None:
     """Measure what guests reach together that share an adapter; the baseline is one of them with the adapter to itself.
 
-    `rate`: all send to one receiver. `iops`: all read from one disk device with a null medium. The requests in flight
-    are the same in number with one guest as with all of them, so the adapter has the same queue before it.
+    `rate`: all send to one receiver. `iops`: all read from one disk device, a file in the page cache; with
+    the medium `null` a request costs the device nothing, and what shows are the guests' own processor and its switches.
+    The requests in flight are the same in number with one guest as with all of them, so the adapter has the same queue
+    before it and the buffers take the same room in the caches.
     """
-    with bench_host(medium="null") as host, crew(host) as crowd:
+    with disk_files(medium) as folder, bench_host(folder, medium) as host, crew(host) as crowd:
+        file = FILE if medium in WITH_FILES else None
+        if file:
+            fill(folder / FILE, DISK_SIZE)
         run.describe(
             **host.describe(), batch=BATCH,
             verified="sender, sequence and check words of every frame; status and length of every completion",
@@ -45,25 +53,26 @@ def command(run: Run, paths: Sequence[str], guests: int, sizes: Sequence[int]) -
         for path in paths:
             for size in sizes:
                 net = NetLoads(crowd, path, size, senders=guests)
-                parameters: dict[str, Any] = {"path": path, "size": size, "guests": guests, "depth": DEPTH_NET}
-                together, alone = frames(net, size, guests), frames(net, size, 1)
+                depth = DEPTH if size < LARGE else DEPTH_LARGE
+                parameters: dict[str, Any] = {"path": path, "size": size, "guests": guests, "depth": depth}
+                together, alone = frames(net, size, depth, guests), frames(net, size, depth, 1)
                 cases.append(Case("rate", "frames/s", together, parameters, "one guest", alone, window))
-            disk = DiskLoads(crowd, path, DISK_SIZE, DEPTH_DISK * BLOCK, guests=guests)
-            parameters = {"path": path, "block": BLOCK, "guests": guests, "depth": DEPTH_DISK}
+            disk = DiskLoads(crowd, path, DISK_SIZE, CAPACITY * BLOCK, file, guests)
+            parameters = {"path": path, "block": BLOCK, "medium": medium, "guests": guests, "depth": CAPACITY}
             together, alone = reads(disk, guests), reads(disk, 1)
             cases.append(Case("iops", "requests/s", together, parameters, "one guest", alone, window))
         run.in_turn(cases)
 
 
-def frames(net: NetLoads, size: int, active: int) -> Measure:
+def frames(net: NetLoads, size: int, depth: int, active: int) -> Measure:
     def measure(seconds: float) -> float:
-        return net.window(seconds, size=size, depth=DEPTH_NET // active, batch=BATCH, active=active).rate
+        return net.window(seconds, size=size, depth=depth // active, batch=BATCH, active=active).rate
 
     return measure
 
 
 def reads(disk: DiskLoads, active: int) -> Measure:
     def measure(seconds: float) -> float:
-        return disk.window(seconds, op="read", block=BLOCK, depth=DEPTH_DISK // active, active=active).rate
+        return disk.window(seconds, op="read", block=BLOCK, depth=CAPACITY // active, active=active).rate
 
     return measure

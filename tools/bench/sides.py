@@ -21,8 +21,8 @@ from tools.bench.loads import DiskLoads, NetLoads
 LOADS = ("net", "disk")
 SWITCH = {"on": True, "off": False}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "net": {"path": "redirect", "size": 64, "depth": 512, "batch": 64, "attribution": "on", "slowdown": -1.0},
-    "disk": {"path": "redirect", "block": 4096, "depth": 32, "op": "read", "attribution": "on", "slowdown": -1.0},
+    "net": {"path": "direct", "size": 64, "depth": 512, "batch": 64, "attribution": "on", "slowdown": -1.0},
+    "disk": {"path": "direct", "block": 4096, "depth": 32, "op": "read", "attribution": "on", "slowdown": -1.0},
 }
 CHOICES = {"path": PATHS, "op": ("read", "write"), "attribution": tuple(SWITCH)}
 DISK_SIZE = 64 << 20

@@ -29,20 +29,28 @@ def open_channel(
     """Makes a control channel between two rows of partitions."""
     checked_capacity(capacity)
     segment = change.segment(client["id"], client["name"], "channel", abi.control_size(capacity))
+    channel = add_channel(change, "control", client["id"], server["id"], capacity, segment, service=service)
+    return {"channel": channel, "segment": segment, "capacity": capacity, "service": service}
+
+
+def add_channel(
+    change: Change, kind: str, client: int, server: int, capacity: int, segment: int, **more: int | str
+) -> int:
+    """Inserts a channel of `kind` between two partitions in that segment; its id. `more`: columns of that kind."""
     channel, slot, generation = change.new_id("channel", "channel", CHANNELS_MAX)
     change.insert(
         "channel",
         id=channel,
         slot=slot,
         generation=generation,
-        kind="control",
-        client=client["id"],
-        server=server["id"],
+        kind=kind,
+        client=client,
+        server=server,
         capacity=capacity,
         segment=segment,
-        service=service,
+        **more,
     )
-    return {"channel": channel, "segment": segment, "capacity": capacity, "service": service}
+    return channel
 
 
 def checked_capacity(capacity: int) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 from partitions.messages import INTEGER_MAX, TEXT_MAX, Fields, Refusal
 from partitions.ultravisor.change import Change
 from partitions.ultravisor.operations import shares
-from partitions.ultravisor.operations.channels import checked_capacity
+from partitions.ultravisor.operations.channels import add_channel, checked_capacity
 from partitions.ultravisor.states import WITH_PROCESS
-from partitions.ultravisor.types import CHANNELS_MAX, OPERATIONS, QUEUE_CAPACITY, QUEUES, TRANSFER_MAX, TYPES
+from partitions.ultravisor.types import OPERATIONS, QUEUE_CAPACITY, QUEUES, TRANSFER_MAX, TYPES
 from pyx import abi
 
 ENDPOINT_NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")  # fits a descriptor with its end mark
@@ -130,20 +130,8 @@ def _add_queue(
 ) -> None:
     segment = change.segment(client["id"], client["name"], "channel", abi.channel_size(capacity))
     ledger = change.segment(client["id"], client["name"], "ledger", abi.ledger_size(capacity))
-    channel, slot, generation = change.new_id("channel", "channel", CHANNELS_MAX)
-    change.insert(
-        "channel",
-        id=channel,
-        slot=slot,
-        generation=generation,
-        kind="queue",
-        client=client["id"],
-        server=server["id"],
-        capacity=capacity,
-        segment=segment,
-        ledger=ledger,
-        endpoint=endpoint,
-        queue=queue,
+    add_channel(
+        change, "queue", client["id"], server["id"], capacity, segment, ledger=ledger, endpoint=endpoint, queue=queue
     )
 
 
@@ -152,19 +140,7 @@ def _add_pair(
 ) -> None:
     """Made with the endpoint and idle until it is on the direct path: a change of path needs no new segment."""
     segment = change.segment(client["id"], client["name"], "channel", abi.pair_size(queues, capacity))
-    channel, slot, generation = change.new_id("channel", "channel", CHANNELS_MAX)
-    change.insert(
-        "channel",
-        id=channel,
-        slot=slot,
-        generation=generation,
-        kind="pair",
-        client=client["id"],
-        server=device["partition"],
-        capacity=capacity,
-        segment=segment,
-        endpoint=endpoint,
-    )
+    add_channel(change, "pair", client["id"], device["partition"], capacity, segment, endpoint=endpoint)
 
 
 def detach(change: Change, fields: Fields) -> dict[str, Any]:
