@@ -19,9 +19,10 @@ DEVICE_RATES = {"copy": 20_000_000, "redirect": 60_000_000, "direct": 400_000_00
 LARGE, SMALL = 65536, 512
 WITHIN, WITHIN_RATE = 0.05, 0.02
 RATE = 40_000_000
-WARM, SECONDS, SECONDS_LONG = 0.3, 1.0, 10.0
+WARM, SECONDS, SECONDS_LONG, SPARE = 0.3, 1.0, 10.0, 0.8
 ATTEMPTS = 5
 KEPT = 0.1  # seconds' worth of its rate that a bucket may keep (bucket.h)
+USED = 0.4  # of the rate at least, also beside other work: how exactly a rate is met, other tests say
 QUICK = 0.01  # seconds of a scrape whose moment is known well enough
 DEVICES = [
     *MANIFEST["devices"], {"name": "free", "kind": "disk", "medium": "null"},
@@ -62,27 +63,31 @@ def written(host: Host, *names: str) -> tuple[float, list[float]]:
 def shares(host: Host, device: str, path: str, loads: dict[str, tuple[int, int, int]], seconds: float) -> list[float]:
     """Bytes a second that writers of (block, depth, weight) got from `device` while all of them had a backlog."""
     guests = {name: writer(host, name, device, path=path, weight=weight) for name, (_, _, weight) in loads.items()}
-    calls = [load(guests[name], block, WARM + seconds + 0.6, depth) for name, (block, depth, _) in loads.items()]
+    started = time.monotonic()
+    calls = [load(guests[name], block, WARM + seconds + SPARE, depth) for name, (block, depth, _) in loads.items()]
     time.sleep(WARM)
     begin, before = written(host, *loads)
     time.sleep(seconds)
     end, after = written(host, *loads)
+    late = time.monotonic() - started >= WARM + seconds + SPARE
     assert all(call.result()["errors"] == 0 for call in calls)
+    if late:  # the scrapes took longer than the load
+        return [0.0] * len(loads)
     return [(last - first) / (end - begin) for first, last in zip(before, after, strict=True)]
 
 
 def fair(host: Host, measured: Callable[[], list[float]], parts: Sequence[float], rate: int, seconds: float) -> None:
-    """Bytes a second that stand to each other as `parts`, within 5 %, and use a device of `rate` to the full. Measured
-    again where they do not: a client whose processor was taken by something outside of the host had no backlog all the
-    while. The device never does more than its rate and what it may keep while it waits for a processor."""
+    """Bytes a second that stand to each other as `parts`, within 5 %, and use most of a device's `rate`. Measured again
+    where they do not: a client whose processor was taken by something outside of the host had no backlog all the while.
+    The device never does more than its rate and what it may keep while it waits for a processor."""
     for _ in range(ATTEMPTS):
         found = measured()
         assert sum(found) <= rate * (1 + KEPT / seconds + WITHIN), found
         per_part = [value / part for value, part in zip(found, parts, strict=True)]
-        if max(per_part) - min(per_part) <= WITHIN * sum(per_part) / len(per_part) and sum(found) >= 0.9 * rate:
+        if max(per_part) - min(per_part) <= WITHIN * sum(per_part) / len(per_part) and sum(found) >= USED * rate:
             return
         host.remove_guests()
-    raise AssertionError(f"{found} do not stand to each other as {parts}, or do not use {rate} to the full")
+    raise AssertionError(f"{found} do not stand to each other as {parts}, or use too little of {rate}")
 
 
 @pytest.mark.parametrize("path", PATHS)
