@@ -128,6 +128,9 @@ class AdoptedSupervisor:
     async def view(self, name: str) -> Row:
         self._refuse()
 
+    async def hardware(self, name: str) -> Row:
+        self._refuse()
+
     async def explain(self, partition: str | None, decision: int | None, replay: bool) -> Row:
         self._refuse()
 

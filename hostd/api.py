@@ -181,6 +181,10 @@ def create_app(supervisor: Supervisor) -> FastAPI:
     async def get_view(name: str) -> Response:
         return Document(await supervisor.view(name))
 
+    @app.get("/v1/partitions/{name}/hardware")
+    async def get_hardware(name: str) -> Response:
+        return Document(await supervisor.hardware(name))
+
     @app.get("/v1/partitions/{name}/logs")
     async def get_logs(name: str) -> Response:
         return Document({"name": name, "log": await supervisor.logs(name)})

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hostd.children import Children
-from hostd.fabric import Fabric, ask
+from hostd.fabric import Fabric, ask, statistics_size
+from hostd.hardware import locate
 from hostd.keeper import Keeper
 from hostd.manifest import Device, Manifest, Processors
 from hostd.manifest_checks import CONSOLE_MEMORY
@@ -44,6 +45,7 @@ class Boot:
         self.records: dict[str, Record] = {}
         self.processors = manifest.host.processors or default_processors()
         self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
+        self.fabric.locations = locate(manifest)
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
         self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
@@ -155,9 +157,11 @@ class Boot:
         await fabric.make_segments(SERVERS, kinds)
         fabric.monitor = self.records["monitor"]
         await self._start(
-            fabric.monitor, "partitions.monitor:main", fabric.role_config("monitor", **self._window()),
+            fabric.monitor, "partitions.monitor:main",
+            fabric.role_config("monitor", faults_size=statistics_size("view"), **self._window()),
             {name: fabric.fd(key) for name, key in
-             (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"))},
+             (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
+              ("faults", "statistics:view"))},
             self.hear_monitor,
         )  # fmt: skip
         await self._start_console()

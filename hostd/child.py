@@ -16,11 +16,11 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
-from hostd import rootfs
+from hostd import hardware_region, rootfs
 from hostd.abilities import Abilities
 from hostd.sandbox import enter
 from hostd.startspec import SpecError, StartSpec
-from hostd.wire import Message, Wire, WireError
+from hostd.wire import Message, Wire, WireError, close_fds
 from partitions.skeleton import Context
 from pyx import process
 
@@ -56,18 +56,24 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         process.set_title(f"pv-{spec.name}", f"partvisor: {spec.name}")
         _reset_signals()
         _set_environment(spec)
+        handed: dict[str, int] = {}
+        if spec.traps:  # before the change of uid: the right to trap system calls' faults goes with it
+            spec.config["hardware"], handed = hardware_region.make()
         report = enter(spec, abilities, keeper)
+        if spec.traps:
+            report["hardware"] = spec.config["hardware"]
         if abilities.template is not None:
             os.close(abilities.template)
     except Exception as error:
         code = getattr(error, "code", "internal")
         wire.send(_failure(code if isinstance(code, str) else "internal", error), timeout=START_TIMEOUT)
         return 1
-    ready: Message = {"sandbox": report}
+    ready: Message = {"sandbox": report, "handed": list(handed)}
     if spec.argv is not None:
         return _exec(spec, wire, ready)
-    wire.send(ready, timeout=START_TIMEOUT)
+    wire.send(ready, list(handed.values()), timeout=START_TIMEOUT)
     wire.close()
+    close_fds(handed.values())  # the monitor's: the guest itself never has them
     return _enter(spec, descriptors)
 
 

@@ -63,7 +63,7 @@ class Children:
             if theirs is not None:
                 theirs.close()
         record.process, record.pid, record.start_ticks = reply["process"], reply["pid"], reply["start_time"]
-        record.pidfd, record.sandbox = reply["pidfd"], reply["sandbox"]
+        record.pidfd, record.sandbox, record.handed = reply["pidfd"], reply["sandbox"], reply["handed"]
         self._loop.add_reader(read, self._read, record, read, echo)
         if ours is not None:
             record.wire = AsyncWire(ours, on_event)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hostd.errors import HostError
+from hostd.hardware import Location
 from hostd.keeper import Keeper
 from hostd.records import Record
 from hostd.wire import RemoteError, WireError, close_fds
@@ -22,7 +23,7 @@ from pyx.statistics import Reader, initialize
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
-STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257}
+STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257}
 
 # Facts of an endpoint that its device is told.
 OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
@@ -42,6 +43,7 @@ class Fabric:
         self.monitor: Record
         self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
+        self.locations: dict[str, Location] = {}  # of devices in the configuration space
         self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"
 
     # ---- building ----
@@ -53,9 +55,11 @@ class Fabric:
         `devices`: name -> kind.
         """
         wanted: list[tuple[str, str, int]] = [("kernel", "kernel", abi.kernel_size())]
-        for role, kind in [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]:
-            wanted.append((f"bell:{role}", "bell", abi.bell_size()))
-            wanted.append((f"statistics:{role}", "statistics", statistics_size(kind)))
+        roles = [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]
+        # The monitor's thread for page faults counts in a segment of its own: each has one writer.
+        threads = [("view", "monitor", "view"), *((role, role, kind) for role, kind in roles)]
+        wanted += [(f"bell:{role}", "bell", abi.bell_size()) for role, _ in roles]
+        wanted += [(f"statistics:{name}", "statistics", statistics_size(kind)) for name, _, kind in threads]
         wanted += [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
         ring = abi.ring_size(HARDWARE_CAPACITY)
         for server in servers:
@@ -64,8 +68,8 @@ class Fabric:
                 wanted.append((f"completions:{server}:{device}", "hardware", ring))
         made = await self.keeper.create_segments([(kind, size, f"hostd:{name}") for name, kind, size in wanted])
         self.segments = {name: one for (name, _, _), one in zip(wanted, made, strict=True)}
-        for role, kind in [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]:
-            identity, descriptor = self.segments[f"statistics:{role}"]
+        for name, role, kind in sorted(threads, key=lambda thread: thread[0] == "view"):  # after the role's first one
+            identity, descriptor = self.segments[f"statistics:{name}"]
             initialize(descriptor, kind, STATISTICS_ROWS[kind])
             (read_only,) = await self.keeper.get_segments([identity], read_only=True)
             self.readers.append((role, Reader(read_only, statistics_size(kind))))
@@ -98,8 +102,10 @@ class Fabric:
         await ask(self.monitor, "connect_hardware", common, [requests, self.fd(f"bell:{device.name}")])
 
     async def connect_translations(self, device: str, slot: int) -> None:
-        """The monitor writes what the queue pairs of a device may touch; the device got them read-only."""
-        await ask(self.monitor, "connect_translations", {"device": slot}, [self.fd(f"translation:{device}")])
+        """The monitor writes what the queue pairs of a device may touch; the device got them read-only. It is told
+        where guests find the device, too."""
+        message = {"device": slot, "location": self.locations[device].document()}
+        await ask(self.monitor, "connect_translations", message, [self.fd(f"translation:{device}")])
 
     async def lend_buffers(self, server: Record) -> None:
         """Memory of an I/O partition, for the copy path: monitor and devices map it; the server itself needs not."""
@@ -176,6 +182,25 @@ class Fabric:
             raise
         finally:
             close_fds([*memory, *fds, *pair_fds])
+
+    async def trap(self, record: Record) -> None:
+        """Hands the monitor what it answers the partition's page faults with; the keeper has it for the next monitor.
+
+        Its process has touched none of the pages yet, or waits for this."""
+        handed, record.handed = record.handed, {}
+        if not handed:
+            return
+        try:
+            await self.keeper.hold(f"{record.name}:{record.process}:traps", list(handed.values()))
+            message = {
+                "partition": record.number,
+                "name": record.name,
+                "handed": list(handed),
+                "processors": record.processors,
+            }
+            await ask(self.monitor, "trap", message, list(handed.values()))
+        finally:
+            close_fds(handed.values())
 
     async def _add_queues(self, record: Record, fds: list[int]) -> None:
         queues = [

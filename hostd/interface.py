@@ -69,6 +69,10 @@ class Supervisor(Protocol):
     async def view(self, name: str) -> dict[str, Any]:
         """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says."""
 
+    async def hardware(self, name: str) -> dict[str, Any]:
+        """{"region": {...}, "believed": {...} or None, "true": [device]}: what a guest is shown of buses and devices,
+        and all that there is."""
+
     async def explain(self, partition: str | None, decision: int | None, replay: bool) -> dict[str, Any]:
         """{"decisions": [record]}, newest last; with `replay` each record has "replay": {"same": bool, ...}."""
 

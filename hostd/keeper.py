@@ -82,10 +82,11 @@ class Keeper(AsyncWire):
     async def start(self, spec: dict[str, Any], fds: Sequence[int] = ()) -> Message:
         """Start a process; `fds` are named by spec["fds"] and stay the caller's.
 
-        Returns {"process", "pid", "start_time", "sandbox", "pidfd"}.
+        Returns {"process", "pid", "start_time", "sandbox", "pidfd", "handed"}; `handed` are descriptors, by name, that
+        the process made for others before its entry.
         """
         reply, received = await self.request({"op": "start", "spec": spec}, fds, timeout=60.0)
-        return {**reply, "pidfd": received[0]}
+        return {**reply, "pidfd": received[0], "handed": dict(zip(reply["handed"], received[1:], strict=True))}
 
     async def get_process(self, process: int) -> Message:
         """{"pid", "status", "pidfd"}; status and pidfd exclude each other."""

@@ -31,6 +31,7 @@ from hostd.manifest_types import (
     fault,
 )
 from hostd.units import format_size
+from pyx.abi import BUS_DEVICES, BUSES_MAX
 
 WORDS_MAX = 256  # of a command line, and of an environment
 ENDPOINTS_MAX = 32  # of one kind in one partition; far below the 120 guests of a server thread
@@ -78,6 +79,12 @@ class PartitionSpec(Model):
     )
     environment: Annotated[dict[Variable, Text], Field(max_length=WORDS_MAX)] = Field(
         default_factory=dict, description="environment variables; nothing else is inherited"
+    )
+    devices: Annotated[list[Name], Field(max_length=DEVICES_MAX)] = Field(
+        default_factory=list, description="devices that this partition has to itself"
+    )
+    buses: Annotated[list[Name], Field(max_length=BUSES_MAX)] = Field(
+        default_factory=list, description="buses that it has to itself, with all devices on them"
     )
     disks: Annotated[list[Disk], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
     nics: Annotated[list[Nic], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
@@ -135,6 +142,16 @@ class Device(Model):
     limits: Limits | None = Field(default=None, description="most that it moves for all endpoints; absent: unlimited")
 
 
+class Bus(Model):
+    """A bus of the configuration space; its devices are numbered in their order."""
+
+    name: Name
+    number: Annotated[int, Field(ge=0, lt=BUSES_MAX)] | None = Field(
+        default=None, description="without it the first one that no other bus asks for"
+    )
+    devices: Annotated[list[Name], Field(max_length=BUS_DEVICES)] = Field(description="names of devices")
+
+
 class Policy(Model):
     """What the command partition follows when it places partitions; null is no limit."""
 
@@ -154,6 +171,9 @@ class Manifest(Model):
     version: Literal[1] = Field(description="version of this format")
     host: Host = Field(default_factory=Host)
     devices: Annotated[list[Device], Field(max_length=DEVICES_MAX)] = Field(default_factory=list)
+    buses: Annotated[list[Bus], Field(max_length=BUSES_MAX)] = Field(
+        default_factory=list, description="where guests find the devices; absent: all on bus 0, in their order"
+    )
     policies: Annotated[list[Policy], Field(max_length=DEVICES_MAX)] = Field(default_factory=list)
     partitions: Annotated[list[PartitionSpec], Field(max_length=PARTITIONS_MAX)] = Field(default_factory=list)
 

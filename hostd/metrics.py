@@ -121,7 +121,7 @@ def _counters(partitions: Sequence[Row], statistics: list[dict[str, Any]]) -> It
 def _add_zeros(values: Values, partitions: Sequence[Row]) -> None:
     """Series that are known without any row: a rate over a series that begins late would miss its start."""
     for row in partitions:
-        for counter in _KINDS["monitor"]:
+        for counter in (*_KINDS["monitor"], *_KINDS["view"]):
             if row["type"] == "guest" or (counter.everyone and row["id"]):  # keeper and hostd have no call ring
                 _zero(values, counter, (row["name"],), row["type"])
         for endpoint in row["endpoints"]:

@@ -93,6 +93,14 @@ COUNTERS = (
             by=PARTITION),
     Counter("monitor", "refused", "translations_refused", "Requests that the monitor refused, by reason.",
             by=PARTITION, nested=("reason",), known=_ALL_REASONS),
+    # The monitor's thread that answers page faults: one row per partition.
+    *(Counter("view", outcome, "configuration_faults", "Configuration pages answered at their first touch, by outcome.",
+              by=PARTITION, fixed={"outcome": outcome}) for outcome in ("true", "changed", "hidden", "refused")),
+    *(Counter("view", why, "configuration_pages_taken_back",
+              "Configuration pages taken back: beyond the budget of hidden ones, or replaced.",
+              by=PARTITION, fixed={"reason": why}) for why in ("reclaimed", "replaced")),
+    *(Counter("view", change, "region_changes", "Attempts of a partition to change its own trapped regions, by kind.",
+              by=PARTITION, fixed={"change": change}) for change in ("remapped", "unmapped", "removed")),
     # NIC devices: one row per port.
     Counter("nic", "transmit_frames", "network_transmit_packets", "Frames that the guest sent."),
     Counter("nic", "transmit_bytes", "network_transmit_bytes", "Bytes that the guest sent."),

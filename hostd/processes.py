@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hostd.procfs import children, group, start_time
@@ -23,6 +23,7 @@ from hostd.startspec import SANDBOXES
 from hostd.tables import SlotTable, TableError
 from hostd.wire import Message, RemoteError, Wire, WireError, close_fds, pair, raise_error
 
+HANDED_MAX = 4  # descriptors that a new process hands out before its entry
 STARTS_MAX = 64  # starts under way: each holds a socket and a process that is not accounted for yet
 PROCESSES_MAX = 4096
 START_TIMEOUT = 30.0  # seconds from request to a confined process
@@ -58,6 +59,7 @@ class Start:
     failed: Failed
     process: int = 0
     report: Message | None = None
+    handed: list[int] = field(default_factory=list)  # descriptors that the process made for others
     ended: bool = False  # the process has closed its start socket
 
 
@@ -181,13 +183,18 @@ class Processes:
         start = self._starts[seq]
         try:
             message, fds = start.wire.receive(0)
-            close_fds(fds)
         except TimeoutError:
             return
         except (EOFError, WireError):
             start.ended = True
             self._selector.unregister(start.wire)
         else:
+            names = message.get("handed", [])
+            if start.handed or len(fds) > HANDED_MAX or not isinstance(names, list) or len(names) != len(fds):
+                close_fds(fds)
+                self._fail(seq, "internal", f"{start.name}: handed out {len(fds)} descriptors that nobody expects")
+                return
+            start.handed = fds
             try:
                 raise_error(message)
             except RemoteError as error:
@@ -207,10 +214,15 @@ class Processes:
         elif start.report is not None and (start.ended or not start.report.get("exec")):
             self._end(seq)
             reply = {"process": start.process, "pid": process.pid, "start_time": process.start_time}
-            start.done({**reply, "sandbox": start.report["sandbox"]}, [process.pidfd])
+            more = {"sandbox": start.report["sandbox"], "handed": start.report.get("handed", [])}
+            start.done({**reply, **more}, [process.pidfd, *start.handed])
+            close_fds(start.handed)
+            start.handed = []
 
     def _fail(self, seq: int, code: str, message: str) -> None:
         start = self._end(seq)
+        close_fds(start.handed)
+        start.handed = []
         if start.process:
             process = self.table.get(start.process)
             process.hidden = True  # forgotten by _exited, which may be what has led here

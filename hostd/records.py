@@ -31,6 +31,7 @@ class Record:
     exit_status: dict[str, int] | None = None
     sandbox: dict[str, Any] = field(default_factory=dict)
     sandbox_wanted: str = "none"
+    handed: dict[str, int] = field(default_factory=dict)  # descriptors that its process made for the monitor, by name
     plan: dict[str, Any] = field(default_factory=dict)
     wire: AsyncWire | None = None
     spec: Any = None
@@ -39,6 +40,7 @@ class Record:
     attached: bool = False
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
+    processors: int = 0  # that a guest may run on
     started_ns: int | None = None
     reports: int = 0
     log: deque[bytes] = field(default_factory=deque)

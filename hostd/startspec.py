@@ -38,6 +38,7 @@ class StartSpec:
     fds: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
+    traps: bool = False  # its first touches of the configuration region are answered by the monitor
 
     @classmethod
     def parse(cls, document: Any) -> StartSpec:
@@ -112,4 +113,5 @@ _CHECKS = {
     "fds": lambda value: _is_texts(value) and len(set(value)) == len(value),
     "config": lambda value: isinstance(value, dict),
     "unsafe": lambda value: isinstance(value, bool),
+    "traps": lambda value: isinstance(value, bool),
 }

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from hostd import views
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
@@ -43,8 +44,6 @@ REPORTS_MAX = 10_000  # events that one guest may cause in its life: the log is 
 REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 ENDED = ("stopped", "failed")
-# Facts of an endpoint that a guest is told; the path is the one that its driver went over to.
-BELIEVED = ("index", "name", "kind", "length", "read_only", "mac", "max_transfer", "path")
 
 
 class Supervisor:
@@ -179,21 +178,10 @@ class Supervisor:
 
     async def view(self, name: str) -> Row:
         record = self._record(name)
-        true = (await ask(self.records["command"], "query", {"what": "partition", "partition": record.number}))[
-            "partition"
-        ]
-        enforced = None
-        if record.attached or record.type in ("io", "ultravisor", "command", "operations"):
-            enforced = (await ask(self.fabric.monitor, "descriptor", {"partition": record.number}))["descriptor"]
-        believed = {
-            "name": name,
-            "memory": sum(extent["size"] for extent in record.plan["memory"]),
-            "endpoints": [
-                {key: endpoint[key] for key in BELIEVED}
-                for endpoint in record.plan["endpoints"]
-            ],
-        }
-        return {"believed": believed, "enforced": enforced, "true": true, "sandbox": record.sandbox}
+        return await views.of_partition(record, self.records["command"], self.fabric.monitor)
+
+    async def hardware(self, name: str) -> Row:
+        return await views.of_hardware(self._record(name), self.records.values(), self.fabric)
 
     async def explain(self, partition: str | None, decision: int | None, replay: bool) -> Row:
         command = self.records["command"]
@@ -265,7 +253,7 @@ class Supervisor:
         ours, theirs = pair()
         ours.setblocking(False)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        record.state = "starting"
+        record.state, record.processors = "starting", len(self._boot.processors.guests)
         record.recorded = asyncio.Event()
         try:
             fds = await partition_descriptors(self.keeper, record.plan)
@@ -276,6 +264,7 @@ class Supervisor:
             native = document["entry"] is None
             handed = {} if native else fds
             await self._children.start(record, document, handed, control=False)
+            await self.fabric.trap(record)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
             if native:
@@ -336,6 +325,7 @@ class Supervisor:
         }
         if is_python(word):
             document["entry"] = "partitions.guest:main"
+            document["traps"] = True
             document["config"] = {
                 "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
             }  # fmt: skip
@@ -437,6 +427,7 @@ class Supervisor:
         if record.process:
             await self._children.forget(record)
             await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
+            await self.keeper.release(f"{record.name}:{record.process}:traps")
         self.records.pop(record.name, None)
         async with self._changed:
             self._changed.notify_all()

@@ -14,6 +14,7 @@ their descriptors, and calls the user's function.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 from partitions.guest_devices import Disk, Nic
+from partitions.guest_hardware import Hardware
 from partitions.skeleton import Context
 from pyx.calls import CallRing, RequestError
 from pyx.endpoint import ClientEndpoint
@@ -52,6 +54,7 @@ class Guest:
         self.name = context.name
         self.arguments: list[str] = context.config.get("arguments", [])
         self._lifecycle = context.take("lifecycle")
+        self._hardware = context.config.get("hardware") or {"traps": False, "missing": "not asked for"}
         self.memory = Memory(sum(extent["size"] for extent in plan["memory"]))
         for index, extent in enumerate(plan["memory"]):
             fd = context.take(f"memory{index}")
@@ -103,6 +106,13 @@ class Guest:
             self.paths[name].follow()  # to the path that it was given, before the first request
             self._opened[name] = make(self.memory, endpoint, self._queues[name])
         return self._opened[name]
+
+    @property
+    def hardware(self) -> Hardware:
+        """The configuration space and the description table. OSError where this host could not make them."""
+        if not self._hardware["traps"]:
+            raise OSError(errno.ENOSYS, f"no configuration region: {self._hardware['missing']}")
+        return Hardware(self._hardware)
 
     def queues(self, name: str) -> list[ClientQueue]:
         """The bare queues of an endpoint, for load generators and tests: a disk's one, a NIC's transmit and receive."""

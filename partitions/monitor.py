@@ -1,9 +1,11 @@
-"""The monitor's program: one call worker, and the control thread that takes partitions on and lets them go (U3, U5).
+"""The monitor's program: one call worker, a thread that answers page faults, and the control thread, which takes
+partitions on and lets them go (U3, U5, H2).
 
-Descriptors at start: `bell`, `statistics`, `kernel`. Messages: `open`, `close`, `connect_hardware`,
-`connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`, `offer_path`, `path`, `answer`, `worlds`. Events to
-hostd: {"event": "connect", "partition", "call", "service"} for services that only the control plane can open, and
-{"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path.
+Descriptors at start: `bell`, `statistics`, `kernel`, `faults`. Messages: `open`, `close`, `connect_hardware`,
+`connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`, `offer_path`, `path`, `answer`, `worlds`, `trap`,
+`hardware`, `refresh_hardware`. Events to hostd: {"event": "connect", "partition", "call", "service"} for services that
+only the control plane can open, and {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to
+another path.
 """
 
 from __future__ import annotations
@@ -13,13 +15,17 @@ from typing import Any
 
 from hostd.wire import Message, Wire
 from partitions.dataplane import DataPlane, loop_arguments
+from partitions.hardware_view import HardwareView
 from partitions.skeleton import CONTROL, Context
 from pyx.monitor import Monitor
 
 
 class MonitorPartition(DataPlane):
+    view: HardwareView
+
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         return Monitor(
             **loop_arguments(self.context, fds),
             kernel_fd=fds["kernel"],
@@ -33,6 +39,7 @@ class MonitorPartition(DataPlane):
         self.serve(self._control)
         self.watch(self._events, self._take_events)
         super().initialize()
+        self.view.start()
 
     def handle_open(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: view, then map, call ring and events as far as the partition has them ("has")."""
@@ -52,6 +59,7 @@ class MonitorPartition(DataPlane):
         return {}
 
     def handle_close(self, message: Message, _fds: list[int]) -> Message:
+        self.view.close(message["partition"])
         self.loop.close(message["partition"])
         return {}
 
@@ -61,8 +69,10 @@ class MonitorPartition(DataPlane):
         return {}
 
     def handle_connect_translations(self, message: Message, fds: list[int]) -> Message:
-        """The queue translation entries of a device, by its slot: this process alone writes them."""
+        """The queue translation entries of a device, by its slot: this process alone writes them. "location": where
+        guests find it in the configuration space."""
         (entries,) = fds
+        self.view.locate(message["device"], message["location"])
         self.loop.connect_translations(message["device"], entries)
         return {}
 
@@ -73,6 +83,31 @@ class MonitorPartition(DataPlane):
     def handle_answer(self, message: Message, _fds: list[int]) -> Message:
         self.loop.answer(message["partition"], message["call"], message["connected"], message["result"])
         return {}
+
+    def handle_trap(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors, by "handed": what a new guest's page faults are answered with."""
+        handed = dict(zip(message["handed"], fds, strict=True))
+        descriptor = self.loop.descriptor(message["partition"])
+        self.view.attach(message["partition"], message["name"], handed, descriptor, message["processors"])
+        return {}
+
+    def handle_hardware(self, message: Message, _fds: list[int]) -> Message:
+        """What a partition is shown of hardware, and which pages it has touched."""
+        return {"hardware": self.view.shown(message["partition"])}
+
+    def handle_refresh_hardware(self, message: Message, _fds: list[int]) -> Message:
+        """Its endpoints have changed: the view follows the descriptor."""
+        self.view.refresh(message["partition"], self.loop.descriptor(message["partition"]))
+        return {}
+
+    def handle_forget(self, message: Message, fds: list[int]) -> Message:
+        self.view.forget(message["partition"])
+        return super().handle_forget(message, fds)
+
+    def stop(self) -> None:
+        if hasattr(self, "view"):
+            self.view.stop()
+        super().stop()
 
     def handle_map_memory(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: one of each extent in "memory". Copies from and to the partition are possible from now on."""

@@ -251,6 +251,18 @@ cdef extern from "abi.h" nogil:
         PV_NIC_RECEIVE_DROPPED
         PV_NIC_COUNTER_COUNT
 
+    cpdef enum pv_fault_counter:
+        PV_FAULT_TRUE
+        PV_FAULT_CHANGED
+        PV_FAULT_HIDDEN
+        PV_FAULT_REFUSED
+        PV_FAULT_RECLAIMED
+        PV_FAULT_REPLACED
+        PV_FAULT_REMAPPED
+        PV_FAULT_UNMAPPED
+        PV_FAULT_REMOVED
+        PV_FAULT_COUNTER_COUNT
+
     cpdef enum pv_disk_counter:
         PV_DISK_READS
         PV_DISK_READ_BYTES
@@ -428,3 +440,71 @@ cdef extern from "abi.h" nogil:
 
     struct pv_statistics_row:
         pass
+
+    const uint32_t PV_BUSES_MAX, PV_BUS_DEVICES, PV_FUNCTIONS, PV_CONFIG_PAGES, PV_TABLE_PAGES, PV_HIDDEN_PAGES_MAX
+    const uint64_t PV_CONFIG_ADDRESS, PV_CONFIG_SPACE, PV_CONFIG_REGION
+    const uint32_t PV_VENDOR, PV_DEVICE_NIC, PV_DEVICE_DISK, PV_DEVICE_VIRTUAL, PV_CLASS_NIC, PV_CLASS_DISK
+    const uint32_t PV_CAPABILITY_INTERRUPTS, PV_CAPABILITY_VENDOR, PV_TABLE_SIGNATURE, PV_TABLE_ENTRIES_MAX
+    uint32_t PV_CONFIG_PAGE_OF(uint32_t bus, uint32_t device, uint32_t function)
+
+    struct pv_capability_interrupts:
+        uint8_t id
+        uint8_t next
+        uint16_t control
+        uint32_t table
+        uint32_t pending
+
+    struct pv_capability_vendor:
+        uint8_t id
+        uint8_t next
+        uint8_t length
+        uint8_t kind
+        uint16_t endpoint
+        uint16_t queues
+        uint64_t generation
+        uint64_t length_bytes
+        uint8_t mac[6]
+        uint16_t flags
+        char name[16]
+
+    struct pv_config_page:
+        uint16_t vendor
+        uint16_t device
+        uint16_t command
+        uint16_t status
+        uint8_t revision
+        uint8_t interface
+        uint8_t subclass
+        uint8_t class_code
+        uint8_t header_type
+        uint32_t base[6]
+        uint16_t subsystem_vendor
+        uint16_t subsystem
+        uint8_t capabilities
+        uint8_t interrupt_pin
+        pv_capability_interrupts interrupts
+        pv_capability_vendor own
+
+    struct pv_table_entry:
+        uint8_t bus
+        uint8_t device
+        uint8_t function
+        uint8_t kind
+        uint16_t vendor
+        uint16_t device_id
+        uint32_t class_code
+        uint16_t endpoint
+        uint16_t flags
+        uint64_t generation
+        char name[16]
+
+    struct pv_table_header:
+        uint32_t signature
+        uint32_t length
+        uint8_t revision
+        uint8_t checksum
+        uint16_t entries
+        uint16_t processors
+        uint16_t buses
+        uint64_t memory
+        uint64_t generation

@@ -14,6 +14,13 @@ ENDPOINT_READ_ONLY: int
 ENDPOINT_PATH_SHIFT: int
 TRANSLATION_EXTENTS: int
 PORTS_MAX: int
+BUSES_MAX: int
+BUS_DEVICES: int
+FUNCTIONS: int
+CONFIG_ADDRESS: int
+CONFIG_SPACE: int
+CONFIG_REGION: int
+HIDDEN_PAGES_MAX: int
 PARTITION_TYPES: dict[str, int]
 STATES: dict[str, int]
 ENDPOINT_KINDS: dict[str, int]
@@ -29,6 +36,7 @@ IO_COUNTERS: dict[str, int]
 MONITOR_COUNTERS: dict[str, int]
 NIC_COUNTERS: dict[str, int]
 DISK_COUNTERS: dict[str, int]
+FAULT_COUNTERS: dict[str, int]
 REASON_NAMES: dict[int, str]
 STATUS_NAMES: dict[int, str]
 PATH_NAMES: dict[int, str]

@@ -28,6 +28,13 @@ ENDPOINT_READ_ONLY = PV_ENDPOINT_READ_ONLY
 ENDPOINT_PATH_SHIFT = PV_ENDPOINT_PATH_SHIFT
 TRANSLATION_EXTENTS = PV_TRANSLATION_EXTENTS
 PORTS_MAX = PV_PORTS_MAX
+BUSES_MAX = PV_BUSES_MAX
+BUS_DEVICES = PV_BUS_DEVICES
+FUNCTIONS = PV_FUNCTIONS
+CONFIG_ADDRESS = PV_CONFIG_ADDRESS
+CONFIG_SPACE = PV_CONFIG_SPACE
+CONFIG_REGION = PV_CONFIG_REGION
+HIDDEN_PAGES_MAX = PV_HIDDEN_PAGES_MAX
 
 PARTITION_TYPES = _names(pv_partition_type, "PV_TYPE_")
 STATES = _names(pv_state, "PV_STATE_")
@@ -43,6 +50,7 @@ THREAD_COUNTERS = _names(pv_thread_counter, "PV_THREAD_")
 IO_COUNTERS = {name: value for name, value in _names(pv_io_counter, "PV_IO_").items() if not name.endswith("_count")}
 MONITOR_COUNTERS = _names(pv_monitor_counter, "PV_MONITOR_")
 NIC_COUNTERS = _names(pv_nic_counter, "PV_NIC_")
+FAULT_COUNTERS = _names(pv_fault_counter, "PV_FAULT_")
 DISK_COUNTERS = _names(pv_disk_counter, "PV_DISK_")
 
 #: number -> name, for messages and labels
@@ -144,4 +152,5 @@ STATISTICS_SHAPES = {
     "monitor": (PV_MONITOR_COUNTER_COUNT, 0),
     "nic": (PV_NIC_COUNTER_COUNT, PV_STAGE_COUNT),
     "disk": (PV_DISK_COUNTER_COUNT, PV_STAGE_COUNT),
+    "view": (PV_FAULT_COUNTER_COUNT, 0),
 }

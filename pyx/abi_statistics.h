@@ -88,4 +88,18 @@ enum pv_disk_counter {
     PV_DISK_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 56,
 };
 
+/* Rows of the monitor's thread that answers page faults, one per partition (H2, H3, H8). */
+enum pv_fault_counter {
+    PV_FAULT_TRUE = 0,       /* pages installed as they are */
+    PV_FAULT_CHANGED,        /* shown differently from what is true: a share of a device, the table */
+    PV_FAULT_HIDDEN,         /* all ones: nothing is there for this partition */
+    PV_FAULT_REFUSED,        /* poisoned: the toucher gets a signal */
+    PV_FAULT_RECLAIMED,      /* hidden pages taken back beyond the budget */
+    PV_FAULT_REPLACED,       /* pages taken back because the view changed */
+    PV_FAULT_REMAPPED,       /* the partition moved pages of a region, */
+    PV_FAULT_UNMAPPED,       /* unmapped some, */
+    PV_FAULT_REMOVED,        /* or dropped their content */
+    PV_FAULT_COUNTER_COUNT = 32,
+};
+
 #endif

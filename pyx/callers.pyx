@@ -43,9 +43,13 @@ cdef enum:
 cdef uint64_t ONE = 1
 
 
+cdef dict KIND_NAMES = {number: name for name, number in names.ENDPOINT_KINDS.items()}
+
+
 cdef dict described(const pv_endpoint *e, uint32_t index):
     return {
         "index": index, "name": (<bytes>e.name).decode("ascii"), "generation": e.generation,
+        "kind": KIND_NAMES.get(e.kind, "none"), "mac": bytes(e.mac[:6]).hex(":") if any(e.mac[:6]) else "",
         "operations": [name for name, bit in names.OPERATIONS.items() if e.operations >> <uint32_t>bit & 1],
         "offset": e.offset, "length": e.length, "max_transfer": e.max_transfer, "device": e.device, "port": e.port,
         "server": e.server, "read_only": bool(e.flags & PV_ENDPOINT_READ_ONLY),

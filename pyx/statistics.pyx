@@ -32,13 +32,13 @@ cdef extern from * nogil:
     uint64_t pv_row_partition(pv_statistics_row *row)
     uint64_t pv_row_endpoint(pv_statistics_row *row)
 
-KINDS = ["io", "monitor", "nic", "disk"]
+KINDS = ["io", "monitor", "nic", "disk", "view"]
 
 
 def _counter_names(kind: str) -> dict:
     """Counter number -> name, or (name, label) for counters by operation, reason or (call, reason)."""
     base = {"io": names.IO_COUNTERS, "monitor": names.MONITOR_COUNTERS, "nic": names.NIC_COUNTERS,
-            "disk": names.DISK_COUNTERS}[kind]
+            "disk": names.DISK_COUNTERS, "view": names.FAULT_COUNTERS}[kind]
     table = {}
     for name, number in base.items():
         if kind == "monitor" and name == "calls":

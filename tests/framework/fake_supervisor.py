@@ -124,6 +124,19 @@ class FakeSupervisor:
             "sandbox": {"seccomp": True},
         }
 
+    async def hardware(self, name: str) -> dict[str, Any]:
+        row = self._row(name)
+        functions = [
+            {"address": f"00:01.{end['index']}", "kind": end["kind"], "name": end["name"], "outcome": "changed",
+             "seen": True, "device": end["device"]}
+            for end in row["endpoints"]
+        ]  # fmt: skip
+        return {
+            "region": {"traps": True},
+            "believed": {"functions": functions, "pages": {"true": 0, "changed": 2, "hidden": 254}, "changes": 1},
+            "true": [{"device": "disk0", "kind": "disk", "address": "00:01.0", "owner": None, "endpoints": []}],
+        }
+
     async def explain(self, partition: str | None, decision: int | None, replay: bool) -> dict[str, Any]:
         if decision not in (None, 1):
             raise HostError("not_found", f"there is no decision {decision}")

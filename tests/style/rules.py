@@ -47,6 +47,8 @@ RULES = [
             "pyx/ports.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/process.pyx": (1, "the process's own command line"),
             "pyx/validate.pyx": (2, "requests of tests"),
+            "pyx/config.pyx": (1, "a page that the control thread has composed"),
+            "pyx/config_page.pyx": (6, "pages that are composed, and a guest's own region"),
             "pyx/view.pyx": (1, "names in a private descriptor before it is published"),
         },
     ),
@@ -91,6 +93,7 @@ RULES = [
         {
             "partitions/control.py": (5, "between two threads of one process"),
             "partitions/monitor.py": (2, "between two threads of one process"),
+            "pyx/config.pyx": (2, "between two threads of one process"),
         },
     ),
     Rule(

@@ -19,11 +19,16 @@ SIZES = frozenset(("length", "offset", "max_transfer"))
 
 @options.verb()
 @click.argument("name", type=options.NAME)
-def command(session: options.Session, name: str) -> None:
+@click.option("--hardware", is_flag=True, help="What it is shown of devices and buses, beside the machine.")
+def command(session: options.Session, name: str, hardware: bool) -> None:
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
     A dash stands where one of them does not know the fact: a guest is not told which file its disk is.
     """
+    if hardware:
+        document = session.client().get(partition_path(name, "/hardware"))
+        session.emit(document, lambda: _hardware(document))
+        return
     document = session.client().get(partition_path(name, "/view"))
     session.emit(document, lambda: _text(document))
 
@@ -63,3 +68,35 @@ def _memory(side: dict[str, Any]) -> str | None:
     if "memory_pages" in side:
         return show_size(side["memory_pages"] * 4096)
     return show_size(memory) if isinstance(memory, int) else None
+
+
+def _hardware(document: dict[str, Any]) -> Iterable[str]:
+    """Functions that the partition finds, and below them every device of the machine."""
+    region, believed = document["region"] or {}, document["believed"]
+    if not region.get("traps"):
+        yield f"no configuration region that traps: {region.get('missing', 'not a Python guest')}"
+    if believed is not None:
+        yield "BELIEVED"
+        yield from output.table(believed["functions"], _BELIEVED)
+        pages = ", ".join(f"{count} {outcome}" for outcome, count in believed["pages"].items())
+        yield f"pages installed: {pages}"
+        yield ""
+    yield "TRUE"
+    yield from output.table(document["true"], _TRUE)
+
+
+_BELIEVED: list[output.Column] = [
+    ("ADDRESS", itemgetter("address")),
+    ("KIND", itemgetter("kind")),
+    ("NAME", itemgetter("name")),
+    ("SHOWN", itemgetter("outcome")),
+    ("SEEN", lambda row: "yes" if row["seen"] else "no"),
+    ("DEVICE", itemgetter("device")),
+]
+_TRUE: list[output.Column] = [
+    ("ADDRESS", itemgetter("address")),
+    ("DEVICE", itemgetter("device")),
+    ("KIND", itemgetter("kind")),
+    ("OWNER", itemgetter("owner")),
+    ("ENDPOINTS", lambda row: ", ".join(f"{end['partition']}.{end['endpoint']}" for end in row["endpoints"])),
+]

@@ -1,0 +1,45 @@
+"""What a partition believes of itself beside what is true: the answers to `hostctl view`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hostd.errors import HostError
+from hostd.fabric import Fabric, ask
+from hostd.hardware import true_devices
+from hostd.records import Record
+
+Row = dict[str, Any]
+
+# Facts of an endpoint that a guest is told; the path is the one that its driver went over to.
+BELIEVED = ("index", "name", "kind", "length", "read_only", "mac", "max_transfer", "path")
+
+
+async def of_partition(record: Record, command: Record, monitor: Record) -> Row:
+    """{"believed", "enforced", "true", "sandbox"}: as hostd.interface describes it."""
+    true = (await ask(command, "query", {"what": "partition", "partition": record.number}))["partition"]
+    enforced = None
+    if record.attached or record.type in ("io", "ultravisor", "command", "operations"):
+        enforced = (await ask(monitor, "descriptor", {"partition": record.number}))["descriptor"]
+    believed = {
+        "name": record.name,
+        "memory": sum(extent["size"] for extent in record.plan["memory"]),
+        "endpoints": [{key: endpoint[key] for key in BELIEVED} for endpoint in record.plan["endpoints"]],
+    }
+    return {"believed": believed, "enforced": enforced, "true": true, "sandbox": record.sandbox}
+
+
+async def of_hardware(record: Record, records: Iterable[Record], fabric: Fabric) -> Row:
+    """What a guest is shown of buses and devices, and all that there is, with its owners."""
+    if record.type != "guest":
+        raise HostError("state", f"{record.name} is part of the infrastructure: it has no configuration space")
+    shown = None
+    if record.attached:
+        shown = (await ask(fabric.monitor, "hardware", {"partition": record.number}))["hardware"]
+    users = [(other.name, end) for other in records for end in other.plan.get("endpoints", [])]
+    return {
+        "region": record.sandbox.get("hardware"),
+        "believed": shown,
+        "true": true_devices(fabric.locations.values(), users),
+    }

@@ -1,0 +1,127 @@
+"""The monitor's part of hardware views: what each guest is shown, equal to the descriptor that it enforces (H1 to H5).
+
+`HardwareView` belongs to the monitor's control thread; the thread of `pyx.config.Faults` answers the touches.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from hostd.hardware import WHOLE, Address, Location, address_text, place
+from pyx import config_page
+from pyx.config import Faults
+
+
+@dataclass
+class _Guest:
+    name: str
+    processors: int
+    changes: int = 0
+    places: dict[int, Address] = field(default_factory=dict)  # by generation of the endpoint
+    functions: list[dict[str, Any]] = field(default_factory=list)
+
+
+class HardwareView:
+    def __init__(self, statistics_fd: int, statistics_size: int, priority: int) -> None:
+        self.faults = Faults(statistics_fd, statistics_size)
+        self._priority = priority
+        self._locations: dict[int, Location] = {}  # by device slot
+        self._guests: dict[int, _Guest] = {}
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self.faults.run, args=(self._priority,), name="faults", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if hasattr(self, "_thread"):
+            self.faults.stop()
+            self._thread.join()
+
+    def locate(self, slot: int, location: dict[str, Any]) -> None:
+        self._locations[slot] = Location(**location)
+
+    def attach(
+        self, partition: int, name: str, handed: dict[str, int], descriptor: dict[str, Any], processors: int
+    ) -> None:
+        """`handed`: `userfault` and `region` of the guest's process, which stay the caller's."""
+        self.faults.attach(partition, handed["userfault"], handed["region"])
+        self._guests[partition] = _Guest(name, processors)
+        self.refresh(partition, descriptor)
+
+    def refresh(self, partition: int, descriptor: dict[str, Any]) -> None:
+        """Shows what the descriptor grants. Pages that change are taken back and trap again."""
+        guest = self._guests.get(partition)
+        if guest is None:
+            return
+        place(descriptor["endpoints"], self._locations, guest.places)
+        guest.changes += 1
+        guest.functions = self._functions(guest, descriptor)
+        pages = [
+            (config_page.number(*function["address"]), function["outcome"], config_page.build(function))
+            for function in guest.functions
+        ]
+        memory = descriptor["memory_pages"]
+        tables = config_page.build_table(guest.functions, memory, guest.processors, guest.changes)
+        pages += [(config_page.TABLE + index, "changed", content) for index, content in enumerate(tables)]
+        self.faults.show(partition, pages)
+
+    def _functions(self, guest: _Guest, descriptor: dict[str, Any]) -> list[dict[str, Any]]:
+        """The endpoints, and devices that are assigned to the partition but of which it has no endpoint."""
+        functions = []
+        for endpoint in descriptor["endpoints"]:
+            location = self._locations[endpoint["device"]]
+            whole = location.owner == guest.name
+            functions.append(
+                {
+                    **{key: endpoint[key] for key in ("name", "kind", "generation", "length", "read_only", "mac")},
+                    "index": endpoint["index"],
+                    "address": guest.places[endpoint["generation"]],
+                    "outcome": "true" if whole else "changed",
+                    "device": location.name,
+                }
+            )
+        used = {function["device"] for function in functions}
+        functions += [
+            {
+                "name": location.name, "kind": location.kind, "generation": 0, "length": 0, "read_only": False,
+                "mac": "", "index": WHOLE, "address": (location.bus, location.number, 0), "outcome": "true",
+                "device": location.name,
+            }
+            for location in self._locations.values()
+            if location.owner == guest.name and location.name not in used
+        ]  # fmt: skip
+        several = {function["address"][:2] for function in functions if function["address"][2]}
+        return [
+            {**function, "several": function["address"][:2] in several}
+            for function in sorted(functions, key=lambda function: function["address"])
+        ]
+
+    def shown(self, partition: int) -> dict[str, Any] | None:
+        """Functions with their addresses as lspci writes them, and the pages that are installed, counted by outcome."""
+        guest = self._guests.get(partition)
+        if guest is None:
+            return None
+        installed = self.faults.pages(partition)
+        functions = [
+            {
+                **function,
+                "address": address_text(function["address"]),
+                "seen": config_page.number(*function["address"]) in installed,
+            }
+            for function in guest.functions
+        ]
+        outcomes = list(installed.values())
+        return {
+            "functions": functions,
+            "pages": {outcome: outcomes.count(outcome) for outcome in ("true", "changed", "hidden")},
+            "changes": guest.changes,
+        }
+
+    def close(self, partition: int) -> None:
+        self.faults.detach(partition)
+        self._guests.pop(partition, None)
+
+    def forget(self, partition: int) -> None:
+        self.faults.forget(partition)
