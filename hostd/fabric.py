@@ -192,6 +192,7 @@ class Fabric:
             return
         try:
             await self.keeper.hold(f"{record.name}:{record.process}:traps", list(handed.values()))
+            record.trapped = True
             message = {
                 "partition": record.number,
                 "name": record.name,

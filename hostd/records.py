@@ -32,6 +32,7 @@ class Record:
     sandbox: dict[str, Any] = field(default_factory=dict)
     sandbox_wanted: str = "none"
     handed: dict[str, int] = field(default_factory=dict)  # descriptors that its process made for the monitor, by name
+    trapped: bool = False  # the keeper holds what the monitor answers its page faults with
     plan: dict[str, Any] = field(default_factory=dict)
     wire: AsyncWire | None = None
     spec: Any = None

@@ -427,7 +427,8 @@ class Supervisor:
         if record.process:
             await self._children.forget(record)
             await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
-            await self.keeper.release(f"{record.name}:{record.process}:traps")
+            if record.trapped:
+                await self.keeper.release(f"{record.name}:{record.process}:traps")
         self.records.pop(record.name, None)
         async with self._changed:
             self._changed.notify_all()
