@@ -264,9 +264,9 @@ class Supervisor:
             native = document["entry"] is None
             handed = {} if native else fds
             await self._children.start(record, document, handed, control=False)
-            await self.fabric.trap(record)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
+            await self.fabric.trap(record)
             if native:
                 record.started_ns = time.monotonic_ns()
                 started.set_result(None)

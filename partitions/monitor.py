@@ -85,11 +85,15 @@ class MonitorPartition(DataPlane):
         return {}
 
     def handle_trap(self, message: Message, fds: list[int]) -> Message:
-        """Descriptors, by "handed": what a new guest's page faults are answered with."""
+        """Descriptors, by "handed": what a new guest's page faults are answered with. One that ended meanwhile has none
+        any more: no fault of anybody."""
         handed = dict(zip(message["handed"], fds, strict=True))
-        descriptor = self.loop.descriptor(message["partition"])
+        try:
+            descriptor = self.loop.descriptor(message["partition"])
+        except KeyError:
+            return {"trapped": False}
         self.view.attach(message["partition"], message["name"], handed, descriptor, message["processors"])
-        return {}
+        return {"trapped": True}
 
     def handle_hardware(self, message: Message, _fds: list[int]) -> Message:
         """What a partition is shown of hardware, and which pages it has touched."""
