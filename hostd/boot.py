@@ -50,6 +50,7 @@ class Boot:
         self.slots: dict[str, int] = {}  # device -> slot
         self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
         self.on_path: Callable[[Message], None] = lambda message: None  # the supervisor's: a guest has gone over
+        self.on_refused: Callable[[Message], None] = lambda message: None  # the same: a guest's call was refused
         self._connected = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -158,10 +159,12 @@ class Boot:
         fabric.monitor = self.records["monitor"]
         await self._start(
             fabric.monitor, "partitions.monitor:main",
-            fabric.role_config("monitor", faults_size=statistics_size("view"), **self._window()),
+            fabric.role_config(
+                "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._window()
+            ),
             {name: fabric.fd(key) for name, key in
              (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
-              ("faults", "statistics:view"))},
+              ("faults", "statistics:view"), ("traps", "statistics:traps"))},
             self.hear_monitor,
         )  # fmt: skip
         await self._start_console()
@@ -236,6 +239,8 @@ class Boot:
         close_fds(fds)
         if message.get("event") == "path":
             self.on_path(message)
+        if message.get("event") == "refused":
+            self.on_refused(message)
         if message.get("event") == "connect":
             task = asyncio.create_task(self._connect_service(message))
             self._tasks.add(task)

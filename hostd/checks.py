@@ -107,8 +107,8 @@ class Checks:
         for role in ("monitor", *self.fabric.servers, *self.fabric.devices):
             grant(role, "rw", f"bell:{role}", f"statistics:{role}")
             grant("hostd", "r", f"statistics:{role}")
-        grant("monitor", "rw", "kernel", "statistics:view")
-        grant("hostd", "r", "statistics:view")
+        grant("monitor", "rw", "kernel", "statistics:view", "statistics:traps")
+        grant("hostd", "r", "statistics:view", "statistics:traps")
         for device in self.fabric.devices:
             # What a device may touch over queue pairs is the monitor's to write.
             grant(device, "r", "kernel", f"translation:{device}")

@@ -59,7 +59,7 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         handed: dict[str, int] = {}
         if spec.traps:  # before the change of uid: the right to trap system calls' faults goes with it
             spec.config["hardware"], handed = hardware_region.make()
-        report = enter(spec, abilities, keeper)
+        report = enter(spec, abilities, keeper, handed)
         if spec.traps:
             report["hardware"] = spec.config["hardware"]
         if abilities.template is not None:
@@ -70,10 +70,12 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         return 1
     ready: Message = {"sandbox": report, "handed": list(handed)}
     if spec.argv is not None:
-        return _exec(spec, wire, ready)
+        ready["exec"] = True
     wire.send(ready, list(handed.values()), timeout=START_TIMEOUT)
-    wire.close()
     close_fds(handed.values())  # the monitor's: the guest itself never has them
+    if spec.argv is not None:
+        return _exec(spec, wire)
+    wire.close()
     return _enter(spec, descriptors)
 
 
@@ -168,13 +170,12 @@ def _flush() -> None:
             pass
 
 
-def _exec(spec: StartSpec, wire: Wire, ready: Message) -> int:
+def _exec(spec: StartSpec, wire: Wire) -> int:
     """Become an unmodified program, below a process 1 of its own where there is a pid namespace.
 
     The socket closes by itself when the program starts; if that fails, the error follows on it.
     """
     assert spec.argv is not None
-    wire.send({**ready, "exec": True}, timeout=START_TIMEOUT)
     if os.getpid() == 1:
         process.block_signals()
         child, pidfd = process.clone(0)

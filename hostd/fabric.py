@@ -23,7 +23,7 @@ from pyx.statistics import Reader, initialize
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
-STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257}
+STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257, "trap": 257}
 
 # Facts of an endpoint that its device is told.
 OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
@@ -56,8 +56,9 @@ class Fabric:
         """
         wanted: list[tuple[str, str, int]] = [("kernel", "kernel", abi.kernel_size())]
         roles = [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]
-        # The monitor's thread for page faults counts in a segment of its own: each has one writer.
-        threads = [("view", "monitor", "view"), *((role, role, kind) for role, kind in roles)]
+        # The monitor's threads for page faults and refused calls count in segments of their own: each has one writer.
+        threads = [("view", "monitor", "view"), ("traps", "monitor", "trap")]
+        threads = [*((role, role, kind) for role, kind in roles), *threads]
         wanted += [(f"bell:{role}", "bell", abi.bell_size()) for role, _ in roles]
         wanted += [(f"statistics:{name}", "statistics", statistics_size(kind)) for name, _, kind in threads]
         wanted += [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
@@ -68,7 +69,7 @@ class Fabric:
                 wanted.append((f"completions:{server}:{device}", "hardware", ring))
         made = await self.keeper.create_segments([(kind, size, f"hostd:{name}") for name, kind, size in wanted])
         self.segments = {name: one for (name, _, _), one in zip(wanted, made, strict=True)}
-        for name, role, kind in sorted(threads, key=lambda thread: thread[0] == "view"):  # after the role's first one
+        for name, role, kind in threads:
             identity, descriptor = self.segments[f"statistics:{name}"]
             initialize(descriptor, kind, STATISTICS_ROWS[kind])
             (read_only,) = await self.keeper.get_segments([identity], read_only=True)

@@ -121,7 +121,7 @@ def _counters(partitions: Sequence[Row], statistics: list[dict[str, Any]]) -> It
 def _add_zeros(values: Values, partitions: Sequence[Row]) -> None:
     """Series that are known without any row: a rate over a series that begins late would miss its start."""
     for row in partitions:
-        for counter in (*_KINDS["monitor"], *_KINDS["view"]):
+        for counter in (*_KINDS["monitor"], *_KINDS["view"], *_KINDS["trap"]):
             if row["type"] == "guest" or (counter.everyone and row["id"]):  # keeper and hostd have no call ring
                 _zero(values, counter, (row["name"],), row["type"])
         for endpoint in row["endpoints"]:
@@ -143,7 +143,7 @@ def _add(series: dict[Labels, float], counter: Counter, owner: Labels, counters:
         return
     base = (*owner[: len(counter.by)], *counter.fixed.values())
     for nested, value in _leaves(found, len(counter.nested)):
-        labels = (*base, *nested)
+        labels = (*base, *map(counter.named, nested))
         if value or labels in series or not counter.nested:
             series[labels] = series.get(labels, 0) + value * counter.scale
 
@@ -171,7 +171,7 @@ class _Names:
     def of(self, row: dict[str, Any]) -> Labels | None:
         if row["kind"] == "thread":
             return row["process"], row["thread"]
-        if row["kind"] == "monitor":
+        if row["kind"] in ("monitor", "view", "trap"):
             name = self._partitions.get(row["partition"])
             return None if name is None else (name,)
         return self._endpoints.get((row["partition"], slot_of(row["endpoint"])))

@@ -5,8 +5,11 @@ of prefix; units are base units. A new counter in `pyx/abi_statistics.h` is one 
 bounded: partitions and endpoints come from the supervisor, everything else from the shared layout.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from hostd.seccomp import refusable
+from hostd.syscalls import call_name
 from pyx.abi import CALLS, OPERATIONS, REASONS
 
 PREFIX = "partvisor_"
@@ -37,6 +40,7 @@ class Counter:
     fixed: dict[str, str] = field(default_factory=dict)
     everyone: bool = False
     scale: float = 1
+    named: Callable[[str], str] = str  # label value for a key of a nested counter
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -64,6 +68,8 @@ _CALL_RESULTS = (
 _SUBMIT_RESULTS = tuple(
     ("submit", reason) for reason in REASONS if not reason.startswith(("call_", "service_", "medium_"))
 )
+
+_REFUSABLE = _each("unknown", *refusable("guest"))
 
 # fmt: off
 COUNTERS = (
@@ -101,6 +107,9 @@ COUNTERS = (
               by=PARTITION, fixed={"reason": why}) for why in ("reclaimed", "replaced")),
     *(Counter("view", change, "region_changes", "Attempts of a partition to change its own trapped regions, by kind.",
               by=PARTITION, fixed={"change": change}) for change in ("remapped", "unmapped", "removed")),
+    # The monitor's trap thread: one row per guest.
+    Counter("trap", "refused_calls", "refused_system_calls", "System calls that a guest was refused, by name.",
+            by=PARTITION, nested=("call",), known=_REFUSABLE, named=lambda number: call_name(int(number))),
     # NIC devices: one row per port.
     Counter("nic", "transmit_frames", "network_transmit_packets", "Frames that the guest sent."),
     Counter("nic", "transmit_bytes", "network_transmit_bytes", "Bytes that the guest sent."),

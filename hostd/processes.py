@@ -190,11 +190,12 @@ class Processes:
             self._selector.unregister(start.wire)
         else:
             names = message.get("handed", [])
-            if start.handed or len(fds) > HANDED_MAX or not isinstance(names, list) or len(names) != len(fds):
+            twice = bool(start.handed and fds)
+            if twice or len(fds) > HANDED_MAX or not isinstance(names, list) or len(names) != len(fds):
                 close_fds(fds)
                 self._fail(seq, "internal", f"{start.name}: handed out {len(fds)} descriptors that nobody expects")
                 return
-            start.handed = fds
+            start.handed += fds
             try:
                 raise_error(message)
             except RemoteError as error:

@@ -37,10 +37,11 @@ GUEST_LIMITS = {
 ROLE_LIMITS = {"core": 0}
 
 
-def enter(spec: StartSpec, abilities: Abilities, keeper: int) -> dict[str, Any]:
+def enter(spec: StartSpec, abilities: Abilities, keeper: int, handed: dict[str, int]) -> dict[str, Any]:
     """Confine the calling process, a fresh clone, as `spec` says. Returns the report of the start reply.
 
-    `keeper` is a pidfd of the process whose death must be this one's. Raises OSError, Refused or SpecError.
+    `keeper` is a pidfd of the process whose death must be this one's. `handed` gets the descriptors that the host
+    shall have of this process, by name. Raises OSError, Refused or SpecError.
     """
     report: dict[str, Any] = {"sandbox": spec.sandbox, "namespaces": [], "pivot": False, "uid": False, "seccomp": False}
     uid = os.geteuid() if spec.uid is None else spec.uid
@@ -71,7 +72,7 @@ def enter(spec: StartSpec, abilities: Abilities, keeper: int) -> dict[str, Any]:
         process.set_no_new_privileges()
         report["no_new_privileges"] = True
         _enter_folder(spec, report)
-        _filter(spec, report)
+        _filter(spec, report, handed)
     else:
         _enter_folder(spec, report)
     return report
@@ -177,16 +178,23 @@ def _enter_folder(spec: StartSpec, report: dict[str, Any]) -> None:
         ) from None
 
 
-def _filter(spec: StartSpec, report: dict[str, Any]) -> None:
+def _filter(spec: StartSpec, report: dict[str, Any], handed: dict[str, int]) -> None:
+    """From here on this process must not make a call that the filter refuses until `handed` has been sent: with a
+    listener such a call waits for its answer."""
     profile = spec.sandbox if spec.sandbox == "role" else "guest" if spec.entry else "program"
     try:
-        process.install_filter(seccomp.program(profile))
+        if spec.counted:
+            handed["refusals"] = process.install_counted_filter(seccomp.program(profile, counted=True))
+        else:
+            process.install_filter(seccomp.program(profile))
     except (OSError, UnknownArchitecture):
         if not spec.unsafe:
             raise
     else:
         report["seccomp"] = True
         report["profile"] = profile
+        if spec.counted:
+            report["counted"] = True
 
 
 def probe() -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ from hostd.path_changes import PathChanges
 from hostd.paths import Paths
 from hostd.placement import placement_request
 from hostd.records import Record, is_python
+from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
 from pyx.loop import register_membarrier
@@ -69,6 +70,8 @@ class Supervisor:
         self._changed = asyncio.Condition()
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._boot.on_path = self._hear_path
+        self._refusals = Refusals(self.fabric, self.events, self.records)
+        self._boot.on_refused = self._refusals.hear
         self._endings: set[asyncio.Task[None]] = set()
         self._going_down = False
         self.finished = asyncio.Event()
@@ -266,6 +269,7 @@ class Supervisor:
             await self._children.start(record, document, handed, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
+            await self._refusals.watch(record)
             await self.fabric.trap(record)
             if native:
                 record.started_ns = time.monotonic_ns()
@@ -321,6 +325,7 @@ class Supervisor:
             "directory": spec.directory,
             "environment": spec.environment,
             "unsafe": self._manifest.host.sandbox == "permissive",
+            "counted": True,
             "entry": None,
         }
         if is_python(word):
@@ -429,6 +434,7 @@ class Supervisor:
             await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
             if record.trapped:
                 await self.keeper.release(f"{record.name}:{record.process}:traps")
+            await self._refusals.release(record)
         self.records.pop(record.name, None)
         async with self._changed:
             self._changed.notify_all()
@@ -471,6 +477,8 @@ class Supervisor:
         async with self._changed:
             self._changed.notify_all()
         clean = record.exit_status == {"exited": 0} or record.stop_asked
+        if record.type == "monitor":
+            await self._refusals.monitor_ended()
         if record.type == "guest":
             try:
                 await self.fabric.detach(record)

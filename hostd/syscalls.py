@@ -5,6 +5,7 @@ tests/unit/test_seccomp.py compares them with the kernel's headers where those a
 """
 
 import platform
+from functools import cache
 
 _COLUMNS = {"x86_64": 0, "aarch64": 1}
 # AUDIT_ARCH_* of linux/audit.h, which a filter finds beside the number.
@@ -74,6 +75,16 @@ class UnknownArchitecture(Exception):
     """No numbers are known for this processor: no filter can be made, so no sandbox."""
 
     code = "unsupported"
+
+
+def call_name(number: int) -> str:
+    """The name of a call of this machine; `unknown` for a number that the table has not."""
+    return _names().get(number, "unknown")
+
+
+@cache
+def _names() -> dict[int, str]:
+    return {number: name for name, number in numbers().items()}
 
 
 def numbers(machine: str = "") -> dict[str, int]:

@@ -55,7 +55,7 @@ class Guest:
         self.arguments: list[str] = context.config.get("arguments", [])
         self._lifecycle = context.take("lifecycle")
         self._hardware = context.config.get("hardware") or {"traps": False, "missing": "not asked for"}
-        self.memory = Memory(sum(extent["size"] for extent in plan["memory"]))
+        self.memory = Memory(sum(extent["size"] for extent in plan["memory"]), fixed=True)
         for index, extent in enumerate(plan["memory"]):
             fd = context.take(f"memory{index}")
             self.memory.attach(fd, extent["gpa"], extent["size"])

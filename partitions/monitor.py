@@ -1,16 +1,19 @@
 """The monitor's program: one call worker, a thread that answers page faults, and the control thread, which takes
 partitions on and lets them go (U3, U5, H2).
 
-Descriptors at start: `bell`, `statistics`, `kernel`, `faults`. Messages: `open`, `close`, `connect_hardware`,
-`connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`, `offer_path`, `path`, `answer`, `worlds`, `trap`,
-`hardware`, `refresh_hardware`. Events to hostd: {"event": "connect", "partition", "call", "service"} for services that
-only the control plane can open, and {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to
-another path.
+Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other two threads, `faults` and `traps`.
+Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
+`offer_path`, `path`, `answer`, `watch_calls`, `worlds`, `trap`, `hardware`, `refresh_hardware`. Events to hostd:
+
+- {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
+- {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
+- {"event": "refused", "partition", "number"} where a guest was refused a system call for the first time.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 from hostd.wire import Message, Wire
@@ -18,6 +21,7 @@ from partitions.dataplane import DataPlane, loop_arguments
 from partitions.hardware_view import HardwareView
 from partitions.skeleton import CONTROL, Context
 from pyx.monitor import Monitor
+from pyx.trap import Traps
 
 
 class MonitorPartition(DataPlane):
@@ -26,6 +30,7 @@ class MonitorPartition(DataPlane):
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
+        self._traps = Traps(fds["traps"], config["traps_size"])
         return Monitor(
             **loop_arguments(self.context, fds),
             kernel_fd=fds["kernel"],
@@ -38,6 +43,9 @@ class MonitorPartition(DataPlane):
         self._control = Wire.from_fd(self.context.take(CONTROL))
         self.serve(self._control)
         self.watch(self._events, self._take_events)
+        self.watch(self._traps.news, self._take_refusals)
+        self._trap_thread = threading.Thread(target=self._traps.run, name="traps", daemon=True)
+        self._trap_thread.start()
         super().initialize()
         self.view.start()
 
@@ -60,7 +68,14 @@ class MonitorPartition(DataPlane):
 
     def handle_close(self, message: Message, _fds: list[int]) -> Message:
         self.view.close(message["partition"])
+        self._traps.close(message["partition"])
         self.loop.close(message["partition"])
+        return {}
+
+    def handle_watch_calls(self, message: Message, fds: list[int]) -> Message:
+        """Descriptor: the listener of a guest's filter. Its refused calls are answered and counted from now on."""
+        (listener,) = fds
+        self._traps.watch_calls(message["partition"], listener)
         return {}
 
     def handle_connect_hardware(self, message: Message, fds: list[int]) -> Message:
@@ -106,11 +121,15 @@ class MonitorPartition(DataPlane):
 
     def handle_forget(self, message: Message, fds: list[int]) -> Message:
         self.view.forget(message["partition"])
+        self._traps.forget(message["partition"])
         return super().handle_forget(message, fds)
 
     def stop(self) -> None:
         if hasattr(self, "view"):
             self.view.stop()
+        if hasattr(self, "_trap_thread"):
+            self._traps.stop()
+            self._trap_thread.join()
         super().stop()
 
     def handle_map_memory(self, message: Message, fds: list[int]) -> Message:
@@ -148,6 +167,10 @@ class MonitorPartition(DataPlane):
         os.eventfd_read(self._events)
         for event in self.loop.take_events():
             self._control.send(event, timeout=5.0)
+
+    def _take_refusals(self) -> None:
+        for partition, number in self._traps.take():
+            self._control.send({"event": "refused", "partition": partition, "number": number}, timeout=5.0)
 
 
 def main(context: Context) -> int:

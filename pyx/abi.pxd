@@ -35,6 +35,8 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_FLAG_PACK
     const uint32_t PV_PACK_ENTRIES
     const uint32_t PV_STAGE_TIMES
+    const uint64_t PV_MEMORY_FIRST
+    const uint64_t PV_MEMORY_END
     const uint32_t PV_TRANSLATION_EXTENTS
     const uint32_t PV_PORTS_MAX
     const size_t PV_TRANSLATIONS_SIZE
@@ -272,6 +274,18 @@ cdef extern from "abi.h" nogil:
         PV_DISK_FENCED
         PV_DISK_ERRORS
         PV_DISK_COUNTER_COUNT
+
+    const uint32_t PV_TRAP_NUMBERS
+    cpdef enum pv_trap_counter:
+        PV_TRAP_REFUSED_CALLS
+        PV_TRAP_ACCEPTED
+        PV_TRAP_REFUSED
+        PV_TRAP_STALE
+        PV_TRAP_CHILDREN
+        PV_TRAP_REMAPPED
+        PV_TRAP_UNMAPPED
+        PV_TRAP_REMOVED
+        PV_TRAP_COUNTER_COUNT
 
     struct pv_request:
         uint64_t id

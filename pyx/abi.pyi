@@ -12,6 +12,8 @@ RING_SLOTS_MAX: int
 SERVER_CLIENTS_MAX: int
 ENDPOINT_READ_ONLY: int
 ENDPOINT_PATH_SHIFT: int
+MEMORY_FIRST: int
+MEMORY_END: int
 TRANSLATION_EXTENTS: int
 PORTS_MAX: int
 BUSES_MAX: int
@@ -37,6 +39,8 @@ MONITOR_COUNTERS: dict[str, int]
 NIC_COUNTERS: dict[str, int]
 DISK_COUNTERS: dict[str, int]
 FAULT_COUNTERS: dict[str, int]
+TRAP_NUMBERS: int
+TRAP_COUNTERS: dict[str, int]
 REASON_NAMES: dict[int, str]
 STATUS_NAMES: dict[int, str]
 PATH_NAMES: dict[int, str]

@@ -60,6 +60,11 @@ enum pv_service { PV_SERVICE_ULTRAVISOR, PV_SERVICE_COMMAND, PV_SERVICE_OPERATIO
 #define PV_MAP_FRAME 0x000ffffffffff000ull
 #define PV_MAP_SIZE(pages) ((size_t)(pages) * sizeof(uint64_t))
 
+/* Where a guest maps its partition memory, gpa 0 at PV_MEMORY_FIRST: far from where Linux puts programs, heaps, stacks
+ * and libraries, so that the filter of its system calls knows the addresses (H8). Nothing lies just below. */
+#define PV_MEMORY_FIRST 0x210000000000ull
+#define PV_MEMORY_END 0x300000000000ull
+
 /* ---- Direct path. ----
  * Queue pair of one endpoint: first a page with the doorbell of the device's thread, then a channel for each queue.
  * Mapped by guest and device alone. */

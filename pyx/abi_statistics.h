@@ -66,6 +66,21 @@ enum pv_monitor_counter {
 };
 _Static_assert(PV_CALL_COUNT <= 8, "room in the counters; unknown calls count as PV_CALL_NONE");
 
+/* Rows of the monitor's trap thread, one per guest: system calls that its filter refused, by their number, and what the
+ * guest did to its partition memory. */
+#define PV_TRAP_NUMBERS 512u /* of system calls; the last one stands for all that are higher */
+enum pv_trap_counter {
+    PV_TRAP_REFUSED_CALLS = 0,
+    PV_TRAP_ACCEPTED = 512,  /* first touches of pages of partition memory that were let through */
+    PV_TRAP_REFUSED,         /* first touches that ended in SIGBUS */
+    PV_TRAP_STALE,           /* answers for pages that were gone meanwhile */
+    PV_TRAP_CHILDREN,        /* processes that the guest forked */
+    PV_TRAP_REMAPPED,        /* what it did to the memory: seen by the kernel's events */
+    PV_TRAP_UNMAPPED,
+    PV_TRAP_REMOVED,
+    PV_TRAP_COUNTER_COUNT = 528,
+};
+
 /* Rows of devices begin with the counters of enum pv_io_counter, for requests of queue pairs. */
 
 /* Rows of a NIC, one per port. */

@@ -4,7 +4,8 @@ from pyx.segment cimport Window
 
 
 cdef class Memory:
-    cdef Window window
+    cdef Window window               # None where the memory lies at its fixed address
+    cdef char *base                  # of gpa 0
     cdef readonly uint64_t size
     cdef list holes                  # free ranges [(gpa, bytes)], sorted, merged
 

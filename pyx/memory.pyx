@@ -1,27 +1,77 @@
 # cython: wraparound=True
 """Partition memory of a guest, and the buffers that are handed out of it (U15)."""
 
+import os
+
 from cpython.buffer cimport PyBuffer_FillInfo
+from libc.errno cimport errno
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 
-from pyx.abi cimport PV_PAGE
+from pyx.abi cimport PV_MEMORY_END, PV_MEMORY_FIRST, PV_PAGE
 from pyx.segment cimport Window
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <sys/mman.h>
+    #ifndef MAP_FIXED_NOREPLACE
+    #define MAP_FIXED_NOREPLACE 0x100000
+    #endif
+    static int map_memory(int fd, uint64_t address, uint64_t size)
+    {
+        void *at = (void *)(uintptr_t)address;
+        void *base = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+        if (base == MAP_FAILED)
+            return -1;
+        if (base != at) { /* a kernel before 4.17 takes the address as a wish */
+            munmap(base, size);
+            errno = EEXIST;
+            return -1;
+        }
+        return 0;
+    }
+    """
+    int map_memory(int fd, uint64_t address, uint64_t size) nogil
+
+
+def map_fixed(int fd, uint64_t gpa, uint64_t size) -> None:
+    """Maps an extent of a guest's partition memory where `Memory(..., fixed=True)` expects it. OSError where something
+    lies there already."""
+    if size == 0 or gpa > PV_MEMORY_END - PV_MEMORY_FIRST or size > PV_MEMORY_END - PV_MEMORY_FIRST - gpa:
+        raise ValueError(f"extent {gpa:#x}+{size:#x}: beyond the addresses of partition memory")
+    if <uint64_t>os.fstat(fd).st_size < size:
+        raise ValueError(f"segment of {os.fstat(fd).st_size} bytes cannot back an extent of {size}")
+    if map_memory(fd, PV_MEMORY_FIRST + gpa, size) != 0:
+        raise OSError(errno, os.strerror(errno), f"mapping partition memory {gpa:#x}+{size:#x}")
 
 
 cdef class Memory:
-    """Partition memory of `size` bytes: gpa 0 is its first byte. `allocate` hands out page-aligned buffers."""
+    """Partition memory of `size` bytes: gpa 0 is its first byte. `allocate` hands out page-aligned buffers.
 
-    def __init__(self, uint64_t size):
-        self.window = Window(0, size)
+    `fixed`: at the address that the filter of a guest's system calls knows; it stays there until the process ends,
+    because that filter lets nobody unmap it (H8)."""
+
+    def __init__(self, uint64_t size, bint fixed=False):
+        self.window = None if fixed else Window(0, size)
+        self.base = <char *>PV_MEMORY_FIRST if fixed else self.window.base
         self.size = size
         self.holes = [(0, size)]
 
     def attach(self, int fd, uint64_t gpa, uint64_t size):
-        self.window.attach(fd, gpa, size)
+        """Maps the segment behind `fd` from `gpa` on."""
+        if self.window is None:
+            map_fixed(fd, gpa, size)
+        else:
+            self.window.attach(fd, gpa, size)
+
+    @property
+    def address(self) -> int:
+        """Of gpa 0 in this process."""
+        return <uint64_t>self.base
 
     cdef char *pointer(self, uint64_t gpa) noexcept nogil:
-        return self.window.base + gpa
+        return self.base + gpa
 
     def allocate(self, size: int) -> Buffer:
         """A buffer of `size` bytes, page aligned, contiguous in gpa; freed when nobody refers to it or a slice of

@@ -75,7 +75,8 @@ cdef extern from "process.h" nogil:
     int pv_reap(int child, const sigset_t *signals)
 
 cdef extern from "seccomp.h" nogil:
-    int pv_install_filter(const void *program, size_t length)
+    int pv_install_filter(const void *program, size_t length, unsigned int flags)
+    int pv_install_counted_filter(const void *program, size_t length)
 
 CLONE_NEWCGROUP = CLONE_NEWCGROUP_
 CLONE_NEWIPC = CLONE_NEWIPC_
@@ -254,8 +255,17 @@ def set_title(str comm, str title) -> None:
 
 def install_filter(bytes program) -> None:
     """Install a seccomp filter (an array of struct sock_filter); needs no_new_privs or CAP_SYS_ADMIN."""
-    if pv_install_filter(PyBytes_AS_STRING(program), PyBytes_GET_SIZE(program)) != 0:
+    if pv_install_filter(PyBytes_AS_STRING(program), PyBytes_GET_SIZE(program), 0) != 0:
         raise _failed(f"seccomp filter of {len(program)} bytes")
+
+
+def install_counted_filter(bytes program) -> int:
+    """The same; returns the listener, on which calls wait for which the filter says SECCOMP_RET_USER_NOTIF. Where
+    nobody has the listener any more they fail with ENOSYS. EBUSY where the process has a listener already."""
+    cdef int listener = pv_install_counted_filter(PyBytes_AS_STRING(program), PyBytes_GET_SIZE(program))
+    if listener < 0:
+        raise _failed(f"seccomp filter of {len(program)} bytes with a listener")
+    return listener
 
 
 def loopback_up() -> None:

@@ -32,13 +32,13 @@ cdef extern from * nogil:
     uint64_t pv_row_partition(pv_statistics_row *row)
     uint64_t pv_row_endpoint(pv_statistics_row *row)
 
-KINDS = ["io", "monitor", "nic", "disk", "view"]
+KINDS = ["io", "monitor", "nic", "disk", "view", "trap"]
 
 
 def _counter_names(kind: str) -> dict:
     """Counter number -> name, or (name, label) for counters by operation, reason or (call, reason)."""
     base = {"io": names.IO_COUNTERS, "monitor": names.MONITOR_COUNTERS, "nic": names.NIC_COUNTERS,
-            "disk": names.DISK_COUNTERS, "view": names.FAULT_COUNTERS}[kind]
+            "disk": names.DISK_COUNTERS, "view": names.FAULT_COUNTERS, "trap": names.TRAP_COUNTERS}[kind]
     table = {}
     for name, number in base.items():
         if kind == "monitor" and name == "calls":
@@ -49,7 +49,10 @@ def _counter_names(kind: str) -> dict:
         elif kind == "io" and name in ("operations", "bytes"):
             for operation, operation_name in names.OPERATION_NAMES.items():
                 table[number + operation] = (name, operation_name)
-        elif name in ("refused", "transmit_dropped", "receive_dropped", "errors"):
+        elif name == "refused_calls":
+            for call in range(names.TRAP_NUMBERS):
+                table[number + call] = ("refused_calls", str(call))
+        elif kind not in ("view", "trap") and name in ("refused", "transmit_dropped", "receive_dropped", "errors"):
             for reason, reason_name in names.REASON_NAMES.items():
                 if reason:
                     table[number + reason] = (name, reason_name)
@@ -133,6 +136,8 @@ cdef class Reader:
         result = {}
         for number, name in COUNTER_NAMES[kind].items():
             value = pv_word(&words[<uint32_t>number])
+            if name[0] == "refused_calls" and not value:
+                continue  # of hundreds of numbers a guest uses a few
             if isinstance(name, str):
                 result[name] = value
             elif len(name) == 2:

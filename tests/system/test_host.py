@@ -75,7 +75,7 @@ def test_worlds_are_the_partitions(host: Host) -> None:
 
 def test_a_segment_that_is_no_longer_mapped_is_a_mismatch(host: Host) -> None:
     guest = host.guest("guest")
-    guest.call("memory:unmap", which="memfd")
+    guest.call("memory:unmap", which="/dev/shm")
     failed = host.failed_checks()
     assert [check["name"] for check in failed] == ["memory map of guest"]
     assert "is not mapped" in failed[0]["detail"]
@@ -83,7 +83,7 @@ def test_a_segment_that_is_no_longer_mapped_is_a_mismatch(host: Host) -> None:
 
 def test_lost_rights_are_a_mismatch(host: Host) -> None:
     guest = host.guest("guest")
-    guest.call("memory:protect", which="memfd")
+    guest.call("memory:protect", which="/dev/shm")
     failed = host.failed_checks()
     assert [check["name"] for check in failed] == ["memory map of guest"]
     assert "is mapped r, not rw" in failed[0]["detail"]

@@ -10,6 +10,7 @@ import errno
 import itertools
 import os
 import platform
+import random
 import re
 import struct
 from collections.abc import Iterable
@@ -18,13 +19,15 @@ from pathlib import Path
 import pytest
 
 from hostd import seccomp
-from hostd.seccomp import ALLOW, GUEST, KILL, MISSING, PROFILES, REFUSE, ROLE, Check, Rule, assemble
+from hostd.seccomp import ALLOW, COUNT, GUEST, KILL, MISSING, PROFILES, REFUSE, ROLE, Apart, Check, Rule, assemble
 from hostd.syscalls import AUDIT_ARCHITECTURES, UnknownArchitecture, numbers
 from pyx import process
+from pyx.abi import MEMORY_END, MEMORY_FIRST
 
 MACHINES = sorted(AUDIT_ARCHITECTURES)
 NUMBERS = range(600)  # the highest number of Linux 6.18 is under 500
 WORD = 0xFFFFFFFF
+GAP = 1 << 40  # left free below partition memory, and the longest range that a guest may name
 
 
 def execute(code: bytes, architecture: int, number: int, arguments: Iterable[int]) -> int:
@@ -57,25 +60,49 @@ def expected(rules: dict[int, Rule], otherwise: int, number: int, arguments: tup
     rule = rules.get(number, otherwise)
     if isinstance(rule, int):
         return rule
-    hit = arguments[rule.argument] & rule.mask & WORD in rule.values
-    return ALLOW if hit != rule.outside else REFUSE
+    return ALLOW if all(passes(check, arguments) for check in checks(rule)) else REFUSE
+
+
+def checks(rule: Check | Apart | tuple[Check | Apart, ...]) -> tuple[Check | Apart, ...]:
+    return (rule,) if isinstance(rule, Check | Apart) else rule
+
+
+def passes(check: Check | Apart, arguments: tuple[int, ...]) -> bool:
+    if isinstance(check, Check):
+        return (arguments[check.argument] & check.mask & WORD in check.values) != check.outside
+    if check.flag is not None and not arguments[check.flag[0]] & check.flag[1]:
+        return True
+    address, length = arguments[check.address], arguments[check.length]
+    return address >= MEMORY_END or (address < MEMORY_FIRST - GAP and length < GAP)
 
 
 def interesting(rule: Rule) -> list[tuple[int, ...]]:
     """Arguments around each value of a rule, each bit of its mask, and rubbish in the ignored half."""
     if isinstance(rule, int):
         return [(0,) * 6, (2**64 - 1,) * 6]
-    values = {0, 1, WORD, 2**64 - 1, 1 << 32}
-    for value in rule.values:
-        values |= {value, value + 1, (value - 1) & WORD, value | 7 << 32}
-    if rule.mask != WORD:
-        values |= {1 << bit for bit in range(64)}
     found = []
-    for value in values:
-        arguments = [0xABCD] * 6
-        arguments[rule.argument] = value
-        found.append(tuple(arguments))
+    for check in checks(rule):
+        for values in around(check):
+            for other in (0, 0xABCD, 2**64 - 1):
+                arguments = [other] * 6
+                for argument, value in values.items():
+                    arguments[argument] = value
+                found.append(tuple(arguments))
     return found
+
+
+def around(check: Check | Apart) -> list[dict[int, int]]:
+    if isinstance(check, Apart):
+        edges = (0, GAP, MEMORY_FIRST - GAP, MEMORY_FIRST, MEMORY_END)
+        starts = [edge + by for edge in edges for by in (-1, 0, 1, 4096)]
+        lengths = (0, 4096, GAP - 1, GAP, GAP + 1, MEMORY_FIRST, 2**64 - 1)
+        return [{check.address: start % 2**64, check.length: length} for start in starts for length in lengths]
+    values = {0, 1, WORD, 2**64 - 1, 1 << 32}
+    for value in check.values:
+        values |= {value, value + 1, (value - 1) & WORD, value | 7 << 32}
+    if check.mask != WORD:
+        values |= {1 << bit for bit in range(64)}
+    return [{check.argument: value} for value in values]
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -89,6 +116,44 @@ def test_bytecode_does_what_the_table_says(profile: str, machine: str) -> None:
         for arguments in interesting(table.get(number, otherwise)):
             verdict = execute(code, AUDIT_ARCHITECTURES[machine], number, arguments)
             assert verdict == expected(table, otherwise, number, arguments), (number, arguments)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_counted_filters_differ_in_the_refusal_alone(machine: str) -> None:
+    plain, counted = (assemble(*PROFILES["guest"], machine, refuse) for refuse in (REFUSE, COUNT))
+    differing = [(one, two) for one, two in zip(
+        struct.iter_unpack("=HBBI", plain), struct.iter_unpack("=HBBI", counted), strict=True) if one != two]
+    assert differing and all(one == (6, 0, 0, REFUSE) and two == (6, 0, 0, COUNT) for one, two in differing)
+
+
+# Argument numbers of address and length, and what else has to be set, of each call that changes mappings.
+MAPPING_CALLS = {
+    "munmap": (0, 1, {}), "mprotect": (0, 1, {}), "pkey_mprotect": (0, 1, {}), "madvise": (0, 1, {2: 4}),
+    "mremap": (0, 1, {}), "mremap onto": (4, 2, {0: 0x7F0000000000, 1: 4096, 3: 3}), "mmap": (0, 1, {3: 0x12}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("call", sorted(MAPPING_CALLS))
+def test_nothing_that_touches_partition_memory_is_let_through(call: str, machine: str) -> None:
+    """Ranges that begin below, in and reach beyond it, of any length without a wrap; and ranges that do not (H8)."""
+    generator = random.Random(call)
+    address, length, rest = MAPPING_CALLS[call]
+    code, number = assemble(*PROFILES["guest"], machine), numbers(machine)[call.split()[0]]
+
+    def verdict(start: int, size: int) -> int:
+        arguments = [0] * 6
+        for argument, value in {**rest, address: start, length: size}.items():
+            arguments[argument] = value
+        return execute(code, AUDIT_ARCHITECTURES[machine], number, arguments)
+
+    for _ in range(2000):
+        touched = generator.randrange(MEMORY_FIRST, MEMORY_END)
+        start = generator.choice([touched, max(0, touched - generator.getrandbits(generator.randrange(1, 47)))])
+        size = touched - start + 1 + generator.getrandbits(generator.randrange(1, 47))
+        assert verdict(start, size) == REFUSE, (hex(start), hex(size))
+    for start in (0x400000, 0x555555554000, 0x7FFFF7FF0000, MEMORY_END):
+        assert verdict(start, 1 << 30) == ALLOW
 
 
 @pytest.mark.parametrize("machine", MACHINES)

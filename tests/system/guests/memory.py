@@ -145,7 +145,7 @@ def descriptors(_puppet: Puppet) -> list[str]:
 
 def under_load(puppet: Puppet, action: str, which: str, touch: bool = False) -> str:
     """Does something to its own mappings while the devices read and write its memory, and while receive buffers are
-    posted; the process dies of it where it touches its memory afterwards."""
+    posted; the process dies of it where it touches its rings afterwards."""
     guest = puppet.guest
     queue, nic = guest.queues("vda")[0], guest.nic("eth0")
     nic.open(buffers=64, frame_size=2048)
@@ -153,10 +153,11 @@ def under_load(puppet: Puppet, action: str, which: str, touch: bool = False) -> 
     for number in range(queue.capacity):
         queue.submit(abi.OPERATIONS["read" if number % 2 else "write"], buffer, 0)
     queue.kick()
-    for mapping in list(shared(which)):
+    mappings = list(shared(which))
+    for mapping in mappings:
         ATTACKS[action](mapping)
     if touch:
-        print(buffer[0])
+        print(peek(mappings[0].address))
     return action
 
 

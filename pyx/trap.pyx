@@ -1,0 +1,292 @@
+"""The monitor's trap thread: answers the system calls that filters of guests refuse, and counts them (U16, H8).
+
+One thread without the interpreter lock, beside the call worker and in the normal scheduling class. A caller waits for
+its answer, so a guest that makes refused calls as fast as it can is slowed to a rate, and what it costs the host is
+bounded. Rows of statistics: one per guest, `enum pv_trap_counter`.
+"""
+
+import os
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from posix.unistd cimport close as close_fd, read, write
+
+from pyx.abi cimport (
+    PV_PARTITIONS_MAX, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS, PV_THREAD_SLEEPS, PV_THREAD_SLEEP_NS,
+    PV_TRAP_NUMBERS, PV_TRAP_REFUSED_CALLS, pv_statistics, pv_statistics_row,
+)
+from pyx.ringc cimport pv_count, pv_now, pv_row, pv_row_close, pv_row_counters, pv_row_open
+from pyx.segment cimport Mapping
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_wait(int epoll, epoll_event *events, int most, int timeout)
+    int EPOLL_CLOEXEC
+    uint32_t EPOLLIN
+
+cdef extern from "<linux/seccomp.h>" nogil:
+    struct seccomp_data:
+        int nr
+
+cdef extern from "trap.h" nogil:
+    int pv_refuse_call(int listener, seccomp_data *call)
+    int pv_watch(int epoll, int fd, uint64_t key)
+    void pv_unwatch(int epoll, int fd)
+
+cdef extern from *:
+    """
+    #include "statistics.h"
+    static inline uint64_t trap_row_partition(struct pv_statistics *s, uint32_t index)
+    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
+    """
+    uint64_t trap_row_partition(pv_statistics *s, uint32_t index) nogil
+
+cdef enum:
+    SOURCES_MAX = PV_PARTITIONS_MAX
+    BATCH = 64              # events taken under one hold of the lock
+    NEWS_MAX = 1024         # first refusals that the control thread has not taken yet; later ones are counted alone
+    WAIT_MS = 1000
+    MUTE_MS = 5             # a guest that has used up its tokens is not heard for so long
+
+cdef uint64_t STOP = <uint64_t>-1
+# Refused calls of one guest that are answered at once, and per second; more wait. A program that starts up makes a few
+# dozen; 2,000 a second cost about 1 % of a processor.
+cdef uint32_t TOKENS_MAX = 1000
+cdef uint64_t TOKEN_NS = 500_000
+
+cdef struct Source:
+    int fd                  # listener of a guest's filter; -1: free
+    uint32_t life           # advances when the entry is used again: events of the earlier one are stale
+    uint32_t tokens
+    uint64_t filled         # ns: tokens are counted up to then
+    uint64_t muted_until    # ns; 0: heard
+    uint64_t partition
+    uint64_t *counters
+
+cdef struct News:
+    uint64_t partition
+    uint32_t number
+
+
+cdef class Traps:
+    """`statistics_fd`, `statistics_size`: the thread's statistics segment. `news`: readable when `take` has something."""
+
+    cdef pthread_mutex_t lock
+    cdef int epoll
+    cdef int wake_read, wake_write      # ends the wait of `run`
+    cdef readonly int news
+    cdef int news_write
+    cdef bint stopping
+    cdef Mapping mapping
+    cdef pv_statistics *statistics
+    cdef Source *sources
+    cdef uint32_t muted
+    cdef News told[1024]
+    cdef uint32_t told_count
+
+    def __init__(self, int statistics_fd, uint64_t statistics_size):
+        cdef uint32_t i
+        self.mapping = Mapping(statistics_fd, statistics_size)
+        self.statistics = <pv_statistics *>self.mapping.base
+        self.sources = <Source *>calloc(SOURCES_MAX, sizeof(Source))
+        if self.sources == NULL:
+            raise MemoryError()
+        for i in range(SOURCES_MAX):
+            self.sources[i].fd = -1
+        pthread_mutex_init(&self.lock, NULL)
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.news, self.news_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        if pv_watch(self.epoll, self.wake_read, STOP) != 0:
+            raise OSError("epoll of the trap thread")
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.sources != NULL:
+            for i in range(SOURCES_MAX):
+                if self.sources[i].fd >= 0:
+                    close_fd(self.sources[i].fd)
+            free(self.sources)
+            for fd in (self.epoll, self.wake_read, self.wake_write, self.news, self.news_write):
+                close_fd(fd)
+
+    # ---- control thread ----
+
+    def watch_calls(self, uint64_t partition, int listener):
+        """From now on answers the refused calls of `partition`; `listener` stays the caller's. Calls that were made
+        before wait for it. ValueError where the tables are full."""
+        cdef uint64_t *counters = self.row(partition)
+        cdef int fd = os.dup(listener)
+        cdef int index
+        with nogil:
+            pthread_mutex_lock(&self.lock)
+            index = self.add(partition, fd, counters)
+            pthread_mutex_unlock(&self.lock)
+        if index < 0:
+            os.close(fd)
+            raise ValueError(f"listener of partition {partition:#x}: no room, or no descriptor that can be waited for")
+
+    def close(self, uint64_t partition):
+        """Lets go what belongs to `partition`; its counts stay. Safe to call twice."""
+        cdef uint32_t i
+        with nogil:
+            pthread_mutex_lock(&self.lock)
+            for i in range(SOURCES_MAX):
+                if self.sources[i].fd >= 0 and self.sources[i].partition == partition:
+                    self.drop(&self.sources[i])
+            pthread_mutex_unlock(&self.lock)
+
+    def forget(self, uint64_t partition):
+        """Frees the statistics row of a removed partition."""
+        cdef uint32_t i
+        self.close(partition)
+        for i in range(1, self.statistics.rows):
+            if trap_row_partition(self.statistics, i) == partition:
+                pv_row_close(self.statistics, i)
+
+    def take(self) -> list:
+        """[(partition, number of a system call)]: those that a guest was refused for the first time."""
+        cdef News copies[1024]
+        cdef uint32_t count, i
+        cdef char byte[16]
+        with nogil:
+            pthread_mutex_lock(&self.lock)
+            read(self.news, byte, sizeof(byte))
+            count = self.told_count
+            for i in range(count):
+                copies[i] = self.told[i]
+            self.told_count = 0
+            pthread_mutex_unlock(&self.lock)
+        return [(copies[i].partition, copies[i].number) for i in range(count)]
+
+    def stop(self):
+        """Ends `run`."""
+        self.stopping = True
+        os.write(self.wake_write, b"s")
+
+    cdef uint64_t *row(self, uint64_t partition) except NULL:
+        """Counters of `partition`; a row of its own where it has none yet. Rows are opened here alone."""
+        cdef uint32_t i, unused = 0
+        for i in range(1, self.statistics.rows):
+            if trap_row_partition(self.statistics, i) == partition:
+                return pv_row_counters(pv_row(self.statistics, i))
+            if trap_row_partition(self.statistics, i) == 0 and unused == 0:
+                unused = i
+        if unused == 0:
+            raise ValueError(f"no free statistics row among {self.statistics.rows}")
+        pv_row_open(self.statistics, unused, partition, 0)
+        return pv_row_counters(pv_row(self.statistics, unused))
+
+    # ---- the thread; everything below under the lock ----
+
+    def run(self):
+        """The trap thread: returns after `stop`."""
+        with nogil:
+            self.loop()
+
+    cdef void loop(self) noexcept nogil:
+        cdef epoll_event events[64]
+        cdef int count, i
+        cdef uint64_t mark = pv_now(), now
+        cdef uint64_t *own = pv_row_counters(pv_row(self.statistics, 0))
+        while not self.stopping:
+            now = pv_now()
+            pv_count(&own[<int>PV_THREAD_BUSY_NS], now - mark)
+            mark = now
+            count = epoll_wait(self.epoll, events, BATCH, WAIT_MS if self.muted == 0 else MUTE_MS)
+            now = pv_now()
+            pv_count(&own[<int>PV_THREAD_SLEEP_NS], now - mark)
+            mark = now
+            pv_count(&own[<int>PV_THREAD_POLLS], 1)
+            pv_count(&own[<int>PV_THREAD_SLEEPS], 1)
+            pv_count(&own[<int>PV_THREAD_BUSY_POLLS], count > 0)
+            pthread_mutex_lock(&self.lock)
+            for i in range(count):
+                if events[i].data.u64 != STOP:
+                    self.hear(events[i].data.u64, events[i].events)
+            if self.muted:
+                self.unmute(pv_now())
+            pthread_mutex_unlock(&self.lock)
+
+    cdef int add(self, uint64_t partition, int fd, uint64_t *counters) noexcept nogil:
+        cdef uint32_t i
+        cdef Source *s
+        for i in range(SOURCES_MAX):
+            s = &self.sources[i]
+            if s.fd < 0:
+                s.life += 1
+                if pv_watch(self.epoll, fd, <uint64_t>s.life << 32 | i) != 0:
+                    return -1
+                s.fd = fd
+                s.partition = partition
+                s.counters = counters
+                s.tokens = TOKENS_MAX
+                s.filled = pv_now()
+                s.muted_until = 0
+                return i
+        return -1
+
+    cdef void drop(self, Source *s) noexcept nogil:
+        if s.muted_until:
+            self.muted -= 1
+            s.muted_until = 0
+        else:
+            pv_unwatch(self.epoll, s.fd)
+        close_fd(s.fd)
+        s.fd = -1
+
+    cdef void hear(self, uint64_t key, uint32_t events) noexcept nogil:
+        cdef Source *s = &self.sources[<uint32_t>key]
+        cdef seccomp_data call
+        if s.fd < 0 or s.life != key >> 32:
+            return
+        if not events & EPOLLIN:
+            self.drop(s)  # the last process under this filter has ended
+        elif not self.allowed(s):
+            pv_unwatch(self.epoll, s.fd)
+            s.muted_until = pv_now() + MUTE_MS * <uint64_t>1_000_000
+            self.muted += 1
+        elif pv_refuse_call(s.fd, &call):
+            self.count(s, call.nr)
+
+    cdef bint allowed(self, Source *s) noexcept nogil:
+        """Takes a token; False where the guest has used up its own."""
+        cdef uint64_t now = pv_now(), new
+        if s.tokens < TOKENS_MAX // 2 and now > s.filled:
+            new = (now - s.filled) // TOKEN_NS
+            s.filled += new * TOKEN_NS
+            s.tokens = TOKENS_MAX if new > TOKENS_MAX - s.tokens else s.tokens + <uint32_t>new
+        if s.tokens == 0:
+            return False
+        s.tokens -= 1
+        return True
+
+    cdef void unmute(self, uint64_t now) noexcept nogil:
+        cdef uint32_t i
+        for i in range(SOURCES_MAX):
+            if self.sources[i].muted_until and self.sources[i].muted_until <= now:
+                self.sources[i].muted_until = 0
+                self.muted -= 1
+                pv_watch(self.epoll, self.sources[i].fd, <uint64_t>self.sources[i].life << 32 | i)
+
+    cdef void count(self, Source *s, int number) noexcept nogil:
+        cdef uint32_t index = <uint32_t>number if 0 <= number < <int>PV_TRAP_NUMBERS else PV_TRAP_NUMBERS - 1
+        cdef uint64_t *counter = &s.counters[<int>PV_TRAP_REFUSED_CALLS + <int>index]
+        if counter[0] == 0 and self.told_count < NEWS_MAX:
+            self.told[self.told_count].partition = s.partition
+            self.told[self.told_count].number = index
+            self.told_count += 1
+            write(self.news_write, b"n", 1)  # full: the control thread will look anyway
+        pv_count(counter, 1)

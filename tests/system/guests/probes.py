@@ -1,0 +1,52 @@
+"""What a guest tries that would reveal or change the host: raw system calls, instructions, its own memory (U16, H8)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import signal
+from typing import Any
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+PAGE = 4096
+
+
+def call(_puppet: Any, number: int, arguments: list[Any], times: int = 1) -> str | int:
+    """The errno by name of the last of `times` system calls, or what it returned. Text is passed by its address."""
+    given = [ctypes.c_char_p(one.encode()) if isinstance(one, str) else ctypes.c_long(one) for one in arguments]
+    for _ in range(times):
+        result = _libc.syscall(ctypes.c_long(number), *given)
+    return errno.errorcode[ctypes.get_errno()] if result == -1 else int(result)
+
+
+def instruction(_puppet: Any, code: str) -> str | list[int]:
+    """Runs machine code (hexadecimal) in a child, with rax and rdi at 64 zeroed bytes: the signal that ended it by
+    name, or those bytes."""
+    if platform.machine() != "x86_64":
+        return "not here"
+    shared = mmap.mmap(-1, PAGE)
+    pid = os.fork()
+    if pid == 0:
+        page = mmap.mmap(-1, PAGE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page.write(b"\x48\x89\xf8" + bytes.fromhex(code) + b"\xc3")  # mov rax, rdi; ...; ret
+        run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+        run(ctypes.addressof(ctypes.c_char.from_buffer(shared)))
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else list(shared[:64])
+
+
+def address(puppet: Any) -> int:
+    return puppet.guest.memory.address
+
+
+def memory_holds(puppet: Any, gpa: int, text: str) -> bool:
+    """Whether partition memory at `gpa` can be written and read back: it is still there, and still the same."""
+    buffer = puppet.guest.memory.allocate(gpa + len(text))
+    view = memoryview(buffer)
+    view[gpa:gpa + len(text)] = text.encode()
+    return bytes(view[gpa:gpa + len(text)]) == text.encode()
