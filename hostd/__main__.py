@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--ready-fd", type=int, default=None, help="descriptor for one line: READY or an error document"
     )
+    parser.add_argument("--no-load", action="store_true", help="boot only: `hostctl load` brings in the kernel")
     return parser.parse_args()
 
 
@@ -60,7 +61,9 @@ class Readiness:
         os.close(descriptor)
 
 
-async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: Readiness) -> None:
+async def serve(
+    manifest: Manifest, paths: Paths, metrics: str | None, ready: Readiness, load_kernel: bool = True
+) -> None:
     # Before anything is started: a signal must never end this process alone.
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -77,7 +80,7 @@ async def serve(manifest: Manifest, paths: Paths, metrics: str | None, ready: Re
     serving: asyncio.Task[None] | None = None
     try:
         if isinstance(supervisor, Supervisor):
-            bring_up = asyncio.create_task(supervisor.up())
+            bring_up = asyncio.create_task(supervisor.up(load_kernel))
             stopped = asyncio.create_task(stop.wait())
             await asyncio.wait([bring_up, stopped], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
@@ -135,7 +138,7 @@ def main() -> int:
         paths = resolve(options.runtime_dir, options.state_dir)
         prepare(paths)
         lock_state(paths)
-        asyncio.run(serve(manifest, paths, options.metrics, ready))
+        asyncio.run(serve(manifest, paths, options.metrics, ready, not options.no_load))
     except (ManifestError, HostError, RemoteError, WireError, OSError) as error:
         ready.tell(error)
         print(f"hostd: {error}", file=sys.stderr)

@@ -122,6 +122,21 @@ class AdoptedSupervisor:
     async def set_attribution(self, on: bool) -> Row:
         self._refuse()
 
+    async def load(self) -> Row:
+        self._refuse()
+
+    async def unload(self, timeout: float) -> Row:
+        self._refuse()
+
+    async def resources(self) -> Row:
+        self._refuse()
+
+    async def console(self) -> Row:
+        self._refuse()
+
+    async def stream(self, on: bool) -> Row:
+        self._refuse()
+
     async def delay(self, role: str, stage: str, seconds: float) -> Row:
         self._refuse()
 

@@ -63,6 +63,14 @@ class StopRequest(Model):
     timeout: Annotated[float, Field(ge=0, le=600, strict=False)] = 5.0
 
 
+class UnloadRequest(Model):
+    timeout: Annotated[float, Field(ge=0, le=600, strict=False)] = 5.0
+
+
+class StreamRequest(Model):
+    on: bool
+
+
 class WaitRequest(Model):
     state: typing.Literal["defined", "starting", "running", "stopping", "stopped", "failed"]
     timeout: Annotated[float, Field(ge=0, le=WAIT_SECONDS_MAX, strict=False)] = 60.0
@@ -177,6 +185,8 @@ def create_app(supervisor: Supervisor) -> FastAPI:
     async def chaos(body: ChaosRequest) -> Response:
         return Document(await supervisor.delay(body.role, body.stage, body.seconds))
 
+    _add_kernel(app, supervisor, once)
+
     @app.get("/v1/partitions/{name}/view")
     async def get_view(name: str) -> Response:
         return Document(await supervisor.view(name))
@@ -243,6 +253,31 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         return Document({"pid": os.getpid()}, 202)
 
     return app
+
+
+def _add_kernel(app: FastAPI, supervisor: Supervisor, once: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+    """Load and unload, and what both leave alone: resources and console."""
+
+    @app.post("/v1/kernel/load")
+    async def load(request: Request, key: Key = None) -> Response:
+        return Document(await once(request, key, supervisor.load))
+
+    @app.post("/v1/kernel/unload")
+    async def unload(request: Request, body: UnloadRequest | None = None, key: Key = None) -> Response:
+        timeout = (body or UnloadRequest()).timeout
+        return Document(await once(request, key, lambda: supervisor.unload(timeout)))
+
+    @app.get("/v1/resources")
+    async def get_resources() -> Response:
+        return Document(await supervisor.resources())
+
+    @app.get("/v1/console")
+    async def get_console() -> Response:
+        return Document(await supervisor.console())
+
+    @app.put("/v1/console/stream")
+    async def set_stream(body: StreamRequest) -> Response:
+        return Document(await supervisor.stream(body.on))
 
 
 async def serve(

@@ -23,9 +23,11 @@ class Checks:
     """One round of checks over a host."""
 
     def __init__(
-        self, records: dict[str, Record], fabric: Fabric, keeper: Keeper, channels: list[tuple[str, str, int]]
-    ) -> None:
+        self, records: dict[str, Record], fabric: Fabric, keeper: Keeper, channels: list[tuple[str, str, int]],
+        host_managed: list[str],
+    ) -> None:  # fmt: skip
         self.records = records
+        self.host_managed = host_managed  # devices of the console's own
         self.channels = channels  # control channels: client, server, segment
         self.fabric = fabric
         self.keeper = keeper
@@ -104,14 +106,21 @@ class Checks:
         def grant(name: str, rights: str, *segments: str) -> None:
             mapcheck.add(grants.setdefault(name, {}), rights, [own[segment] for segment in segments])
 
-        for role in ("monitor", *self.fabric.servers, *self.fabric.devices):
+        loaded = self.fabric.loaded
+        for role in (*(["monitor"] if loaded else []), *self.fabric.servers, *self.fabric.devices):
             grant(role, "rw", f"bell:{role}", f"statistics:{role}")
             grant("hostd", "r", f"statistics:{role}")
+        for device in self.fabric.devices:
+            grant(device, "r", f"translation:{device}")
+            if not loaded and device in self.host_managed:
+                grant("console", "rw", f"translation:{device}")
+        if not loaded:
+            return
         grant("monitor", "rw", "kernel", "statistics:view", "statistics:traps")
         grant("hostd", "r", "statistics:view", "statistics:traps")
         for device in self.fabric.devices:
             # What a device may touch over queue pairs is the monitor's to write.
-            grant(device, "r", "kernel", f"translation:{device}")
+            grant(device, "r", "kernel")
             grant("monitor", "rw", f"bell:{device}", f"translation:{device}")
             for server in self.fabric.servers:
                 grant("monitor", "rw", f"requests:{server}:{device}")
@@ -126,10 +135,11 @@ class Checks:
 
         call = plan["call"]["segment"] if plan["call"] else None
         grant("ultravisor", "rw", plan["view"], plan["map"])
-        if plan["view"] is not None and (record.attached or record.type not in ("guest", "console")):
+        loaded = self.fabric.loaded
+        if loaded and plan["view"] is not None and (record.attached or record.type != "guest"):
             grant("monitor", "r", plan["view"], plan["map"])
             grant("monitor", "rw", call, plan["events"])
-        if record.type in ("io", "command"):
+        if loaded and record.type in ("io", "command"):
             grant(record.name, "rw", call, plan["events"])
         memory = [extent["segment"] for extent in plan["memory"]]
         if record.type == "io":  # buffers of the copy path
@@ -148,6 +158,7 @@ class Checks:
                 grant("monitor", "rw", *memory)
             for endpoint in plan["endpoints"]:
                 grant(endpoint["device"], "rw", *memory, endpoint["pair"]["segment"], plan["events"])
-                grant(endpoint["server"], "rw", plan["events"])
+                if endpoint["server"] is not None:
+                    grant(endpoint["server"], "rw", plan["events"])
                 for queue in endpoint["queues"]:
                     grant(endpoint["server"], "rw", queue["channel"], queue["ledger"])

@@ -1,4 +1,7 @@
-"""The data plane as hostd builds it: starts its roles, connects their rings, attaches and detaches partitions.
+"""The data plane as hostd builds it: connects the rings of its roles, attaches and detaches partitions.
+
+Devices are there from the boot of the host; monitor and I/O partitions, with the segments that they share, come with
+the load call and go with unload (hostd.loading).
 
 hostd hands out descriptors and maps statistics read-only; it never maps rings or guest memory (design.md 2).
 Order of attachment: the monitor knows a partition before its endpoints can be used, and the guest starts last.
@@ -40,41 +43,80 @@ class Fabric:
         self.symmetric = symmetric
         self.segments: Segments = {}
         self.readers: list[tuple[str, Reader]] = []
-        self.monitor: Record
+        self._monitor: Record | None = None
         self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
+        self._of_kernel: list[str] = []  # names of the segments that go with the kernel
         self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"
+
+    @property
+    def loaded(self) -> bool:
+        """Is there a kernel?"""
+        return self._monitor is not None
+
+    @property
+    def monitor(self) -> Record:
+        """HostError `state` where no kernel is loaded."""
+        if self._monitor is None:
+            raise HostError("state", "no kernel is loaded; `hostctl load` loads it")
+        return self._monitor
+
+    @monitor.setter
+    def monitor(self, record: Record | None) -> None:
+        self._monitor = record
 
     # ---- building ----
 
-    async def make_segments(self, servers: list[str], devices: dict[str, str]) -> None:
-        """Segments of the data plane itself: kernel region, doorbells, statistics, hardware rings, queue translation
-        entries.
+    async def make_device_segments(self, devices: dict[str, str]) -> None:
+        """At boot: doorbell, statistics and queue translation entries of each device. `devices`: name -> kind."""
+        wanted = [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
+        await self._make(wanted, devices, [])
 
-        `devices`: name -> kind.
-        """
-        wanted: list[tuple[str, str, int]] = [("kernel", "kernel", abi.kernel_size())]
-        roles = [("monitor", "monitor"), *((name, "io") for name in servers), *devices.items()]
-        # The monitor's threads for page faults and refused calls count in segments of their own: each has one writer.
-        threads = [("view", "monitor", "view"), ("traps", "monitor", "trap")]
-        threads = [*((role, role, kind) for role, kind in roles), *threads]
-        wanted += [(f"bell:{role}", "bell", abi.bell_size()) for role, _ in roles]
-        wanted += [(f"statistics:{name}", "statistics", statistics_size(kind)) for name, _, kind in threads]
-        wanted += [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
+    async def make_kernel_segments(self, servers: list[str]) -> None:
+        """With the load call: kernel region, and what monitor and I/O partitions share with each other and with the
+        devices."""
+        wanted = [("kernel", "kernel", abi.kernel_size())]
         ring = abi.ring_size(HARDWARE_CAPACITY)
         for server in servers:
-            for device in devices:
+            for device in self.devices:
                 wanted.append((f"requests:{server}:{device}", "hardware", ring))
                 wanted.append((f"completions:{server}:{device}", "hardware", ring))
+        before = set(self.segments)
+        roles = {"monitor": "monitor", **dict.fromkeys(servers, "io")}
+        # The monitor's threads for page faults and refused calls count in segments of their own: each has one writer.
+        await self._make(wanted, roles, [("view", "monitor", "view"), ("traps", "monitor", "trap")])
+        self._of_kernel = [name for name in self.segments if name not in before]
+
+    async def _make(
+        self, wanted: list[tuple[str, str, int]], roles: dict[str, str], more: list[tuple[str, str, str]]
+    ) -> None:
+        """(name, kind, size) each, and doorbell and statistics of `roles` (name -> kind); `more`: further threads of
+        theirs, with statistics of their own, as (name, role, kind)."""
+        threads = [*((role, role, kind) for role, kind in roles.items()), *more]
+        wanted = [
+            *wanted,
+            *((f"bell:{role}", "bell", abi.bell_size()) for role in roles),
+            *((f"statistics:{name}", "statistics", statistics_size(kind)) for name, _, kind in threads),
+        ]
         made = await self.keeper.create_segments([(kind, size, f"hostd:{name}") for name, kind, size in wanted])
-        self.segments = {name: one for (name, _, _), one in zip(wanted, made, strict=True)}
+        self.segments |= {name: one for (name, _, _), one in zip(wanted, made, strict=True)}
         for name, role, kind in threads:
             identity, descriptor = self.segments[f"statistics:{name}"]
             initialize(descriptor, kind, STATISTICS_ROWS[kind])
             (read_only,) = await self.keeper.get_segments([identity], read_only=True)
             self.readers.append((role, Reader(read_only, statistics_size(kind))))
             close_fds([read_only])
+
+    async def drop_kernel_segments(self) -> None:
+        """After unload: monitor and I/O partitions have ended, and the devices have let go of theirs. Safe to call
+        twice. A scrape that reads their statistics at this moment keeps its mapping until it is done."""
+        gone = [self.segments.pop(name) for name in self._of_kernel]
+        roles = {name.removeprefix("statistics:") for name in self._of_kernel}
+        self._of_kernel = []
+        self.readers = [(role, reader) for role, reader in self.readers if role not in roles]
+        close_fds([descriptor for _, descriptor in gone])
+        await self.keeper.drop_segments([identity for identity, _ in gone])
 
     def fd(self, name: str) -> int:
         return self.segments[name][1]
@@ -102,6 +144,21 @@ class Fabric:
         await ask(server, "connect_hardware", common, [completions])
         await ask(self.monitor, "connect_hardware", common, [requests, self.fd(f"bell:{device.name}")])
 
+    async def disconnect(self, server: Record, device: Record) -> None:
+        """The device forgets an I/O partition that has ended: rings and buffers."""
+        await _release(device, "disconnect", {"server": server.number})
+
+    async def connect_kernel(self, device: Record) -> None:
+        """The device may look up offices and worlds in the kernel region."""
+        kernel = await self.read_only("kernel")
+        try:
+            await ask(device, "connect_kernel", {}, [kernel])
+        finally:
+            close_fds([kernel])
+
+    async def disconnect_kernel(self, device: Record) -> None:
+        await _release(device, "disconnect_kernel", {})
+
     async def connect_translations(self, device: str, slot: int) -> None:
         """The monitor writes what the queue pairs of a device may touch; the device got them read-only. It is told
         where guests find the device, too."""
@@ -115,7 +172,7 @@ class Fabric:
         try:
             extents = _extents(server)
             for device in self.devices.values():
-                await ask(device, "attach_memory", {"memory": extents}, memory)
+                await ask(device, "attach_memory", {"partition": server.number, "memory": extents}, memory)
         finally:
             close_fds(memory)
 
@@ -144,7 +201,16 @@ class Fabric:
             close_fds([*read, *rest])
 
     async def attach(self, record: Record) -> None:
-        """Attaches all endpoints of a partition at their devices and servers; all or none."""
+        """Attaches all endpoints of a partition at monitor, devices and servers; all or none."""
+        await self.open(record)
+        try:
+            await self.attach_devices(record)
+        except BaseException:
+            await _release(self.monitor, "close", {"partition": record.number})
+            raise
+
+    async def attach_devices(self, record: Record) -> None:
+        """Attaches all endpoints of a partition at their devices, and where they have one at their server."""
         plan = record.plan
         memory = await self.keeper.get_segments([extent["segment"] for extent in plan["memory"]])
         queue_ids = [
@@ -158,8 +224,6 @@ class Fabric:
         pair_fds = await self.keeper.get_segments(pairs)
         done: list[Callable[[], Any]] = []
         try:
-            await self.open(record)
-            done.append(lambda: _release(self.monitor, "close", {"partition": record.number}))
             seen: set[str] = set()
             for endpoint, pair in zip(plan["endpoints"], pair_fds, strict=True):
                 device = self.devices[endpoint["device"]]
@@ -174,7 +238,7 @@ class Fabric:
                 }
                 await ask(device, "attach", message, [fds[0], pair, *(memory if first else [])])
                 done.append(functools.partial(_detach, device, record.number, endpoint["port"]))
-            if plan["endpoints"]:
+            if queue_ids:
                 await self._add_queues(record, fds)
             record.attached = True
         except BaseException:
@@ -285,7 +349,7 @@ class Fabric:
 
     def roles(self) -> list[Record]:
         """Processes of the data plane."""
-        return [self.monitor, *self.servers.values(), *self.devices.values()]
+        return [*([self.monitor] if self.loaded else []), *self.servers.values(), *self.devices.values()]
 
     def close(self) -> None:
         for _, reader in self.readers:

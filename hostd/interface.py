@@ -63,6 +63,22 @@ class Supervisor(Protocol):
     async def set_attribution(self, on: bool) -> dict[str, Any]:
         """{"on"}: whether the data plane stamps the stages of requests."""
 
+    async def load(self) -> dict[str, Any]:
+        """{"seconds", "before", "after"}: resources before and after; code `state` where a kernel is loaded."""
+
+    async def unload(self, timeout: float) -> dict[str, Any]:
+        """{"seconds", "before", "after", "same"}: guests end within `timeout` seconds each; `same` compares with the
+        resources before the first load."""
+
+    async def resources(self) -> dict[str, Any]:
+        """Who has what, without generations: two such documents are equal where nothing was left over."""
+
+    async def console(self) -> dict[str, Any]:
+        """{"endpoints", "writes_entries_of", "stream": {...}}: what the console drives, and its verified stream."""
+
+    async def stream(self, on: bool) -> dict[str, Any]:
+        """As `console`, after the stream was turned on or off."""
+
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
         """{"role", "stage", "seconds"}: a fault on purpose; the role loses that time in that stage of each request."""
 

@@ -9,7 +9,15 @@ the JSON Schema for editors. Rules across several entries (names, references, ra
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hostd import manifest_checks
@@ -129,8 +137,13 @@ Medium = Annotated[
 ]
 
 
+DeviceClass = Literal["host-managed", "reserved", "shared"]
+
+
 class Device(Model):
     """A physical device, served by a process of its own."""
+
+    model_config = ConfigDict(serialize_by_alias=True)  # `class` is no name in Python
 
     name: Name
     kind: Literal["nic", "disk"]
@@ -138,6 +151,11 @@ class Device(Model):
     medium: Medium = Field(
         default="file",
         description="of a disk: file; direct: file past the page cache; null: keeps nothing; ram: gone with the guest",
+    )
+    device_class: DeviceClass = Field(
+        default="shared",
+        alias="class",
+        description="host-managed: the console's own; reserved: for guests, not the console; shared: for all",
     )
     limits: Limits | None = Field(default=None, description="most that it moves for all endpoints; absent: unlimited")
 
@@ -243,7 +261,8 @@ def with_path(spec: PartitionSpec, endpoint: str, path: str) -> PartitionSpec:
 def _device(spec: PartitionSpec, endpoint: Disk | Nic, kind: str, devices: list[Device]) -> str:
     fitting = [device.name for device in devices if device.kind == kind]
     if endpoint.device is None and fitting:
-        return fitting[0]
+        free = [device.name for device in devices if device.kind == kind and device.device_class != "host-managed"]
+        return (free or fitting)[0]
     if endpoint.device in fitting:
         return endpoint.device
     wanted = f"device {endpoint.device!r}" if endpoint.device else "a device"

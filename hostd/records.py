@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,6 +14,7 @@ import psutil
 from hostd.async_wire import AsyncWire
 
 LOG_MAX = 256 << 10  # bytes kept of what a process wrote; older lines are dropped (rule 39)
+ENDED = ("stopped", "failed")
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -113,3 +115,10 @@ def usage(pid: int | None) -> tuple[float, int]:
         return times.user + times.system, process.memory_info().rss
     except psutil.Error:
         return 0.0, 0
+
+
+def own_record(name: str, pid: int) -> Record:
+    """The record of a process that the keeper has not started."""
+    process = psutil.Process(pid)
+    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return Record(name, name, state="running" if process.is_running() else "failed", pid=pid, start_ticks=ticks)

@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -29,11 +28,13 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
 from hostd.keeper import Keeper
+from hostd.kernel_life import KernelLife
+from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec, Policy, complete, with_path
 from hostd.path_changes import PathChanges
 from hostd.paths import Paths
 from hostd.placement import placement_request
-from hostd.records import Record, is_python
+from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
@@ -44,10 +45,9 @@ Row = dict[str, Any]
 REPORTS_MAX = 10_000  # events that one guest may cause in its life: the log is everybody's
 REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
-ENDED = ("stopped", "failed")
 
 
-class Supervisor:
+class Supervisor(KernelLife):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -69,28 +69,26 @@ class Supervisor:
         self._names: set[str] = set()  # being spawned
         self._changed = asyncio.Condition()
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
-        self._boot.on_path = self._hear_path
         self._refusals = Refusals(self.fabric, self.events, self.records)
-        self._boot.on_refused = self._refusals.hear
+        heard = {"path": self._hear_path, "refused": self._refusals.hear}
+        self._loading = Loading(self._boot, self._end_role, heard)
+        self._begin_unloaded()
         self._endings: set[asyncio.Task[None]] = set()
         self._going_down = False
         self.finished = asyncio.Event()
 
     # ---- life of the host ----
 
-    async def up(self) -> None:
-        """Brings up the infrastructure, then the guests of the manifest."""
+    async def up(self, load: bool = True) -> None:
+        """Boots; and with `load` brings in the kernel, then the guests of the manifest."""
         await self.keeper.watch()
         disk_folder(self._manifest, self.paths, "").mkdir(mode=0o700, exist_ok=True)
         await self._boot.control_plane()
         await self._boot.resources()
-        await self._boot.data_plane()
-        await self._boot.control_channels()
-        await self._boot.record_processes()
-        for record in self.records.values():
-            self.events.publish("started", partition=record.name, type=record.type, pid=record.pid)
-        for spec in self._manifest.partitions:
-            await self.spawn(spec, key=None, actor="manifest")
+        await self._boot.devices()
+        self._tell_started(list(self.records.values()))
+        if load:
+            await self.load()
 
     async def down(self) -> None:
         """Stops guests in order, then everything that the keeper started, then the keeper. Whoever calls while it is
@@ -123,9 +121,9 @@ class Supervisor:
     # ---- answers ----
 
     def _infrastructure(self) -> list[Record]:
-        rows = [_own_record("hostd", os.getpid())]
+        rows = [own_record("hostd", os.getpid())]
         if self.keeper.process is not None:
-            rows.append(_own_record("keeper", self.keeper.process.pid))
+            rows.append(own_record("keeper", self.keeper.process.pid))
         return rows
 
     def list(self) -> list[Row]:
@@ -146,12 +144,15 @@ class Supervisor:
             "wake_up": "symmetric" if self.fabric.symmetric else "membarrier",
             "scheduling": await self._scheduling(),
             "metrics_url": self.metrics_url,
-            "worlds": (await self._told(self.fabric.monitor, "worlds")).get("worlds", []),
+            "kernel": "loaded" if self.fabric.loaded else "not loaded",
+            "worlds": await self._worlds(),
         }
         return {
             "host": host,
             "processes": self.list(),
-            "checks": await Checks(self.records, self.fabric, self.keeper, self._boot.channels).run(),
+            "checks": await Checks(
+                self.records, self.fabric, self.keeper, self._loading.channels, self._boot.host_managed()
+            ).run(),
         }
 
     @staticmethod
@@ -181,7 +182,8 @@ class Supervisor:
 
     async def view(self, name: str) -> Row:
         record = self._record(name)
-        return await views.of_partition(record, self.records["command"], self.fabric.monitor)
+        monitor = self.fabric.monitor if self.fabric.loaded else None
+        return await views.of_partition(record, self.records["command"], monitor)
 
     async def hardware(self, name: str) -> Row:
         return await views.of_hardware(self._record(name), self.records.values(), self.fabric)
@@ -222,6 +224,8 @@ class Supervisor:
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         begin = time.monotonic_ns()
+        if not self.fabric.loaded or self._unloading:
+            raise self._not_loaded()
         spec = complete(spec, self._manifest.devices)
         if spec.name in self.records or spec.name in self._names:
             raise HostError("conflict", f"a partition {spec.name!r} exists already")
@@ -242,6 +246,8 @@ class Supervisor:
                 raise
         finally:
             self._names.discard(spec.name)
+            async with self._changed:
+                self._changed.notify_all()
         assert record.started_ns is not None
         return {
             "name": spec.name, "id": record.number, "pid": record.pid, "decision": answer["decision"],
@@ -417,13 +423,16 @@ class Supervisor:
         record = self._record(name)
         if record.type != "guest":
             raise HostError("state", f"{name} is part of the infrastructure")
-        if record.state not in ENDED:
-            if not force:
-                raise HostError("state", f"{name} is {record.state}; stop it first, or use force")
-            await self._terminate(record, 2.0)
-        await self._discard(record, key, actor)
-        self.events.publish("removed", partition=name)
+        if record.state not in ENDED and not force:
+            raise HostError("state", f"{name} is {record.state}; stop it first, or use force")
+        await self._remove_guest(record, 2.0, key, actor)
         return {"name": name}
+
+    async def _remove_guest(self, record: Record, timeout: float, key: str | None, actor: str) -> None:
+        if record.state not in ENDED:
+            await self._terminate(record, timeout)
+        await self._discard(record, key, actor)
+        self.events.publish("removed", partition=record.name)
 
     async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
         message = {"partition": record.number, "actor": actor} | ({"key": key} if key else {})
@@ -431,7 +440,8 @@ class Supervisor:
         await self.fabric.forget(record)
         if record.process:
             await self._children.forget(record)
-            await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
+            if record.type == "guest":
+                await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
             if record.trapped:
                 await self.keeper.release(f"{record.name}:{record.process}:traps")
             await self._refusals.release(record)
@@ -502,9 +512,3 @@ class Supervisor:
 
     async def _transaction(self, operations: Sequence[Row]) -> Sequence[Any]:
         return await self._boot.transaction([*operations])
-
-
-def _own_record(name: str, pid: int) -> Record:
-    process = psutil.Process(pid)
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return Record(name, name, state="running" if process.is_running() else "failed", pid=pid, start_ticks=ticks)

@@ -16,11 +16,13 @@ Row = dict[str, Any]
 BELIEVED = ("index", "name", "kind", "length", "read_only", "mac", "max_transfer", "path")
 
 
-async def of_partition(record: Record, command: Record, monitor: Record) -> Row:
-    """{"believed", "enforced", "true", "sandbox"}: as hostd.interface describes it."""
+async def of_partition(record: Record, command: Record, monitor: Record | None) -> Row:
+    """{"believed", "enforced", "true", "sandbox"}: as hostd.interface describes it. Without a monitor nobody enforces
+    anything."""
     true = (await ask(command, "query", {"what": "partition", "partition": record.number}))["partition"]
     enforced = None
-    if record.attached or record.type in ("io", "ultravisor", "command", "operations"):
+    known = record.attached or record.type in ("io", "ultravisor", "command", "operations")
+    if monitor is not None and known:
         enforced = (await ask(monitor, "descriptor", {"partition": record.number}))["descriptor"]
     believed = {
         "name": record.name,

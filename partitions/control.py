@@ -97,6 +97,7 @@ class ChannelWire:
     def close(self) -> None:
         self._channel.close()
         self._thread.join()
+        self._channel.detach()
         close_fds(descriptor for descriptor in (self._ready, self._peer) if descriptor is not None)
 
 

@@ -1,8 +1,9 @@
 """Programs of the device processes: NIC and disk (U10). Each maps memory of attached partitions, and no other.
 
-Descriptors at start: `bell`, `statistics`, `kernel` and `translations` (both read-only). Messages: `connect` (hardware
-rings of an I/O partition), `attach_memory` (of an I/O partition), `attach` (an endpoint with the memory of its
-partition and its queue pair), `detach`, `recall`, `settle`, `set_limits`, `memory`.
+Descriptors at start: `bell`, `statistics` and `translations` (read-only). Messages: `connect_kernel` and
+`disconnect_kernel` (with load and unload), `connect` (hardware rings of an I/O partition), `attach_memory` (of an I/O
+partition), `disconnect` (both), `attach` (an endpoint with the memory of its partition and its queue pair), `detach`,
+`recall`, `settle`, `set_limits`, `memory`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ class DevicePartition(DataPlane):
         self._hpas: dict[int, list[int]] = {}
         return self.device(
             **loop_arguments(self.context, fds),
-            kernel_fd=fds["kernel"],
             translations_fd=fds["translations"],
             window_first=config["window_first"],
             window_size=config["window_size"],
@@ -45,10 +45,31 @@ class DevicePartition(DataPlane):
         self.loop.connect(message["server"], ring, completions, message["capacity"], bell)
         return {}
 
+    def handle_connect_kernel(self, _message: Message, fds: list[int]) -> Message:
+        """Descriptor: the kernel region, read-only."""
+        (kernel,) = fds
+        self.loop.connect_kernel(kernel)
+        return {}
+
+    def handle_disconnect_kernel(self, _message: Message, _fds: list[int]) -> Message:
+        self.loop.disconnect_kernel()
+        return {}
+
     def handle_attach_memory(self, message: Message, fds: list[int]) -> Message:
-        """Maps memory of an I/O partition for good: the buffers of the copy path."""
+        """Maps memory of an I/O partition until `disconnect`: the buffers of the copy path."""
+        hpas = self._hpas.setdefault(message["partition"], [])
         for extent, fd in zip(message["memory"], fds, strict=True):
             self.loop.attach_memory(fd, extent["hpa"], extent["size"])
+            hpas.append(extent["hpa"])
+        return {}
+
+    def handle_disconnect(self, message: Message, _fds: list[int]) -> Message:
+        """Forgets an I/O partition that has ended: its rings, and its buffers."""
+        server = message["server"]
+        if self.loop.connected(server):
+            self.loop.disconnect(server)
+        for hpa in self._hpas.pop(server, []):
+            self.loop.detach_memory(hpa)
         return {}
 
     def handle_attach(self, message: Message, fds: list[int]) -> Message:

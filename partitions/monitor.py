@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 from hostd.wire import Message, Wire
@@ -89,6 +90,16 @@ class MonitorPartition(DataPlane):
         (entries,) = fds
         self.view.locate(message["device"], message["location"])
         self.loop.connect_translations(message["device"], entries)
+        return {}
+
+    def handle_adopt_pair(self, message: Message, _fds: list[int]) -> Message:
+        """Takes over a queue pair that the console opened before there was a monitor; its device sees no difference."""
+        return {"adopted": self.loop.adopt_pair(message["partition"], message["endpoint"])}
+
+    def handle_give_pair(self, message: Message, _fds: list[int]) -> Message:
+        """Gives a queue pair back to the console, as it is. A load that failed may not have come so far."""
+        with suppress(KeyError):
+            self.loop.give_pair(message["partition"], message["endpoint"])
         return {}
 
     def handle_set_epoch(self, message: Message, _fds: list[int]) -> Message:

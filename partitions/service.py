@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from hostd.wire import Message, Wire, WireError, close_fds, error_reply
 from partitions.control import ChannelWire
 from partitions.messages import Refusal
-from partitions.skeleton import CONTROL, Partition
+from partitions.skeleton import CONTROL, Context, Partition
 
 ANSWER_TIMEOUT = 1.0  # seconds that a peer may take to make room for an answer
 
@@ -39,6 +39,10 @@ class Service(Partition):
 
     OWN: tuple[str, ...] = ()
 
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._channels: dict[str, ChannelWire] = {}  # by peer
+
     peer = ""  # whose request is being served
 
     def initialize(self) -> None:
@@ -52,7 +56,20 @@ class Service(Partition):
         """hostd hands over the server's end of a control channel that `peer` asked for by a system call."""
         if self.peer != CONTROL or len(fds) != 1:
             raise Refusal("denied", f"{self.context.name}: only hostd hands channels over")
-        self.serve(ChannelWire(fds.pop(), message["capacity"], True, message["symmetric"]), message["peer"])
+        peer = message["peer"]
+        self._channels[peer] = ChannelWire(fds.pop(), message["capacity"], True, message["symmetric"])
+        self.serve(self._channels[peer], peer)
+        return {}
+
+    def handle_channel_closed(self, message: Message, fds: list[int]) -> Message:
+        """The kernel is unloaded: the channel of `peer` goes. With a descriptor: a wire in its place, as at boot."""
+        if self.peer != CONTROL:
+            raise Refusal("denied", f"{self.context.name}: only hostd takes channels away")
+        channel = self._channels.pop(message["peer"], None)
+        if channel is not None:
+            self._cut_off(channel)
+        if fds:
+            self.serve(Wire.from_fd(fds.pop()), message["peer"])
         return {}
 
     def serve(self, wire: Transport, peer: str = CONTROL) -> None:
@@ -92,5 +109,6 @@ class Service(Partition):
             self._cut_off(wire)
 
     def _cut_off(self, wire: Transport) -> None:
+        self._channels = {peer: channel for peer, channel in self._channels.items() if channel is not wire}
         self._selector.unregister(wire)
         wire.close()

@@ -18,6 +18,10 @@ from pyx.waiter cimport Waiter
 from pyx import abi as names
 
 
+cdef enum:
+    CONNECT_SLOT = 33  # of ids of connect calls that nobody waits for: behind those of the endpoints
+
+
 class RequestError(OSError):
     """A request did not end well: `status` and `reason` are names of pyx.abi (`refused`, `read_only`)."""
 
@@ -25,6 +29,13 @@ class RequestError(OSError):
         self.status = names.STATUS_NAMES.get(status, str(status))
         self.reason = names.REASON_NAMES.get(reason, str(reason))
         super().__init__(f"{what}: {self.status}, {self.reason}")
+
+
+cdef bytes service_name(str service):
+    name = service.encode("ascii")
+    if not 0 < len(name) < 32:
+        raise ValueError(f"service name {service!r}: 1 to 31 bytes")
+    return name
 
 
 cdef class CallRing:
@@ -37,23 +48,28 @@ cdef class CallRing:
         pv_producer_attach(&self.calls, self.mapping.base, capacity, <pv_doorbell *>self.page.base, waiter.symmetric)
         pv_consumer_attach(&self.completions, self.mapping.base + PV_CHANNEL_COMPLETIONS(capacity), capacity)
 
-    def call(self, int number, bytes payload=b"", double timeout=10.0) -> int:
-        """Makes system call `number` with up to 48 bytes of payload; returns its result. RequestError where it is
-        refused, TimeoutError where the monitor does not answer."""
+    cdef uint64_t post(self, int number, bytes payload, uint32_t slot) except 0:
+        """Makes system call `number` and does not wait; its id, with `slot`."""
         cdef pv_system_call call
-        cdef pv_completion answer
-        cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9)
         if len(payload) > 48:
             raise ValueError(f"payload of {len(payload)} bytes: a system call carries 48")
         memset(&call, 0, sizeof(call))
         self.generation += 1
-        call.id = PV_ID(0, self.generation)
+        call.id = PV_ID(slot, self.generation)
         call.call = number
         memcpy(call.raw, <const char *>payload, len(payload))
         if pv_producer_free(&self.calls, 1) == 0:
             raise BlockingIOError("call ring full")
         pv_producer_push(&self.calls, &call)
         pv_producer_publish(&self.calls)
+        return call.id
+
+    def call(self, int number, bytes payload=b"", double timeout=10.0) -> int:
+        """Makes system call `number` with up to 48 bytes of payload; returns its result. RequestError where it is
+        refused, TimeoutError where the monitor does not answer."""
+        cdef pv_completion answer
+        cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9)
+        cdef uint64_t id = self.post(number, payload, 0)
         while True:
             while pv_consumer_available(&self.completions) == 0:
                 with nogil:
@@ -63,11 +79,26 @@ cdef class CallRing:
                     raise TimeoutError(f"the monitor did not answer system call {number} within {timeout} s")
             pv_consumer_fetch(&self.completions, 0, &answer)
             pv_consumer_release(&self.completions, 1)
-            if answer.id == call.id:  # an answer to a call that timed out before is dropped
+            if answer.id == id:  # an answer to a call that timed out before is dropped
                 break
             self.keep(&answer)
         if answer.status != PV_STATUS_OK:
             raise RequestError(answer.status, answer.reason, f"system call {number}")
+        return answer.result
+
+    def begin_connect(self, str service) -> int:
+        """Asks to open `service` and does not wait; returns the id that `answered` looks for. One at a time."""
+        return self.post(PV_CALL_CONNECT, service_name(service), CONNECT_SLOT)
+
+    def answered(self, uint64_t id) -> int | None:
+        """The result of the connect call `id`, None where it is not answered yet, RequestError where it is refused."""
+        cdef pv_completion answer
+        if PV_ID_SLOT(id) != CONNECT_SLOT:
+            raise ValueError(f"{id:#x} is no connect call")
+        if not self.find(id, &answer):
+            return None
+        if answer.status != PV_STATUS_OK:
+            raise RequestError(answer.status, answer.reason, "connect")
         return answer.result
 
     cdef uint64_t ask_key(self, uint32_t endpoint) noexcept nogil:
@@ -87,7 +118,7 @@ cdef class CallRing:
     cdef void keep(self, const pv_completion *answer) noexcept nogil:
         """An answer that the caller did not look for: that to a question for a key waits for its endpoint."""
         cdef uint32_t slot = PV_ID_SLOT(answer.id)
-        if slot and slot <= PV_ENDPOINTS_MAX:
+        if slot and slot <= CONNECT_SLOT:
             self.kept[slot - 1] = answer[0]
 
     cdef bint has(self, uint64_t id) noexcept nogil:
@@ -124,7 +155,4 @@ cdef class CallRing:
 
     def connect(self, str service, double timeout=10.0) -> int:
         """Opens `service`: the index of an own endpoint, or the number of a control channel."""
-        name = service.encode("ascii")
-        if not 0 < len(name) < 32:
-            raise ValueError(f"service name {service!r}: 1 to 31 bytes")
-        return self.call(PV_CALL_CONNECT, name, timeout)
+        return self.call(PV_CALL_CONNECT, service_name(service), timeout)

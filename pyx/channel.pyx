@@ -72,6 +72,8 @@ cdef class ControlChannel:
         cdef uint32_t length = len(message), at = 0, part
         cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9) if timeout is not None else <uint64_t>-1
         cdef bint done
+        if self.bell == NULL:
+            raise ChannelError("the channel was closed here")
         if length > PV_MESSAGE_MAX:
             raise ValueError(f"message of {length} bytes; at most {PV_MESSAGE_MAX} are sent")
         self.sent += 1
@@ -136,6 +138,8 @@ cdef class ControlChannel:
         cdef uint32_t at = 0, part
         cdef bint there
         cdef char *data
+        if self.bell == NULL:
+            raise EOFError("the channel was closed here")
         with nogil:
             there = self.wait(deadline)
         if self.closing:
@@ -168,9 +172,15 @@ cdef class ControlChannel:
         return message
 
     def close(self):
-        """Ends a `receive` in another thread; the mapping goes with the last reference."""
+        """Ends a `receive` in another thread."""
         self.closing = True
-        wake(self.bell)
+        if self.bell != NULL:
+            wake(self.bell)
+
+    def detach(self):
+        """Unmaps the segment; no other thread is in `send` or `receive` any more. Safe to call twice."""
+        self.bell = NULL
+        self.mapping.detach()
 
 
 cdef extern from *:

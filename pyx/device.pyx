@@ -44,8 +44,8 @@ cdef uint64_t FOREVER = <uint64_t>-1
 
 
 cdef class Device(Intake):
-    """`window_first`, `window_size`: machine memory in bytes. `kernel_fd`: the kernel region, `translations_fd`: the
-    queue translation entries of this device, both read-only here."""
+    """`window_first`, `window_size`: machine memory in bytes. `translations_fd`: the queue translation entries of this
+    device, `kernel_fd`: the kernel region, both read-only here. -1: no kernel is loaded yet."""
 
     def __cinit__(self, *args, **kwargs):
         self.scratch = <pv_span *>calloc(BATCH * PV_EXTENTS_MAX, sizeof(pv_span))
@@ -56,16 +56,32 @@ cdef class Device(Intake):
         free(self.scratch)
 
     def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
-                 int kernel_fd, int translations_fd, uint64_t window_first, uint64_t window_size):
-        self.kernel_mapping = Mapping(kernel_fd, sizeof(pv_kernel), writable=False)
-        self.kernel = <pv_kernel *>self.kernel_mapping.base
-        if self.kernel.magic != PV_KERNEL_MAGIC:
-            raise ValueError("no kernel region: the monitor has to run first")
+                 int kernel_fd=-1, int translations_fd, uint64_t window_first, uint64_t window_size):
+        if kernel_fd >= 0:
+            self.connect_kernel(kernel_fd)
         self.translations_mapping = Mapping(translations_fd, PV_TRANSLATIONS_SIZE, writable=False)
         self.translations = <const pv_translation *>self.translations_mapping.base
         self.window = Window(window_first, window_size)
         self.origin = self.window.origin()
         self.kept = {}
+
+    def connect_kernel(self, int fd):
+        """From now on the kernel region behind `fd` says who holds an office and which worlds run (W1, W8). ValueError
+        where no monitor has begun it."""
+        cdef Mapping mapping = Mapping(fd, sizeof(pv_kernel), writable=False)
+        if (<pv_kernel *>mapping.base).magic != PV_KERNEL_MAGIC:
+            raise ValueError("no kernel region: the monitor has to run first")
+        with self.quiet():
+            self.kernel = <pv_kernel *>mapping.base
+        self.kernel_mapping = mapping
+
+    def disconnect_kernel(self):
+        """The kernel is unloaded (W10). ValueError while an I/O partition is connected: its epoch is looked up there."""
+        if self.server_count:
+            raise ValueError(f"{self.server_count} I/O partitions are still connected")
+        with self.quiet():
+            self.kernel = NULL
+        self.kernel_mapping = None
 
     def attach_memory(self, int fd, uint64_t hpa, uint64_t size):
         """Maps an extent of an attached partition. Needs no pause: nobody uses the range yet (W8)."""

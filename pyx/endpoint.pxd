@@ -13,6 +13,7 @@ cdef class ClientEndpoint(Follower):
     cdef Mapping pair                # queue pair; None: this endpoint has no direct path
     cdef uint32_t pair_capacity
     cdef bint packs
+    cdef bint alone                  # no channel to a server: the direct path for good
     cdef readonly uint16_t index
     cdef readonly uint64_t generation
     cdef Flight first, second        # second: a NIC's receive queue

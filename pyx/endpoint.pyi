@@ -18,5 +18,6 @@ class ClientEndpoint(Follower):
         pair_fd: int = -1,
         queues: int = 0,
         pair_capacity: int = 0,
+        key: int = 0,
     ) -> None: ...
     def follow(self, timeout: float = 5.0) -> str: ...

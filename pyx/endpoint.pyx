@@ -41,17 +41,20 @@ cdef enum:
 cdef class ClientEndpoint(Follower):
     """An endpoint of this partition: its queues, and the path that all of them are on.
 
-    `pair_fd` -1: it has no queue pair, so no direct path. The queues attach themselves; the endpoint is kept alive
-    by them and keeps them alive (one set for the life of the process).
+    `pair_fd` -1: it has no queue pair, so no direct path. `key`: it has nothing else, no channel to a server, and stays
+    on the direct path under this key (the console's endpoints at devices of its own). The queues attach themselves;
+    the endpoint is kept alive by them and keeps them alive (one set for the life of the process).
     """
 
     def __init__(self, CallRing calls, uint16_t index, uint64_t generation, int pair_fd=-1, uint32_t queues=0,
-                 uint32_t pair_capacity=0):
+                 uint32_t pair_capacity=0, uint64_t key=0):
         self.calls = calls
         self.page = <pv_monitor_page *>calls.page.base
         self.index = index
         self.generation = generation
-        self.current = PV_PATH_REDIRECT
+        self.current = PV_PATH_DIRECT if key else PV_PATH_REDIRECT
+        self.alone = key != 0
+        self.key = key
         if pair_fd >= 0:
             self.pair = Mapping(pair_fd, PV_PAIR_SIZE(queues, pair_capacity))
             self.pair_capacity = pair_capacity
@@ -83,6 +86,8 @@ cdef class ClientEndpoint(Follower):
     cdef uint32_t wanted(self) noexcept nogil:
         """The path that is wanted and not refused; the current one where there is none."""
         cdef uint32_t path = pv_wanted_path(self.page, self.index)
+        if self.alone:
+            return self.current
         if path == PV_PATH_NONE or path == self.current:
             self.denied = PV_PATH_NONE
             return self.current

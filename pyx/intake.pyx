@@ -35,6 +35,8 @@ cdef class Intake(Ports):
 
     def connect(self, uint64_t server, int ring_fd, int completion_fd, uint32_t capacity, int server_bell_fd):
         """Connects both hardware rings of (I/O partition `server`, this device)."""
+        if self.kernel == NULL:
+            raise ValueError("no kernel is loaded: nobody holds an office")
         if self.server_count == 8:
             raise ValueError("at most 8 I/O partitions")
         cdef Mapping ring = map_ring(ring_fd, capacity, 1)
@@ -50,6 +52,28 @@ cdef class Intake(Ports):
             s.used = True
             self.server_count += 1
             self.kept["server", server] = (ring, completions, bell)
+
+    def connected(self, uint64_t server) -> bool:
+        return ("server", server) in self.kept
+
+    def disconnect(self, uint64_t server):
+        """Forgets both rings of an I/O partition. KeyError where it is not connected, ValueError while requests wait at
+        a port: they would lose whom they are answered to."""
+        cdef uint32_t i, at = 0
+        if ("server", server) not in self.kept:
+            raise KeyError(f"{server:#x} is not connected")
+        with self.quiet():
+            for i in range(self.active_count):
+                if (self.ports[self.active[i]].queue.head != self.ports[self.active[i]].queue.tail
+                        or self.ports[self.active[i]].buffers.head != self.ports[self.active[i]].buffers.tail):
+                    raise ValueError(f"requests wait at port {self.active[i]}")
+            while self.servers[at].slot != PV_ID_SLOT(server):
+                at += 1
+            self.server_count -= 1
+            for i in range(at, self.server_count):
+                self.servers[i] = self.servers[i + 1]
+        for mapping in self.kept.pop(("server", server)):
+            mapping.detach()
 
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil:
         """Does the server that asked still hold the office in whose name it asks?"""

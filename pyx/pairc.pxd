@@ -11,6 +11,7 @@ cdef extern from "pair.h" nogil:
     void pv_translation_close(pv_translation *entry)
     void pv_translation_open(pv_translation *entry, const pv_translation *wanted, uint64_t generation)
     bint pv_translation_fill(pv_translation *wanted, const uint64_t *map, uint64_t pages)
+    bint pv_translation_read(const pv_translation *entry, pv_translation *copy)
     uint64_t pv_translation_generation(const pv_translation *entry)
     bint pv_translation_current(const pv_translation *entry, pv_translation *copy)
     uint32_t pv_pair_count(const pv_request *slot)

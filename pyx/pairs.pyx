@@ -5,7 +5,7 @@ then. On the direct path the device translates by itself, from an entry that onl
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from pyx.abi cimport (
     PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_PATH, PV_MONITOR_CALLS, PV_MONITOR_REFUSED, PV_PATH_COPY,
@@ -15,7 +15,7 @@ from pyx.abi cimport (
     pv_monitor_page, pv_reason, pv_system_call, pv_translation,
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
-from pyx.pairc cimport pv_translation_fill, pv_translation_open
+from pyx.pairc cimport pv_translation_fill, pv_translation_open, pv_translation_read
 from pyx.ringc cimport pv_count, pv_interrupt_post, pv_now, pv_producer_push
 from pyx.translator cimport Translator
 
@@ -55,6 +55,42 @@ cdef class Pairs(Translator):
         """The path in force."""
         cdef Caller *c = self.opened(partition)
         return names.PATH_NAMES[path_of(c, endpoint)]
+
+    def adopt_pair(self, uint64_t partition, uint32_t index) -> bool:
+        """Takes over the queue pair that the console opened by itself before there was a monitor (W1): its entry stays
+        in force, under its key, where it says what the descriptor and the map say. False: it did not, and is closed."""
+        cdef Caller *c = self.opened(partition)
+        cdef pv_translation found, wanted
+        cdef const pv_endpoint *endpoint
+        cdef bint equal
+        if index >= PV_ENDPOINTS_MAX:
+            raise KeyError(f"partition {partition:#x} has no endpoint {index}")
+        with self.quiet():
+            self.refresh(c)
+            endpoint = &c.descriptor.endpoints[index]
+            if (endpoint.generation == 0 or endpoint.device >= PV_DEVICES_MAX or endpoint.port >= PV_PORTS_MAX
+                    or self.translations[endpoint.device] == NULL):
+                raise KeyError(f"partition {partition:#x} has no endpoint {index} at a connected device")
+            memset(&wanted, 0, sizeof(wanted))
+            equal = (c.map != NULL and pv_translation_fill(&wanted, c.map, c.descriptor.memory_pages)
+                     and pv_translation_read(&self.translations[endpoint.device][endpoint.port], &found)
+                     and found.key != 0 and found.partition == partition and found.index == index
+                     and found.extent_count == wanted.extent_count
+                     and memcmp(&found.endpoint, endpoint, sizeof(pv_endpoint)) == 0
+                     and memcmp(found.extents, wanted.extents, sizeof(wanted.extents)) == 0)
+            c.paths[index] = PV_PATH_DIRECT
+            c.keys[index] = found.key if equal else 0
+            if not equal:
+                self.close_pair(c, index)
+        return equal
+
+    def give_pair(self, uint64_t partition, uint32_t index):
+        """Forgets a queue pair without closing it: from now on the console writes its entry again (W10)."""
+        cdef Caller *c = self.opened(partition)
+        with self.quiet():
+            if index < PV_ENDPOINTS_MAX:
+                c.paths[index] = 0
+                c.keys[index] = 0
 
     # ---- worker ----
 

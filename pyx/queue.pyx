@@ -21,7 +21,8 @@ from pyx.waiter cimport CHANGE_NONE, Waiter
 
 
 cdef class ClientQueue(Flight):
-    """One queue of one endpoint, guest side. Requests of up to `capacity` may be in flight."""
+    """One queue of one endpoint, guest side. Requests of up to `capacity` may be in flight. `channel_fd` -1: it has the
+    queue pair alone."""
 
     def __init__(self, Waiter waiter, int channel_fd, int events_fd, uint32_t capacity, ClientEndpoint endpoint,
                  uint32_t number=0):
@@ -29,10 +30,13 @@ cdef class ClientQueue(Flight):
         self.waiter = waiter
         self.end = endpoint
         self.number = number
-        self.mapping = map_ring(channel_fd, capacity, 2)
-        self.bell = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_SERVER)
-        pv_producer_attach(&self.rings[SERVER], self.mapping.base, capacity, <pv_doorbell *>self.bell.base, waiter.symmetric)
-        pv_consumer_attach(&self.answers_on[SERVER], self.mapping.base + PV_CHANNEL_COMPLETIONS(capacity), capacity)
+        if channel_fd < 0 and not endpoint.alone:
+            raise ValueError("a queue without a channel needs an endpoint that stays on the direct path")
+        if channel_fd >= 0:
+            self.mapping = map_ring(channel_fd, capacity, 2)
+            self.bell = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_SERVER)
+            pv_producer_attach(&self.rings[SERVER], self.mapping.base, capacity, <pv_doorbell *>self.bell.base, waiter.symmetric)
+            pv_consumer_attach(&self.answers_on[SERVER], self.mapping.base + PV_CHANNEL_COMPLETIONS(capacity), capacity)
         if endpoint.pair is not None:
             if endpoint.pair_capacity < capacity:
                 raise ValueError(f"queue pair of {endpoint.pair_capacity} slots for a queue of {capacity}")
@@ -46,6 +50,9 @@ cdef class ClientQueue(Flight):
             pv_consumer_attach(&self.answers_on[PAIR], base + PV_CHANNEL_COMPLETIONS(endpoint.pair_capacity),
                                endpoint.pair_capacity)
         self.packs = endpoint.packs
+        if endpoint.alone:
+            self.way = PAIR
+            self.key = endpoint.key
         if number == 0:
             endpoint.first = self
         else:

@@ -23,8 +23,8 @@ READY = b"READY"
 HOSTD = (sys.executable, "-m", "hostd")
 
 
-def start(paths: Paths, manifest: str | None, timeout: float = START_SECONDS) -> int:
-    """Start hostd in the background and return its pid once the API answers.
+def start(paths: Paths, manifest: str | None, timeout: float = START_SECONDS, load: bool = True) -> int:
+    """Start hostd in the background and return its pid once the API answers; without `load` it only boots.
 
     HostError has the daemon's own error, also every problem of a manifest; on a timeout the daemon is ended.
     """
@@ -35,6 +35,8 @@ def start(paths: Paths, manifest: str | None, timeout: float = START_SECONDS) ->
     command = [*HOSTD, "--runtime-dir", str(paths.runtime), "--state-dir", str(paths.state)]
     if manifest is not None:
         command += ["--manifest", os.path.abspath(manifest)]
+    if not load:
+        command.append("--no-load")
     read, write = os.pipe()
     try:
         with open(_open_log(paths.log), "ab", closefd=True) as log:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pyx import abi
 
-VERSION = 2
+VERSION = 3
 PIECES_MAX = 8  # extents of one partition: each costs every process that maps the partition a mapping
 REJECTED_MAX = 32  # alternatives that a decision names; the rest is counted
 
@@ -101,12 +101,24 @@ def _devices(inputs: Inputs) -> Iterator[str]:
             yield f"device {name} has {device['ports']} ports and {device['used']} of them are taken"
 
 
+def _device_class(inputs: Inputs) -> Iterator[str]:
+    """Host-managed devices are the console's alone, reserved ones everybody's but the console's (W2)."""
+    classes = {device["name"]: device["class"] for device in inputs.resources["devices"]}
+    console = inputs.request["type"] == "console"
+    for endpoint in inputs.request.get("endpoints") or []:
+        held = classes.get(endpoint["device"])
+        if held == "host-managed" and not console:
+            yield f"device {endpoint['device']} is host-managed: the console drives it by itself"
+        if held == "reserved" and console:
+            yield f"device {endpoint['device']} is reserved for guests: the console must not touch it"
+
+
 def _servers(inputs: Inputs) -> Iterator[str]:
-    """Each endpoint's server is an I/O partition that runs."""
+    """Each endpoint's server is an I/O partition that runs. One without a server is driven by its own partition."""
     states = {server["name"]: server["state"] for server in inputs.resources["servers"]}
     for endpoint in inputs.request.get("endpoints") or []:
-        server = endpoint["server"]
-        if states.get(server) != "running":
+        server = endpoint.get("server")
+        if server is not None and states.get(server) != "running":
             known = ", ".join(f"{name} ({state})" for name, state in states.items()) or "none"
             yield f"no I/O partition {server} runs; known: {known}"
 
@@ -138,6 +150,7 @@ RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
     "partition_memory_limit": _partition_memory_limit,
     "memory_limit": _memory_limit,
     "devices": _devices,
+    "device_class": _device_class,
     "servers": _servers,
     "paths": _paths,
     "processors": _processors,

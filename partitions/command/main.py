@@ -49,6 +49,17 @@ class Command(Client, Service):
         for wire in boot:
             wire.close()
 
+    def handle_boot_wires(self, _message: Message, fds: list[int]) -> Message:
+        """The kernel is unloaded: over boot wires again, as before the load. Descriptors: ultravisor, operations."""
+        channels = (self._ultravisor, self._operations)
+        self._ultravisor, self._operations = (Wire.from_fd(fd) for fd in fds)
+        fds.clear()
+        self._placing = Placing(self._journal, self._ultravisor, self._operations)
+        for channel in channels:
+            channel.close()
+        self._connector = None  # and with it the call ring
+        return {}
+
     # -- decisions
 
     def handle_place(self, message: Message, _fds: list[int]) -> Message:

@@ -149,6 +149,7 @@ def _refusal(record: dict[str, Any]) -> Refusal:
 def checked_request(request: object) -> dict[str, Any]:
     """A request whose fields `decide` can read; the ultravisor checks the rest of them."""
     fields = Fields(request, "request")
+    assert isinstance(request, dict)
     fields.name("name")
     fields.choice("type", tuple(abi.PARTITION_TYPES))
     fields.integer("memory", default=0)
@@ -157,11 +158,11 @@ def checked_request(request: object) -> dict[str, Any]:
         endpoint = Fields(item, f"request.endpoints.{position}")
         endpoint.choice("kind", tuple(abi.ENDPOINT_KINDS))
         endpoint.name("device")
-        endpoint.name("server")
+        if request["type"] != "console":  # which may drive a device by itself
+            endpoint.name("server")
         endpoint.choice("path", tuple(abi.PATHS), default=None)
     if fields.take("extents", default=None) is not None:
         raise Refusal("invalid", "request.extents: the command partition chooses them", field="extents")
-    assert isinstance(request, dict)
     return request
 
 

@@ -152,9 +152,12 @@ def _endpoints(tables: Tables) -> Iterable[str]:
     for row in tables["endpoint"]:
         if row["kind"] != devices[row["device"]]["kind"] or row["port"] >= devices[row["device"]]["ports"]:
             yield f"endpoint {row['name']} does not fit its device"
-        if types[row["server"]] != "io":
+        if row["server"] is None:
+            if types[row["partition"]] != "console":
+                yield f"endpoint {row['name']} of a {types[row['partition']]} is served by nobody"
+        elif types[row["server"]] != "io":
             yield f"endpoint {row['name']} is served by a partition of type {types[row['server']]}"
-        if queues[row["generation"]] != len(QUEUES[row["kind"]]):
+        if queues[row["generation"]] != (0 if row["server"] is None else len(QUEUES[row["kind"]])):
             yield f"endpoint {row['name']} has {queues[row['generation']]} queues"
         if pairs[row["generation"]] != 1:
             yield f"endpoint {row['name']} has {pairs[row['generation']]} queue pairs"
@@ -182,7 +185,7 @@ def _pair_ends(tables: Tables) -> Iterable[str]:
         if endpoint is not None:
             if (row["client"], row["server"]) != (endpoint["partition"], owners[endpoint["device"]]):
                 yield f"the queue pair of endpoint {endpoint['name']} has foreign ends"
-            if row["capacity"] != capacities.get(row["endpoint"]):
+            if endpoint["server"] is not None and row["capacity"] != capacities.get(row["endpoint"]):
                 yield f"the queue pair of endpoint {endpoint['name']} has {row['capacity']} slots"
 
 

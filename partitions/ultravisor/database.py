@@ -29,7 +29,7 @@ class Database(Store):
 
     WHAT = "resource database"
     APPLICATION_ID = 0x50764442  # "PvDB"
-    SCHEMA_VERSION = 2
+    SCHEMA_VERSION = 3
     # Audit log and answers are left to the `check` operation: they only grow, and a start must not take longer
     # with every change of the past.
     VERIFIED = (
@@ -62,6 +62,7 @@ class Database(Store):
             processor_roles=quoted(types.PROCESSOR_ROLES),
             paths=quoted(types.PATHS),
             path_first=types.PATH_FIRST,
+            path_alone=types.PATH_ALONE,
             weight_max=types.WEIGHT_MAX,
             audit_rows_max=AUDIT_ROWS_MAX,
             audit_text_max=AUDIT_TEXT_MAX,

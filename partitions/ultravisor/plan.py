@@ -58,7 +58,7 @@ def _endpoints(database: Database, partition: int) -> list[dict[str, Any]]:
         """SELECT endpoint.*, device.name AS device_name, device.slot AS device_slot, server.name AS server_name,
                   server.slot AS server_slot, standby.name AS standby_name
            FROM endpoint JOIN device ON device.id = endpoint.device
-           JOIN partition AS server ON server.id = endpoint.server
+           LEFT JOIN partition AS server ON server.id = endpoint.server
            LEFT JOIN partition AS standby ON standby.id = endpoint.standby
            WHERE endpoint.partition = ? ORDER BY number""",
         (partition,),

@@ -74,6 +74,11 @@ RULES = {
     "device_class": Rule(
         "denied", "the device's class keeps it from this partition", "SELECT name, class FROM device WHERE id = :device"
     ),
+    "endpoint_alone": Rule(
+        "denied",
+        "only the console drives a device by itself, and only one that is host-managed",
+        "SELECT name, class FROM device WHERE id = :device",
+    ),
     "two_writers": Rule(
         "conflict",
         "another endpoint writes in this range of the file",

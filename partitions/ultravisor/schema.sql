@@ -192,7 +192,7 @@ CREATE TABLE endpoint (
     kind TEXT NOT NULL,
     device INTEGER NOT NULL REFERENCES device (id),
     port INTEGER NOT NULL CHECK (port >= 0),
-    server INTEGER NOT NULL REFERENCES partition (id),  -- I/O partition in charge
+    server INTEGER REFERENCES partition (id),           -- I/O partition in charge; none: the console's own device
     standby INTEGER REFERENCES partition (id),          -- the one that takes over
     read_only INTEGER NOT NULL CHECK (read_only IN (0, 1)),
     operations INTEGER NOT NULL CHECK (operations > 0), -- bit per operation of the shared layout
@@ -220,9 +220,14 @@ CREATE TRIGGER endpoint_device BEFORE INSERT ON endpoint
 WHEN NOT EXISTS (SELECT 1 FROM device WHERE id = NEW.device AND kind = NEW.kind AND NEW.port < ports)
 BEGIN SELECT RAISE(ABORT, 'device_mismatch'); END;
 CREATE TRIGGER endpoint_class BEFORE INSERT ON endpoint
-WHEN NOT EXISTS (SELECT 1 FROM device WHERE id = NEW.device AND (class = 'shared' OR class = 'host-managed'
-                 AND (SELECT type FROM partition WHERE id = NEW.partition) = 'console'))
+WHEN NOT EXISTS (SELECT 1 FROM device WHERE id = NEW.device AND (class = 'shared'
+                 OR (class = 'host-managed') = ((SELECT type FROM partition WHERE id = NEW.partition) = 'console')))
 BEGIN SELECT RAISE(ABORT, 'device_class'); END;
+-- Only the console drives a device by itself, and only one that is host-managed.
+CREATE TRIGGER endpoint_alone BEFORE INSERT ON endpoint
+WHEN NEW.server IS NULL AND ((SELECT type FROM partition WHERE id = NEW.partition) <> 'console' OR NEW.standby IS NOT NULL
+     OR NOT EXISTS (SELECT 1 FROM device WHERE id = NEW.device AND class = 'host-managed'))
+BEGIN SELECT RAISE(ABORT, 'endpoint_alone'); END;
 CREATE TRIGGER endpoint_server BEFORE INSERT ON endpoint
 WHEN EXISTS (SELECT 1 FROM partition WHERE id IN (NEW.server, NEW.standby) AND type <> 'io')
 BEGIN SELECT RAISE(ABORT, 'partition_type'); END;
@@ -236,10 +241,12 @@ CREATE TRIGGER endpoint_identity BEFORE UPDATE OF generation, partition, number,
     standby, read_only, operations, max_transfer, file, offset, length, mac, weight, limits, budget ON endpoint
 BEGIN SELECT RAISE(ABORT, 'immutable'); END;
 -- An endpoint begins on the path that needs nobody's set-up, and goes over only to one that a transaction wants.
-CREATE TRIGGER endpoint_begins BEFORE INSERT ON endpoint WHEN NEW.path <> '$path_first'
+-- One without a server has nothing but its queue pair.
+CREATE TRIGGER endpoint_begins BEFORE INSERT ON endpoint
+WHEN NEW.path <> iif(NEW.server IS NULL, '$path_alone', '$path_first') OR NEW.server IS NULL AND NEW.wanted <> NEW.path
 BEGIN SELECT RAISE(ABORT, 'path_unwanted'); END;
 CREATE TRIGGER endpoint_path BEFORE UPDATE OF path, wanted ON endpoint
-WHEN NEW.path <> OLD.path AND NEW.path <> OLD.wanted
+WHEN NEW.path <> OLD.path AND NEW.path <> OLD.wanted OR OLD.server IS NULL AND NEW.wanted <> OLD.path
 BEGIN SELECT RAISE(ABORT, 'path_unwanted'); END;
 CREATE TRIGGER endpoint_charge AFTER INSERT ON endpoint
 BEGIN UPDATE quota SET used = used + 1 WHERE resource = 'endpoints'; END;

@@ -45,6 +45,7 @@ PROCESSOR_ROLES = ("infrastructure", "guests", "both")
 
 PATHS = tuple(abi.PATHS)
 PATH_FIRST = "redirect"  # on which every endpoint begins: its queues exist without any set-up
+PATH_ALONE = "direct"  # of an endpoint without a server, for good: it has a queue pair and nothing else
 WEIGHT_MAX = 10_000
 WEIGHT_DEFAULT = 100
 LIMITED = ("bytes", "operations")  # what token buckets count

@@ -11,6 +11,7 @@ import json
 import os
 from typing import Any
 
+from partitions.described import described
 from partitions.ultravisor.database import Database
 from partitions.ultravisor.keeper import Keeper, Pending
 from partitions.ultravisor.plan import plan_of
@@ -113,24 +114,5 @@ def descriptor_of(database: Database, partition: int) -> dict[str, Any]:
         "state": abi.STATES[row["state"]],
         "memory_pages": 0 if gone else row["memory"] // abi.PAGE,
         "services": 0 if gone else services,
-        "endpoints": [_endpoint(entry) for entry in plan_of(database, partition)["endpoints"]],
-    }
-
-
-def _endpoint(entry: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "index": entry["index"],
-        "generation": entry["generation"],
-        "name": entry["name"],
-        "kind": abi.ENDPOINT_KINDS[entry["kind"]],
-        "device": entry["device_slot"],
-        "port": entry["port"],
-        "server": entry["server_slot"],
-        "operations": entry["operations"],
-        "offset": entry["offset"],
-        "length": entry["length"],
-        "max_transfer": entry["max_transfer"],
-        "mac": entry["mac"],
-        "flags": (abi.ENDPOINT_READ_ONLY if entry["read_only"] else 0)
-        | abi.PATHS[entry["wanted"]] << abi.ENDPOINT_PATH_SHIFT,
+        "endpoints": [described(entry) for entry in plan_of(database, partition)["endpoints"]],
     }

@@ -105,6 +105,21 @@ class FakeSupervisor:
         await self._begin("set_attribution", str(on), None, "")
         return {"on": on}
 
+    async def load(self) -> dict[str, Any]:
+        return {"seconds": 0.1, "before": {}, "after": {}}
+
+    async def unload(self, timeout: float) -> dict[str, Any]:
+        return {"seconds": 0.1, "before": {}, "after": {}, "same": True}
+
+    async def resources(self) -> dict[str, Any]:
+        return {"partitions": []}
+
+    async def console(self) -> dict[str, Any]:
+        return {"endpoints": [], "writes_entries_of": [], "stream": {}}
+
+    async def stream(self, on: bool) -> dict[str, Any]:
+        return {"endpoints": [], "writes_entries_of": [], "stream": {"streaming": on}}
+
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
         await self._begin("delay", f"{role} {stage} {seconds}", None, "")
         return {"role": role, "stage": stage, "seconds": seconds}

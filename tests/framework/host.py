@@ -78,8 +78,8 @@ class Host:
 
     # ---- life ----
 
-    def start(self) -> None:
-        self.pid = daemon.start(self.paths, str(self.manifest))
+    def start(self, load: bool = True) -> None:
+        self.pid = daemon.start(self.paths, str(self.manifest), load=load)
         self.metrics_url = self.status()["host"].get("metrics_url") or ""
 
     def stop(self) -> None:
@@ -162,6 +162,24 @@ class Host:
     def metrics(self) -> Metrics:
         with urllib.request.urlopen(self.metrics_url, timeout=DEADLINE) as page:
             return Metrics(page.read().decode())
+
+    # ---- the kernel ----
+
+    def load(self) -> dict[str, Any]:
+        return self.client.post("/v1/kernel/load")
+
+    def unload(self, timeout: float = 5.0) -> dict[str, Any]:
+        return self.client.post("/v1/kernel/unload", {"timeout": timeout}, timeout=timeout + DEADLINE)
+
+    def resources(self) -> dict[str, Any]:
+        return self.client.get("/v1/resources")
+
+    def stream(self, on: bool) -> dict[str, Any]:
+        """Turns the console's verified stream on or off; its figures so far."""
+        return self.client.request("PUT", "/v1/console/stream", {"on": on})["stream"]
+
+    def console(self) -> dict[str, Any]:
+        return self.client.get("/v1/console")
 
     # ---- partitions ----
 
@@ -278,11 +296,12 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 @contextmanager
-def running(manifest: dict[str, Any] | None = None) -> Iterator[Host]:
-    """A host that is up; taken down and checked for remains where the test has not failed."""
+def running(manifest: dict[str, Any] | None = None, load: bool = True) -> Iterator[Host]:
+    """A host that is up, with a kernel where `load` says so; taken down and checked for remains where the test has not
+    failed."""
     host = Host(manifest)
     try:
-        host.start()
+        host.start(load)
         yield host
         if host.pid:
             host.stop()

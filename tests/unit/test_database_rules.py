@@ -38,6 +38,7 @@ ATTACKS = [
     ("device_identity", "immutable", "UPDATE device SET kind = 'nic' WHERE name = 'disk0'", "does not fit its device"),
     ("endpoint_device", "device_mismatch", "{endpoint} 'nic', :device_disk0, 99, {mac}", "does not fit its device"),
     ("endpoint_class", "device_class", "{endpoint} 'nic', :device_nic1, 0, {mac}", "queues"),
+    ("endpoint_alone", "endpoint_alone", "{endpoint_alone} 'nic', :device_nic0, 99, {mac}", "served by nobody"),
     ("endpoint_server", "partition_type", "{endpoint_of_guest} 'nic', :device_nic0, 99, {mac}", "served by"),
     ("endpoint_writers", "two_writers", "{endpoint} 'disk', :device_disk0, 99, {range}", "two writers"),
     ("endpoint_identity", "immutable", "UPDATE endpoint SET offset = 0 WHERE file = 'a.img'", "two writers"),
@@ -77,15 +78,16 @@ CHECKS = [
 
 ENDPOINT = """INSERT INTO endpoint (path, wanted, weight, limits, budget, generation, partition, number, name, server,
     read_only, operations, max_transfer, kind, device, port, offset, length, file, mac)
-    VALUES ('{path}', 'redirect', 100, '{{}}', 4096, 1, :{owner}, 9, 'x', :{server}, 0, 2, 512,"""
+    VALUES ('{path}', '{wanted}', 100, '{{}}', 4096, 1, :{owner}, 9, 'x', {server}, 0, 2, 512,"""
 # A queue pair of the disk of partition one (endpoint 2): with the process of the other device at its end, a second
 # one, and one without endpoint.
 PAIR = """INSERT INTO channel VALUES ((90 | (1 << 16)), 90, 1, 'pair', :one, (SELECT partition FROM device
     WHERE name = '{device}'), 256, :unused, NULL, {endpoint}, NULL, NULL)"""
 PARTS = {
-    "endpoint": ENDPOINT.format(path="redirect", owner="two", server="io_a"),
-    "endpoint_of_guest": ENDPOINT.format(path="redirect", owner="two", server="one"),
-    "endpoint_on_direct": ENDPOINT.format(path="direct", owner="two", server="io_a"),
+    "endpoint": ENDPOINT.format(path="redirect", wanted="redirect", owner="two", server=":io_a"),
+    "endpoint_of_guest": ENDPOINT.format(path="redirect", wanted="redirect", owner="two", server=":one"),
+    "endpoint_on_direct": ENDPOINT.format(path="direct", wanted="redirect", owner="two", server=":io_a"),
+    "endpoint_alone": ENDPOINT.format(path="direct", wanted="direct", owner="two", server="NULL"),
     "pair": PAIR.format(device="nic0", endpoint=2),
     "pair_again": PAIR.format(device="disk0", endpoint=2),
     "pair_of_nobody": PAIR.format(device="disk0", endpoint="NULL"),
@@ -99,7 +101,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     """Two guests; the first has a disk, a NIC and nothing in its way, the second room for more memory and a process."""
     host = Host(tmp_path / "resources.db")
     host.transaction(*furnish())
-    host.do({"op": "device.create", "name": "nic1", "kind": "nic", "class": "reserved", "partition": "nic0"})
+    host.do({"op": "device.create", "name": "nic1", "kind": "nic", "class": "host-managed", "partition": "nic0"})
     host.do({"op": "endpoint.attach", "partition": host.do(guest("zero", frame=70000))["partition"]["id"], **nic()})
     host.do({"op": "endpoint.detach", "partition": "zero", "name": "eth0"})  # leaves generation 1 free for attacks
     host.transaction(guest("one", memory_maximum=2 * MIB, endpoints=[disk(offset=MIB), nic()]))

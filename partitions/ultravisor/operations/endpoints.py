@@ -12,7 +12,15 @@ from partitions.ultravisor.change import Change
 from partitions.ultravisor.operations import shares
 from partitions.ultravisor.operations.channels import add_channel, checked_capacity
 from partitions.ultravisor.states import WITH_PROCESS
-from partitions.ultravisor.types import OPERATIONS, QUEUE_CAPACITY, QUEUES, TRANSFER_MAX, TYPES
+from partitions.ultravisor.types import (
+    OPERATIONS,
+    PATH_ALONE,
+    PATH_FIRST,
+    QUEUE_CAPACITY,
+    QUEUES,
+    TRANSFER_MAX,
+    TYPES,
+)
 from pyx import abi
 
 ENDPOINT_NAME = re.compile(r"[a-z][a-z0-9-]{0,14}")  # fits a descriptor with its end mark
@@ -28,18 +36,20 @@ def attach(change: Change, fields: Fields) -> dict[str, Any]:
 def add_endpoint(change: Change, partition: dict[str, Any], fields: Fields) -> dict[str, Any]:
     """Fields: `name`, `kind`, `device`, `server`, `standby`, `capacity`, `max_transfer` (bytes), `operations`,
     `path` (wanted from the start), `weight`, `limits`, `budget` (bytes; see shares.py);
-    a disk's `file`, `offset`, `length` (bytes) and `read_only`; a NIC's `mac`."""
+    a disk's `file`, `offset`, `length` (bytes) and `read_only`; a NIC's `mac`. Without a `server` the partition drives
+    the device by itself: that is the console's, and only at devices that are host-managed."""
     name = fields.text("name", 15, pattern=ENDPOINT_NAME)
     kind = fields.choice("kind", tuple(QUEUES))
     device = change.device(fields.reference("device"))
-    server = change.partition(fields.reference("server"), "server")
+    in_charge = fields.reference("server", default=None)
+    server = None if in_charge is None else change.partition(in_charge, "server")
     standby = fields.reference("standby", default=None)
     capacity = checked_capacity(fields.integer("capacity", 2, abi.RING_SLOTS_MAX, default=QUEUE_CAPACITY[kind]))
     max_transfer = fields.integer("max_transfer", 1, TRANSFER_MAX[kind], default=TRANSFER_MAX[kind])
     number = _free_number(change, partition)
     medium = _disk(fields) if kind == "disk" else _nic(fields, partition["slot"], number)
     operations = _operations(fields, kind, medium["read_only"])
-    share = shares.share(fields)
+    share = shares.share(fields, PATH_ALONE if server is None else PATH_FIRST)
     fields.done()
     if not TYPES[partition["type"]].endpoints:
         raise Refusal(
@@ -57,14 +67,15 @@ def add_endpoint(change: Change, partition: dict[str, Any], fields: Fields) -> d
         kind=kind,
         device=device["id"],
         port=_free_port(change, device["id"]),
-        server=server["id"],
+        server=None if server is None else server["id"],
         standby=None if standby is None else change.partition(standby, "standby")["id"],
         operations=operations,
         max_transfer=max_transfer,
         **medium,
         **share,
     )
-    for queue in range(len(QUEUES[kind])):
+    for queue in range(0 if server is None else len(QUEUES[kind])):
+        assert server is not None
         _add_queue(change, partition, server, generation, queue, capacity)
     _add_pair(change, partition, device, generation, len(QUEUES[kind]), capacity)
     change.touched.add(partition["id"])

@@ -26,11 +26,12 @@ from partitions.ultravisor.types import (
 )
 
 
-def share(fields: Fields) -> dict[str, Any]:
-    """Columns of a new endpoint out of its fields `path`, `weight`, `limits` and `budget`."""
+def share(fields: Fields, first: str = PATH_FIRST) -> dict[str, Any]:
+    """Columns of a new endpoint, which begins on the path `first`, out of its fields `path`, `weight`, `limits` and
+    `budget`."""
     return {
-        "path": PATH_FIRST,
-        "wanted": fields.choice("path", PATHS, default=PATH_FIRST),
+        "path": first,
+        "wanted": fields.choice("path", PATHS, default=first),
         "weight": fields.integer("weight", 1, WEIGHT_MAX, default=WEIGHT_DEFAULT),
         "limits": stored(_limits(fields)),
         "budget": fields.integer("budget", 1, BUDGET_MAX, default=BUDGET_DEFAULT),

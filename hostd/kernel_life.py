@@ -1,0 +1,146 @@
+"""The supervisor's part in load and unload (W1, W2, W10): what is done in which order, and what stays the same.
+
+    boot --load--> guests of the manifest --...--> unload: guests, kernel --> as after the boot
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hostd.boot import Boot
+from hostd.children import Children
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.fabric import Fabric, ask
+from hostd.inventory import Inventory
+from hostd.keeper import Keeper
+from hostd.loading import Loading
+from hostd.manifest import Manifest, PartitionSpec
+from hostd.records import ENDED, Record
+
+Row = dict[str, Any]
+
+ROLE_STOP_TIMEOUT = 5.0  # seconds for the monitor or an I/O partition to end
+
+
+class KernelLife:
+    """Mixin of the supervisor, which owns everything that is named here without a value."""
+
+    events: EventLog
+    keeper: Keeper
+    records: dict[str, Record]
+    fabric: Fabric
+    _boot: Boot
+    _loading: Loading
+    _children: Children
+    _manifest: Manifest
+    _changed: asyncio.Condition
+    _names: set[str]
+
+    async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
+        raise NotImplementedError
+
+    async def _remove_guest(self, record: Record, timeout: float, key: str | None, actor: str) -> None:
+        raise NotImplementedError
+
+    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
+        raise NotImplementedError
+
+    async def _until_ended(self, record: Record) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    async def _told(role: Record, op: str) -> Row:
+        raise NotImplementedError
+
+    def _begin_unloaded(self) -> None:
+        self._moving = asyncio.Lock()  # load or unload under way
+        self._unloading = False
+        self._inventory = Inventory(self.records, self.fabric, self.keeper)
+        self._unloaded: Row | None = None  # the resources as they were before the first load
+
+    def _tell_started(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self.events.publish("started", partition=record.name, type=record.type, pid=record.pid)
+
+    async def load(self) -> Row:
+        """Brings in the kernel, then the guests of the manifest. HostError `state` where one is loaded. A load that
+        fails is undone."""
+        begin = time.monotonic()
+        async with self._moving:
+            if self.fabric.loaded:
+                raise HostError("state", "the kernel is loaded already")
+            before = await self._inventory.take()
+            if self._unloaded is None:
+                self._unloaded = before
+            known = set(self.records)
+            await self._loading.load()
+            seconds = time.monotonic() - begin
+            self._tell_started([record for name, record in self.records.items() if name not in known])
+            self.events.publish("loaded", seconds=seconds)
+        for spec in self._manifest.partitions:
+            await self.spawn(spec, key=None, actor="manifest")
+        return {"seconds": seconds, "before": before, "after": await self._inventory.take()}
+
+    async def unload(self, timeout: float) -> Row:
+        """Stops the guests, the last one first, each within `timeout` seconds, and removes them; then the kernel goes.
+        `same`: the resources are what they were before the first load."""
+        begin = time.monotonic()
+        async with self._moving:
+            if not self.fabric.loaded:
+                raise self._not_loaded()
+            before = await self._inventory.take()
+            self._unloading = True
+            try:
+                async with self._changed:
+                    await self._changed.wait_for(lambda: not self._names)
+                for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
+                    await self._remove_guest(record, timeout, None, "unload")
+                await self._loading.unload()
+            finally:
+                self._unloading = False
+            after = await self._inventory.take()
+            seconds = time.monotonic() - begin
+            self.events.publish("unloaded", seconds=seconds)
+        return {"seconds": seconds, "before": before, "after": after, "same": after == self._unloaded}
+
+    @staticmethod
+    def _not_loaded() -> HostError:
+        return HostError("state", "no kernel is loaded; `hostctl load` loads it")
+
+    async def _end_role(self, record: Record) -> None:
+        """Stops the process of a role and removes its partition; also where neither came to life."""
+        if record.pid is not None:
+            record.stop_asked = True
+            self._children.signal(record, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(ROLE_STOP_TIMEOUT):
+                    await self._until_ended(record)
+            except TimeoutError:
+                self._children.signal(record, signal.SIGKILL)
+                await self._until_ended(record)
+            async with self._changed:
+                await self._changed.wait_for(lambda: record.state in ENDED)
+        await self._discard(record)
+
+    async def resources(self) -> Row:
+        """Who has what: the resource database, the keeper's segments and the processes, without their generations."""
+        return await self._inventory.take()
+
+    async def console(self) -> Row:
+        """What the console drives by itself, and what its verified stream has seen."""
+        return _without_reply(await ask(self.records["console"], "figures", {}))
+
+    async def stream(self, on: bool) -> Row:
+        return _without_reply(await ask(self.records["console"], "stream", {"on": on}))
+
+    async def _worlds(self) -> list[Row]:
+        return (await self._told(self.fabric.monitor, "worlds")).get("worlds", []) if self.fabric.loaded else []
+
+
+def _without_reply(answer: Row) -> Row:
+    return {name: value for name, value in answer.items() if name != "reply"}

@@ -1,0 +1,252 @@
+"""Load and unload of the kernel: the monitor with everything that lives by it comes to a host that runs, and goes (W1,
+W2, W10).
+
+    load    partitions monitor, io-a -> segments of the kernel -> monitor -> devices see the kernel region -> io-a
+            -> every partition with a call ring is known -> the console gives the entries of its devices to the monitor,
+            which takes them over as they are -> epoch in office -> services by system call
+    unload  (guests are gone) services back on boot wires -> the console's queue pairs are left open -> io-a ends,
+            devices forget it and the kernel region -> monitor ends -> the console writes its entries again -> segments
+
+Each step of unload may find that there is nothing left for it to do: a load that failed is undone by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hostd.boot import Boot
+from hostd.errors import HostError
+from hostd.fabric import ask, statistics_size
+from hostd.mapcheck import identity_of, mapped
+from hostd.records import Record
+from hostd.wire import Message, RemoteError, close_fds, pair
+
+SERVERS = ["io-a"]
+EPOCHS = 1 << 16  # terms of office reserved per load
+CONTROL_CHANNELS = 3  # command to operations and to ultravisor, console to command
+CONNECT_TIMEOUT = 30.0
+
+
+class Loading:
+    """`end(record)` stops the process of a role and removes its partition; `heard` are callbacks for events of the
+    monitor, by their names."""
+
+    def __init__(
+        self, boot: Boot, end: Callable[[Record], Awaitable[None]], heard: dict[str, Callable[[Message], None]]
+    ) -> None:
+        self._boot = boot
+        self._fabric = boot.fabric
+        self._records = boot.records
+        self._end = end
+        self._heard = heard
+        self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
+        self._numbers: list[int] = []  # and their ids
+        self._connected = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # ---- load ----
+
+    async def load(self) -> None:
+        """All of it, or the host is as it was."""
+        try:
+            await self._load()
+        except BaseException:
+            await self.unload()
+            raise
+
+    async def _load(self) -> None:
+        boot, fabric, console = self._boot, self._fabric, self._records["console"]
+        infrastructure = boot.processors.infrastructure
+        await boot.create(
+            [{"op": "partition.create", "name": "monitor", "type": "monitor", "processors": infrastructure}]
+        )
+        for server in SERVERS:
+            await boot.place(server, "io", boot.manifest.host.hosting_memory, [], [])
+        await fabric.make_kernel_segments(SERVERS)
+        await self._start_monitor(self._records["monitor"])
+        for device in fabric.devices.values():
+            await fabric.connect_kernel(device)
+        for server in SERVERS:
+            fabric.servers[server] = self._records[server]
+            await self._start_server(self._records[server])
+        for record in self._records.values():
+            if record.type not in ("monitor", "device"):
+                await fabric.open(record)
+        await self._hand_over(console)
+        for record in fabric.servers.values():
+            await ask(fabric.monitor, "set_epoch", {"server": record.number, "epoch": record.spec["epoch"]})
+            for name, device in fabric.devices.items():
+                await fabric.connect(record, device, boot.slots[name])
+            await fabric.lend_buffers(record)
+        await self._open_services()
+        started = [self._records["monitor"], *fabric.servers.values()]
+        await boot.record_processes(started)
+        for record in self._records.values():
+            if record.plan.get("view") is not None:
+                await ask(fabric.monitor, "started", {"partition": record.number, "pid": record.pid})
+
+    async def _start_monitor(self, record: Record) -> None:
+        fabric = self._fabric
+        fds = {name: fabric.fd(key) for name, key in
+               (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
+                ("faults", "statistics:view"), ("traps", "statistics:traps"))}  # fmt: skip
+        config = fabric.role_config(
+            "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._boot.window()
+        )
+        await self._boot.start(record, "partitions.monitor:main", config, fds, self._hear_monitor)
+        fabric.monitor = record
+        await ask(record, "ping", {})  # it answers once it has begun the kernel region, which the devices look for
+
+    async def _start_server(self, record: Record) -> None:
+        boot, fabric, plan = self._boot, self._fabric, record.plan
+        (epochs,) = await boot.transaction([{"op": "epoch.reserve", "partition": record.number, "count": EPOCHS}])
+        record.spec = {"epoch": epochs["first"]}
+        call, events = await boot.keeper.get_segments([plan["call"]["segment"], plan["events"]])
+        config = fabric.role_config(
+            "io", partition=record.number, epoch=epochs["first"], call_capacity=plan["call"]["capacity"],
+            memory_size=sum(extent["size"] for extent in plan["memory"]),
+        )
+        fds = {
+            "bell": fabric.fd(f"bell:{record.name}"), "statistics": fabric.fd(f"statistics:{record.name}"),
+            "call": call, "events": events,
+        }  # fmt: skip
+        try:
+            await boot.start(record, "partitions.io:main", config, fds)
+        finally:
+            close_fds([call, events])
+
+    async def _hand_over(self, console: Record) -> None:
+        """The entries of all devices become the monitor's. The console has let go of its own first, by its own word
+        and by the kernel's: two writers would be nobody's rule (U5)."""
+        await ask(console, "give_devices", {})
+        fabric, kept = self._fabric, {identity_of(self._fabric.fd(f"translation:{name}")) for name in self._mine()}
+        assert console.pid is not None
+        try:
+            if kept & mapped(console.pid).keys():
+                raise HostError("state", "the console still maps the translation entries of its devices")
+        except PermissionError:
+            pass  # reading it needs root: `hostctl status` says so too
+        for name in fabric.devices:
+            await fabric.connect_translations(name, self._boot.slots[name])
+        for endpoint in console.plan["endpoints"]:
+            message = {"partition": console.number, "endpoint": endpoint["index"]}
+            if not (await ask(fabric.monitor, "adopt_pair", message))["adopted"]:
+                text = f"the console's queue pair {endpoint['name']} is not what its descriptor says"
+                raise HostError("internal", text)
+
+    def _mine(self) -> list[str]:
+        """The console's devices."""
+        return self._boot.host_managed()
+
+    # ---- services ----
+
+    async def _open_services(self) -> None:
+        """Command and console open their services by system calls; afterwards they need no boot wires."""
+        for name in ("command", "console"):
+            record = self._records[name]
+            call, events = await self._boot.keeper.get_segments([record.plan["call"]["segment"], record.plan["events"]])
+            try:
+                message = {"capacity": record.plan["call"]["capacity"], "symmetric": self._fabric.symmetric}
+                await ask(record, "call_ring", message, [call, events])
+            finally:
+                close_fds([call, events])
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            while len(self.channels) < CONTROL_CHANNELS:
+                self._connected.clear()
+                await self._connected.wait()
+
+    def _hear_monitor(self, message: Message, fds: list[int]) -> None:
+        """A connect call of a partition to an infrastructure service waits for its channel; or something that the
+        supervisor wants to know."""
+        close_fds(fds)
+        callback = self._heard.get(str(message.get("event")))
+        if callback is not None:
+            callback(message)
+        if message.get("event") == "connect":
+            task = asyncio.create_task(self._connect_service(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect_service(self, message: Message) -> None:
+        """Has the ultravisor make the channel, hands out both ends, then lets the monitor answer the call."""
+        client = next((record for record in self._records.values() if record.number == message["partition"]), None)
+        server = self._records.get(message["service"])
+        answer = {"partition": message["partition"], "call": message["call"], "connected": False, "result": 0}
+        try:
+            if client is not None and server is not None and client.wire is not None and server.pidfd is not None:
+                operation = {
+                    "op": "channel.create",
+                    "client": client.number,
+                    "server": server.number,
+                    "service": message["service"],
+                }
+                (channel,) = await self._boot.transaction([operation])
+                number = channel["channel"] & 0xFFFF
+                end = {"capacity": channel["capacity"], "symmetric": self._fabric.symmetric}
+                (fd,) = await self._boot.keeper.get_segments([channel["segment"]])
+                try:
+                    await ask(server, "channel", {**end, "peer": client.name}, [fd])
+                    await ask(client, "channel_opened", {**end, "number": number}, [fd, server.pidfd])
+                finally:
+                    close_fds([fd])
+                self.channels.append((client.name, server.name, channel["segment"]))
+                self._numbers.append(channel["channel"])
+                self._connected.set()
+                answer |= {"connected": True, "result": number}
+        finally:
+            await ask(self._fabric.monitor, "answer", answer)
+
+    async def _close_services(self) -> None:
+        """Command goes back to boot wires, the console has no service; their channels go."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self.channels:
+            return
+        command, console = self._records["command"], self._records["console"]
+        u_command, c_ultravisor = pair()
+        o_command, c_operations = pair()
+        try:
+            await ask(self._records["ultravisor"], "channel_closed", {"peer": "command"}, [u_command.fileno()])
+            await ask(self._records["operations"], "channel_closed", {"peer": "command"}, [o_command.fileno()])
+            await ask(command, "boot_wires", {}, [c_ultravisor.fileno(), c_operations.fileno()])
+            await ask(console, "channel_closed", {})
+            await ask(command, "channel_closed", {"peer": "console"})
+        finally:
+            for sock in (u_command, c_ultravisor, o_command, c_operations):
+                sock.close()
+        await self._boot.transaction([{"op": "channel.remove", "channel": number} for number in self._numbers])
+        self.channels.clear()
+        self._numbers.clear()
+
+    # ---- unload ----
+
+    async def unload(self) -> None:
+        """Guests are gone already. Afterwards nothing of the kernel is left."""
+        fabric, console = self._fabric, self._records["console"]
+        await self._close_services()
+        if fabric.loaded:
+            for endpoint in console.plan["endpoints"]:
+                await self._release("give_pair", {"partition": console.number, "endpoint": endpoint["index"]})
+        for server in [self._records[name] for name in SERVERS if name in self._records]:
+            await self._end(server)
+            for device in fabric.devices.values():
+                await fabric.disconnect(server, device)
+            fabric.servers.pop(server.name, None)
+        for device in fabric.devices.values():
+            await fabric.disconnect_kernel(device)
+        monitor = self._records.get("monitor")
+        if monitor is not None:
+            await self._end(monitor)
+        fabric.monitor = None
+        devices = self._mine()
+        await ask(console, "take_devices", {"devices": devices}, [fabric.fd(f"translation:{name}") for name in devices])
+        await fabric.drop_kernel_segments()
+
+    async def _release(self, op: str, message: dict[str, Any]) -> None:
+        """Has the monitor give something up. One that has ended holds nothing."""
+        try:
+            await ask(self._fabric.monitor, op, message)
+        except RemoteError as error:
+            if error.code != "unreachable":
+                raise

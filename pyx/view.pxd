@@ -1,0 +1,4 @@
+from pyx.abi cimport pv_descriptor
+
+
+cdef int fill(pv_descriptor *d, dict source) except -1
