@@ -96,8 +96,9 @@ async def serve(
             address = metrics or manifest.host.metrics
             if address:
                 collector = HostCollector(
-                    lambda: statistics_rows(supervisor.statistics()), supervisor.list, api.version()["version"]
-                )
+                    lambda: statistics_rows(supervisor.statistics()), supervisor.list, api.version()["version"],
+                    lambda: dict(supervisor.device_refusals),
+                )  # fmt: skip
                 server = MetricsServer(address, collector)
                 server.start()
                 supervisor.metrics_url = server.url

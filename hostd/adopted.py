@@ -134,6 +134,9 @@ class AdoptedSupervisor:
     async def console(self) -> Row:
         self._refuse()
 
+    async def touch(self, device: str) -> Row:
+        self._refuse()
+
     async def stream(self, on: bool) -> Row:
         self._refuse()
 

@@ -275,6 +275,10 @@ def _add_kernel(app: FastAPI, supervisor: Supervisor, once: Callable[..., Corout
     async def get_console() -> Response:
         return Document(await supervisor.console())
 
+    @app.post("/v1/console/devices/{device}")
+    async def touch(device: str) -> Response:
+        return Document(await supervisor.touch(device))
+
     @app.put("/v1/console/stream")
     async def set_stream(body: StreamRequest) -> Response:
         return Document(await supervisor.stream(body.on))

@@ -76,6 +76,9 @@ class Supervisor(Protocol):
     async def console(self) -> dict[str, Any]:
         """{"endpoints", "writes_entries_of", "stream": {...}}: what the console drives, and its verified stream."""
 
+    async def touch(self, device: str) -> dict[str, Any]:
+        """{"device", "decision"} where the console may touch the device; code `denied` with the rule where not."""
+
     async def stream(self, on: bool) -> dict[str, Any]:
         """As `console`, after the stream was turned on or off."""
 

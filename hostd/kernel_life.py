@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hostd.boot import Boot
@@ -21,6 +22,7 @@ from hostd.keeper import Keeper
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec
 from hostd.records import ENDED, Record
+from hostd.wire import RemoteError
 
 Row = dict[str, Any]
 
@@ -62,6 +64,7 @@ class KernelLife:
         self._unloading = False
         self._inventory = Inventory(self.records, self.fabric, self.keeper)
         self._unloaded: Row | None = None  # the resources as they were before the first load
+        self.device_refusals = self._class_refusals()
 
     def _tell_started(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -134,6 +137,38 @@ class KernelLife:
     async def console(self) -> Row:
         """What the console drives by itself, and what its verified stream has seen."""
         return _without_reply(await ask(self.records["console"], "figures", {}))
+
+    async def touch(self, device: str) -> Row:
+        """Has the console ask for a device: {"device", "decision"}, or the refusal with its rule, which is counted."""
+        wanted = next((one for one in self._manifest.devices if one.name == device), None)
+        if wanted is None:
+            known = ", ".join(one.name for one in self._manifest.devices) or "none"
+            raise HostError("not_found", f"no device {device!r}; known: {known}")
+        with self._counted("console", [device]):
+            return _without_reply(
+                await ask(self.records["console"], "touch", {"device": device, "kind": wanted.kind})
+            )
+
+    @contextmanager
+    def _counted(self, kind: str, devices: Sequence[str | None]) -> Iterator[None]:
+        """Counts a refusal that the class of a device is the reason of; `kind`: type of the partition that asked."""
+        try:
+            yield
+        except RemoteError as error:
+            if error.details.get("rule") == "device_class":
+                for device in self._manifest.devices:
+                    if device.name in devices and (kind, device.name, device.device_class) in self.device_refusals:
+                        self.device_refusals[kind, device.name, device.device_class] += 1
+            raise
+
+    def _class_refusals(self) -> dict[tuple[str, str, str], int]:
+        """Type of partition, device, class: what its class may be the reason to refuse."""
+        held = {"host-managed": "guest", "reserved": "console"}
+        return {
+            (held[device.device_class], device.name, device.device_class): 0
+            for device in self._manifest.devices
+            if device.device_class in held
+        }
 
     async def stream(self, on: bool) -> Row:
         return _without_reply(await ask(self.records["console"], "stream", {"on": on}))

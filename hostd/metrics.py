@@ -53,12 +53,18 @@ def statistics_rows(readers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
 class HostCollector(Collector):
     """Metrics of one host. `statistics` and `partitions` are called on every scrape, from its thread.
 
-    `statistics()` gives rows as `statistics_rows` does; `partitions()` rows as Supervisor.list() does.
+    `statistics()` gives rows as `statistics_rows` does; `partitions()` rows as Supervisor.list() does; `refusals()`
+    counts by type of partition, device and its class.
     """
 
     def __init__(
-        self, statistics: Callable[[], list[dict[str, Any]]], partitions: Callable[[], Sequence[Row]], version: str
+        self,
+        statistics: Callable[[], list[dict[str, Any]]],
+        partitions: Callable[[], Sequence[Row]],
+        version: str,
+        refusals: Callable[[], Mapping[Labels, int]] = dict,
     ) -> None:
+        self._refusals = refusals
         self._statistics = statistics
         self._partitions = partitions
         self._version = version
@@ -75,6 +81,12 @@ class HostCollector(Collector):
         yield from _counters(partitions, statistics)
         yield from _histograms(partitions, statistics)
         yield from _processes(partitions, self._cpu)
+        refused = CounterMetricFamily(
+            PREFIX + "device_refused", "Partitions kept from a device by its class.", labels=["type", "device", "class"]
+        )
+        for labels, count in self._refusals().items():
+            refused.add_metric(labels, count)
+        yield refused
         yield from self._host(time.perf_counter() - began)
 
     def _read_statistics(self) -> list[dict[str, Any]]:

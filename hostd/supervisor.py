@@ -234,7 +234,8 @@ class Supervisor(KernelLife):
         try:
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
             request = {"request": wanted, "key": key or secrets.token_hex(12), "actor": actor}
-            answer = await ask(self.records["command"], "place", request)
+            with self._counted("guest", [end.device for end in (*spec.disks, *spec.nics)]):
+                answer = await ask(self.records["command"], "place", request)
             record.plan, record.number = answer["plan"], answer["plan"]["partition"]["id"]
             self.records[spec.name] = record
             try:

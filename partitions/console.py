@@ -139,6 +139,15 @@ class Console(Partition):
         records = channel.request({"op": "explain", "limit": 1})[0]["records"]
         return {"services": [SERVICE], "last_decision": records[-1]["decision"] if records else None}
 
+    def handle_touch(self, message: Message, _fds: list[int]) -> Message:
+        """Asks the command partition whether this one may touch a "device" of that "kind"; its refusal is the answer.
+        Before a kernel is loaded nobody but this partition works with devices, and only with its own."""
+        channel = self._service()
+        if channel is None:
+            raise HostError("state", "no kernel is loaded: the console has its own devices and asks nobody")
+        answer = channel.request({"op": "use", "device": message["device"], "kind": message["kind"]})[0]
+        return {"device": message["device"], "decision": answer["decision"]}
+
     def handle_stream(self, message: Message, _fds: list[int]) -> Message:
         """Turns the verified stream over its devices on or off; its figures."""
         assert self._drivers is not None

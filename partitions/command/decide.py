@@ -42,7 +42,8 @@ class Decision:
 class Inputs:
     """`policy`: as the operations partition keeps it. For a placement `request` has the fields of `partition.create`
     and `resources` is the ultravisor's answer of that name; for a path `request` is {"op": "endpoint.path", "name",
-    "endpoint", "path"} and `resources` {"version", "partition", "extents", "endpoints"}."""
+    "endpoint", "path"} and `resources` {"version", "partition", "extents", "endpoints"}; for a touch of a device
+    `request` is {"op": "device.use", "name", "type", "endpoints": [one]} and `resources` as for a placement."""
 
     request: dict[str, Any]
     resources: dict[str, Any]
@@ -56,12 +57,12 @@ class Inputs:
 def decide(request: dict[str, Any], resources: dict[str, Any], policy: dict[str, Any]) -> Decision:
     """Accepts with a placement or refuses with the first rule that objects."""
     inputs = Inputs(request, resources, policy)
-    change_of_path = request.get("op") == "endpoint.path"
-    for rule, check in (PATH_RULES if change_of_path else RULES).items():
+    rules, codes, accept = KINDS.get(request.get("op", ""), (RULES, {}, _place))
+    for rule, check in rules.items():
         objection = next(check(inputs), None)
         if objection is not None:
-            return Decision(False, rule, objection, code=PATH_CODES[rule] if change_of_path else "not_placed")
-    return _change_path(inputs) if change_of_path else _place(inputs)
+            return Decision(False, rule, objection, code=codes.get(rule, "not_placed"))
+    return accept(inputs)
 
 
 # -- rules: each yields its objection, or nothing
@@ -260,6 +261,17 @@ PATH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
 PATH_CODES = {"endpoint": "not_found", "running": "state", "paths": "denied", "pieces": "state"}
 
 
+# -- devices that a partition wants to touch
+
+USE_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"devices": _devices, "device_class": _device_class}
+USE_CODES = {"devices": "not_found", "device_class": "denied"}
+
+
+def _use(inputs: Inputs) -> Decision:
+    (endpoint,) = inputs.request["endpoints"]
+    return Decision(True, "device_class", f"{inputs.request['name']} may touch {endpoint['device']}")
+
+
 def _change_path(inputs: Inputs) -> Decision:
     """Accepted; the other allowed paths were possible too, but nobody asked for them."""
     endpoint, path = _subject(inputs), inputs.request["path"]
@@ -267,3 +279,10 @@ def _change_path(inputs: Inputs) -> Decision:
     before = endpoint["path"]
     reason = f"{endpoint['name']} is on {path} already" if before == path else f"{endpoint['name']}: {before} to {path}"
     return Decision(True, "paths", reason)
+
+
+# By `op` of the request: rules, the codes of their refusals, and what is done where none objects.
+KINDS: dict[str, tuple[dict[str, Callable[[Inputs], Iterator[str]]], dict[str, str], Callable[[Inputs], Decision]]] = {
+    "endpoint.path": (PATH_RULES, PATH_CODES, _change_path),
+    "device.use": (USE_RULES, USE_CODES, _use),
+}

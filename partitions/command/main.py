@@ -14,7 +14,7 @@ from typing import Any
 from hostd.wire import Message, Wire
 from partitions.command.decide import VERSION, decide
 from partitions.command.journal import Journal
-from partitions.command.placing import Placing, ask, checked_request, path_request
+from partitions.command.placing import Placing, ask, checked_request, path_request, use_request
 from partitions.control import ChannelWire, Client
 from partitions.messages import Fields, Refusal
 from partitions.service import Service
@@ -86,6 +86,16 @@ class Command(Client, Service):
         fields.done()
         answer = self._placing.place(request, zone, key, actor)
         return {"decision": answer["decision"], "change": answer["plan"], "replayed": answer["replayed"]}
+
+    def handle_use(self, message: Message, _fds: list[int]) -> Message:
+        """May the console, which asks over its own channel, touch a `device` of that `kind`? (W2)"""
+        fields = Fields.of_request(message)
+        device, kind = fields.name("device"), fields.choice("kind", ("nic", "disk"))
+        fields.done()
+        if self.peer != "console":
+            raise Refusal("denied", "only the console asks this; guests have endpoints")
+        request = use_request("console", "console", device, kind)
+        return self._placing.use(request, "default", secrets.token_hex(16), self.peer)
 
     def handle_remove(self, message: Message, _fds: list[int]) -> Message:
         """Removes a `partition` without a process; `key`, `actor`."""

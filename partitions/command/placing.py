@@ -68,6 +68,20 @@ class Placing:
             record = None
         raise Refusal("conflict", f"the resources changed {ATTEMPTS_MAX} times while deciding; try again")
 
+    def use(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
+        """{"decision"}: the partition may touch the device that `use_request` names, or the refusal. Nothing has to be
+        carried out."""
+        record = self._journal.latest(key)
+        if record is None:
+            record = self._decide(request, zone, key, actor)
+        elif record["request"] != request:
+            raise Refusal("conflict", "the key stands for another request", rule="key_reused", rows=[])
+        if record["outcome"] == "refused":
+            raise _refusal(record)
+        if record["outcome"] is None:
+            self._journal.conclude(record["decision"], "committed", {})
+        return {"decision": record["decision"]}
+
     def rehearse(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
         """What `place` would answer now. Nothing is recorded, because nothing is decided."""
         decision = decide(**self._inputs(request, zone))
@@ -174,6 +188,12 @@ def path_request(fields: Fields) -> dict[str, Any]:
         "endpoint": fields.name("endpoint"),
         "path": fields.choice("path", tuple(abi.PATHS)),
     }
+
+
+def use_request(name: str, kind: str, device: str, device_kind: str) -> dict[str, Any]:
+    """The request of a partition called `name` to touch a device: decided as an endpoint there would be."""
+    endpoint = {"name": device, "kind": device_kind, "device": device}
+    return {"op": "device.use", "name": name, "type": kind, "endpoints": [endpoint]}
 
 
 def operation_of(request: dict[str, Any], placement: dict[str, Any] | None) -> dict[str, Any]:

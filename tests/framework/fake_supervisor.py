@@ -117,6 +117,9 @@ class FakeSupervisor:
     async def console(self) -> dict[str, Any]:
         return {"endpoints": [], "writes_entries_of": [], "stream": {}}
 
+    async def touch(self, device: str) -> dict[str, Any]:
+        return {"device": device, "decision": 1}
+
     async def stream(self, on: bool) -> dict[str, Any]:
         return {"endpoints": [], "writes_entries_of": [], "stream": {"streaming": on}}
 

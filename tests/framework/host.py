@@ -174,6 +174,10 @@ class Host:
     def resources(self) -> dict[str, Any]:
         return self.client.get("/v1/resources")
 
+    def touch(self, device: str) -> dict[str, Any]:
+        """The console asks for a device."""
+        return self.client.post(f"/v1/console/devices/{device}")
+
     def stream(self, on: bool) -> dict[str, Any]:
         """Turns the console's verified stream on or off; its figures so far."""
         return self.client.request("PUT", "/v1/console/stream", {"on": on})["stream"]

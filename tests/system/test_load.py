@@ -22,6 +22,7 @@ DEVICES = [
 ]
 BOOTED = {"hostd", "keeper", "ultravisor", "operations", "command", "console", *(row["name"] for row in DEVICES)}
 DISK = {"name": "vda", "size": "1MiB"}
+WARM_UP, WARM_UP_LONG = 2, 150  # until the event log and the page caches of the databases have their size
 CYCLES, CYCLES_LONG = 5, 100
 ROUNDS = 20  # of the stream, between two looks
 GAP_MAX = 2.0  # seconds: far more than a load takes; a stream that stopped and came back would show here
@@ -104,7 +105,7 @@ def test_cycles_leave_nothing(booted: Host, long: bool) -> None:
         assert answer["same"], answer["after"]
 
     first = booted.resources()
-    for number in range(2):  # until caches and the event log have their size
+    for number in range(WARM_UP_LONG if long else WARM_UP):
         cycle(number)
     before = Footprint.of(booted)
     for number in range(CYCLES_LONG if long else CYCLES):
@@ -141,6 +142,38 @@ def test_a_kernel_that_died_is_unloaded(booted: Host) -> None:
     await_rounds(booted)
     assert_verified(booted.stream(False))
     assert booted.failed_checks() == []
+
+
+def test_classes_of_devices(booted: Host) -> None:
+    """W2: a guest at a host-managed device and the console at a reserved one are refused with the reason, on record and
+    counted; everything else is allowed."""
+
+    def refused(**labels: str) -> float:
+        return booted.metrics().value("device_refused_total", **labels)
+
+    guests_refused = {"type": "guest", "device": "disk1", "class": "host-managed"}
+    console_refused = {"type": "console", "device": "disk2", "class": "reserved"}
+    with pytest.raises(HostError, match="no kernel is loaded"):
+        booted.touch("disk2")
+    booted.load()
+    assert refused(**guests_refused) == refused(**console_refused) == 0
+    for number in range(1, 4):
+        with pytest.raises(HostError, match="disk1 is host-managed") as guest:
+            booted.spawn("guest", ["puppet:main"], disks=[{**DISK, "device": "disk1"}])
+        assert (guest.value.code, guest.value.details["rule"]) == ("not_placed", "device_class")
+        with pytest.raises(HostError, match="disk2 is reserved for guests") as console:
+            booted.touch("disk2")
+        assert (console.value.code, console.value.details["rule"]) == ("denied", "device_class")
+        assert (refused(**guests_refused), refused(**console_refused)) == (number, number)
+    records = booted.client.get("/v1/explain", partition="console")["decisions"]
+    assert records[-1]["answer"]["reason"] == "device disk2 is reserved for guests: the console must not touch it"
+    for device in ("disk1", "disk0"):
+        assert booted.touch(device)["device"] == device
+    guest = booted.guest("guest", disks=[{**DISK, "device": "disk2"}])
+    guest.call("disk:write", disk="vda", length=4096, seed=1)
+    assert (refused(**guests_refused), refused(**console_refused)) == (3, 3)
+    booted.forget("guest")
+    assert booted.unload()["same"]
 
 
 def test_up_is_boot_and_load(host: Host) -> None:
