@@ -17,6 +17,7 @@ from typing import Any
 from hostd.children import Children
 from hostd.fabric import Fabric, ask
 from hostd.hardware import locate
+from hostd.hardware_region import traps_work
 from hostd.keeper import Keeper
 from hostd.manifest import Device, Manifest, Processors
 from hostd.manifest_checks import CONSOLE_MEMORY
@@ -44,6 +45,7 @@ class Boot:
         self.processors = manifest.host.processors or default_processors()
         self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
         self.fabric.locations = locate(manifest)
+        self.traps = manifest.host.hardware == "trapped" and traps_work()
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
 

@@ -59,8 +59,12 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         handed: dict[str, int] = {}
         if spec.traps:  # before the change of uid: the right to trap system calls' faults goes with it
             spec.config["hardware"], handed = hardware_region.make()
+        elif "configuration" in descriptors:
+            pages = descriptors.pop("configuration")
+            spec.config["hardware"] = hardware_region.show(pages, spec.config["configuration"])
+            os.close(pages)
         report = enter(spec, abilities, keeper, handed)
-        if spec.traps:
+        if "hardware" in spec.config:
             report["hardware"] = spec.config["hardware"]
         if abilities.template is not None:
             os.close(abilities.template)

@@ -260,7 +260,7 @@ class Fabric:
             record.trapped = True
             message = {
                 "partition": record.number,
-                "name": record.name,
+                "own": record.assigned,
                 "handed": list(handed),
                 "processors": record.processors,
             }

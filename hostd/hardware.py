@@ -7,26 +7,28 @@ as long as their endpoint lives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pyx.abi import BUS_DEVICES, BUSES_MAX, FUNCTIONS
+from hostd.errors import HostError
+from pyx import config_page
+from pyx.abi import BUS_DEVICES, BUSES_MAX, FUNCTIONS, PAGE
 
 WHOLE = 0xFFFF  # in place of an endpoint's index: a device without an endpoint of this partition
 
 Address = tuple[int, int, int]  # bus, device, function
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Location:
-    """A device on its bus. `owner`: name of the partition that it is assigned to as a whole."""
+    """A device on its bus."""
 
     name: str
     kind: str
     bus: int
     number: int
-    owner: str | None = None
 
     def document(self) -> dict[str, Any]:
         return asdict(self)
@@ -35,7 +37,6 @@ class Location:
 def locate(manifest: Any) -> dict[str, Location]:
     """Every device of a manifest by name. Without buses in it, devices fill bus 0 and following in their order."""
     kinds = {device.name: device.kind for device in manifest.devices}
-    owners = owners_of(manifest)
     if not manifest.buses:
         places = {name: divmod(place, BUS_DEVICES) for place, name in enumerate(kinds)}
     else:
@@ -44,7 +45,7 @@ def locate(manifest: Any) -> dict[str, Location]:
             for bus, number in zip(manifest.buses, numbers(manifest.buses), strict=True)
             for place, name in enumerate(bus.devices)
         }
-    return {name: Location(name, kinds[name], *place, owners.get(name)) for name, place in places.items()}
+    return {name: Location(name, kinds[name], *place) for name, place in places.items()}
 
 
 def numbers(buses: Iterable[Any]) -> list[int]:
@@ -54,21 +55,43 @@ def numbers(buses: Iterable[Any]) -> list[int]:
     return [next(free) if bus.number is None else bus.number for bus in buses]
 
 
-def owners_of(manifest: Any) -> dict[str, str]:
-    """Device -> partition that it is assigned to, by name or with its bus."""
-    on_bus = {bus.name: bus.devices for bus in manifest.buses}
-    return {
-        device: partition.name
-        for partition in manifest.partitions
-        for device in (*partition.devices, *(device for bus in partition.buses for device in on_bus.get(bus, ())))
-    }
+def assigned(spec: Any, buses: Iterable[Any]) -> list[str]:
+    """Devices that a partition has to itself, by name or with their bus. HostError `invalid` for an unknown bus."""
+    on_bus = {bus.name: bus.devices for bus in buses}
+    unknown = [name for name in spec.buses if name not in on_bus]
+    if unknown:
+        raise HostError("invalid", f"{spec.name}: no bus {unknown[0]!r}; known: {', '.join(on_bus) or 'none'}")
+    return list(dict.fromkeys([*spec.devices, *(device for name in spec.buses for device in on_bus[name])]))
 
 
-def place(endpoints: Iterable[dict[str, Any]], locations: dict[int, Location], kept: dict[int, Address]) -> None:
+def claim(record: Any, manifest: Any, others: Iterable[Any]) -> None:
+    """Assigns a new partition its devices. HostError `conflict` where another one uses them, or it another's."""
+    spec = record.spec
+    mine = assigned(spec, manifest.buses)
+    known = [device.name for device in manifest.devices]
+    for device in mine:
+        if device not in known:
+            raise HostError("invalid", f"{spec.name}: no device {device!r}; known: {', '.join(known) or 'none'}")
+    used = {end.device for end in (*spec.disks, *spec.nics)}
+    for other in others:
+        if other.type != "guest" or other is record:
+            continue
+        theirs = {end.device for end in (*other.spec.disks, *other.spec.nics)}
+        clash = next((device for device in mine if device in theirs or device in other.assigned), None)
+        if clash is not None:
+            raise HostError("conflict", f"{spec.name}: {clash} is used by {other.name}", device=clash, user=other.name)
+        clash = next((device for device in sorted(used) if device in other.assigned), None)
+        if clash is not None:
+            text = f"{spec.name}: {clash} is assigned to {other.name} alone"
+            raise HostError("conflict", text, device=clash, owner=other.name)
+    record.assigned = mine
+
+
+def place(endpoints: Iterable[Facts], locations: Mapping[Any, Location], kept: dict[int, Address]) -> None:
     """Gives each endpoint of a partition a function, in `kept` by generation of the endpoint; what is gone leaves it.
 
-    `locations` by device slot. The first eight on a device are its functions; more go to the bus's free numbers, from
-    the last one down.
+    `locations` by what an endpoint calls its device. The first eight on a device are its functions; more go to the
+    bus's free numbers, from the last one down.
     """
     living = {endpoint["generation"]: endpoint for endpoint in endpoints}
     for generation in [generation for generation in kept if generation not in living]:
@@ -81,13 +104,67 @@ def place(endpoints: Iterable[dict[str, Any]], locations: dict[int, Location], k
             taken.add(found)
 
 
-def _places(slot: int, locations: dict[int, Location]) -> Iterator[Address]:
-    home = locations[slot]
+def _places(device: Any, locations: Mapping[Any, Location]) -> Iterator[Address]:
+    home = locations[device]
     used = {location.number for location in locations.values() if location.bus == home.bus}
     spare = [number for number in reversed(range(BUS_DEVICES)) if number not in used]
     for number in (home.number, *spare):
         for function in range(FUNCTIONS):
             yield home.bus, number, function
+
+
+def functions_of(
+    own: Container[str], endpoints: Iterable[Facts], locations: Mapping[Any, Location], places: Mapping[int, Address]
+) -> list[Facts]:
+    """What a partition is shown, in order of address: its endpoints, and those of its `own` devices, assigned to it as
+    a whole, of which it has no endpoint."""
+    functions: list[Facts] = []
+    for endpoint in endpoints:
+        location = locations[endpoint["device"]]
+        functions.append(
+            {
+                **{key: endpoint[key] for key in ("index", "name", "kind", "generation", "length", "mac")},
+                "read_only": bool(endpoint["read_only"]),
+                "address": places[endpoint["generation"]],
+                "outcome": "true" if location.name in own else "changed",
+                "device": location.name,
+            }
+        )
+    used = {function["device"] for function in functions}
+    for location in locations.values():
+        if location.name in own and location.name not in used:
+            facts = {"index": WHOLE, "name": location.name, "kind": location.kind, "device": location.name}
+            unknown = {"generation": 0, "length": 0, "read_only": False, "mac": ""}
+            functions.append(
+                {**facts, **unknown, "address": (location.bus, location.number, 0), "outcome": "true"}
+            )
+    several = {function["address"][:2] for function in functions if function["address"][2]}
+    functions.sort(key=lambda function: function["address"])
+    return [{**function, "several": function["address"][:2] in several} for function in functions]
+
+
+def pages_of(
+    functions: list[Facts], memory_pages: int, processors: int, changes: int
+) -> list[tuple[int, str, bytes]]:
+    """Pages of a configuration region that are not all ones: (number, "true" or "changed", content)."""
+    pages = [
+        (config_page.number(*function["address"]), function["outcome"], config_page.build(function))
+        for function in functions
+    ]
+    tables = config_page.build_table(functions, memory_pages, processors, changes)
+    return pages + [(config_page.TABLE + index, "changed", content) for index, content in enumerate(tables)]
+
+
+def built(
+    own: Container[str], plan: Facts, locations: Mapping[Any, Location], processors: int
+) -> tuple[list[int], bytes]:
+    """Numbers and content of the pages of a partition, for a host without page faults that could be answered."""
+    places: dict[int, Address] = {}
+    place(plan["endpoints"], locations, places)
+    functions = functions_of(own, plan["endpoints"], locations, places)
+    memory = sum(extent["size"] for extent in plan["memory"])
+    pages = pages_of(functions, memory // PAGE, processors, 1)
+    return [number for number, _, _ in pages], b"".join(content for _, _, content in pages)
 
 
 def address_text(address: Address) -> str:
@@ -96,15 +173,17 @@ def address_text(address: Address) -> str:
     return f"{bus:02x}:{device:02x}.{function}"
 
 
-def true_devices(locations: Iterable[Location], users: Iterable[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Every device of the machine with the endpoints on it, for those who may see all. `users`: partition, endpoint."""
-    ends = list(users)
+def true_devices(locations: Iterable[Location], records: Iterable[Any]) -> list[Facts]:
+    """Every device of the machine with its owner and the endpoints on it, for those who may see all."""
+    known = list(records)
+    ends = [(record.name, end) for record in known for end in record.plan.get("endpoints", [])]
+    owners = {device: record.name for record in known for device in record.assigned}
     return [
         {
             "device": location.name,
             "kind": location.kind,
             "address": address_text((location.bus, location.number, 0)),
-            "owner": location.owner,
+            "owner": owners.get(location.name),
             "endpoints": [
                 {"partition": name, "endpoint": end["name"], "port": end["port"]}
                 for name, end in ends

@@ -126,6 +126,11 @@ class Host(Model):
     metrics: MetricsAddress | None = Field(
         default="127.0.0.1:9464", description="HOST:PORT of the metrics page; port 0 takes a free one; null: none"
     )
+    hardware: Literal["trapped", "built"] = Field(
+        default="trapped",
+        description="how guests find their devices: trapped: each page at its first touch, through the monitor; built: "
+        "in advance, as it is done where the kernel cannot trap",
+    )
     sandbox: Literal["required", "permissive"] = Field(
         default="required", description="permissive: start guests although a part of the sandbox is missing"
     )
@@ -262,7 +267,7 @@ def _device(spec: PartitionSpec, endpoint: Disk | Nic, kind: str, devices: list[
     fitting = [device.name for device in devices if device.kind == kind]
     if endpoint.device is None and fitting:
         free = [device.name for device in devices if device.kind == kind and device.device_class != "host-managed"]
-        return (free or fitting)[0]
+        return next((name for name in free if name in spec.devices), (free or fitting)[0])
     if endpoint.device in fitting:
         return endpoint.device
     wanted = f"device {endpoint.device!r}" if endpoint.device else "a device"

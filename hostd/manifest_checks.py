@@ -47,19 +47,22 @@ def check_partition(data: Any) -> Iterator[Found]:
     """Rules inside one partition."""
     entry = _mapping(data)
     # One name space: a guest connects to an endpoint by its name alone.
-    yield from _unique([*_entries(entry, "disks"), *_entries(entry, "nics")], "endpoint")
-    for path, disk in _entries(entry, "disks"):
+    yield from unique([*entries(entry, "disks"), *entries(entry, "nics")], "endpoint")
+    for path, disk in entries(entry, "disks"):
         yield from _inside(path, disk)
 
 
 def check_manifest(data: Any) -> Iterator[Found]:
     """Rules across the whole document; those inside one partition run with each partition."""
+    from hostd.manifest_buses import check_buses  # which stands on this module
+
     document = _mapping(data)
-    devices, partitions = _entries(document, "devices"), _entries(document, "partitions")
-    yield from _unique(devices, "device")
-    yield from _unique(_entries(document, "policies"), "policy")
-    yield from _unique(partitions, "partition")
+    devices, partitions = entries(document, "devices"), entries(document, "partitions")
+    yield from unique(devices, "device")
+    yield from unique(entries(document, "policies"), "policy")
+    yield from unique(partitions, "partition")
     yield from _reserved(devices, partitions)
+    yield from check_buses(document)
     yield from _processors(document)
     for path, device in devices:
         if device.get("kind") == "nic" and device.get("folder") is not None:
@@ -72,7 +75,7 @@ def check_manifest(data: Any) -> Iterator[Found]:
             yield Found((*path, "folder"), message, device["folder"], None, "leave it out, or take medium: file")
     for path, partition in partitions:
         for key, kind in (("disks", "disk"), ("nics", "nic")):
-            for endpoint_path, endpoint in _entries(partition, key, path):
+            for endpoint_path, endpoint in entries(partition, key, path):
                 yield from _reference(endpoint_path, endpoint, kind, devices)
     yield from _addresses(partitions)
     yield from _ranges(devices, partitions)
@@ -91,7 +94,7 @@ def check_machine(data: Any, base: str, usable: Collection[int]) -> Iterator[Fou
                 yield Found(
                     ("host", "processors", key, index), "is no processor that may be used here", number, accepted
                 )
-    for where, partition in _entries(document, "partitions"):
+    for where, partition in entries(document, "partitions"):
         folder = partition.get("directory")
         if isinstance(folder, str) and not os.path.isdir(absolute(folder, base)):
             yield Found((*where, "directory"), "is not a folder", folder)
@@ -106,7 +109,7 @@ def _mapping(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _entries(owner: dict[Any, Any], key: str, path: Path = ()) -> list[tuple[Path, dict[Any, Any]]]:
+def entries(owner: dict[Any, Any], key: str, path: Path = ()) -> list[tuple[Path, dict[Any, Any]]]:
     """The mappings of a list, each with its path; anything else is the models' to report."""
     found = owner.get(key)
     if not isinstance(found, list):
@@ -126,7 +129,7 @@ def _where(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _unique(entries: list[tuple[Path, dict[Any, Any]]], what: str) -> Iterator[Found]:
+def unique(entries: list[tuple[Path, dict[Any, Any]]], what: str) -> Iterator[Found]:
     first: dict[str, Path] = {}
     for path, entry in entries:
         name = entry.get("name")
@@ -137,7 +140,7 @@ def _unique(entries: list[tuple[Path, dict[Any, Any]]], what: str) -> Iterator[F
 
 
 def _plural(what: str) -> str:
-    return "policies" if what == "policy" else f"{what}s"
+    return {"policy": "policies", "bus": "buses"}.get(what, f"{what}s")
 
 
 def _reserved(
@@ -207,7 +210,7 @@ def _inside(path: Path, disk: dict[Any, Any]) -> Iterator[Found]:
 def _addresses(partitions: list[tuple[Path, dict[Any, Any]]]) -> Iterator[Found]:
     first: dict[str, Path] = {}
     for path, partition in partitions:
-        for nic_path, nic in _entries(partition, "nics", path):
+        for nic_path, nic in entries(partition, "nics", path):
             mac = nic.get("mac")
             if isinstance(mac, str) and first.setdefault(mac.lower(), nic_path) != nic_path:
                 yield Found(
@@ -226,7 +229,7 @@ def _ranges(
     default = next((str(device.get("name")) for _, device in devices if device.get("kind") == "disk"), "")
     files: dict[tuple[str, str], list[_Disk]] = {}
     for path, partition in partitions:
-        for disk_path, disk in _entries(partition, "disks", path):
+        for disk_path, disk in entries(partition, "disks", path):
             read = _read_disk(disk_path, str(partition.get("name")), disk)
             if read is not None:
                 device = disk.get("device") or default

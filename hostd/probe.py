@@ -19,7 +19,7 @@ from typing import Any
 
 from hostd import rootfs, seccomp, segments
 from hostd.abilities import Abilities
-from pyx import process
+from pyx import process, userfault
 
 TIMEOUT = 20.0  # seconds
 KERNEL_LEAST = (5, 16)  # futex_waitv; everything else that is needed is older
@@ -120,6 +120,15 @@ def _real_time() -> Found:
     return code == 0, "SCHED_FIFO" if code == 0 else f"SCHED_FIFO: {os.strerror(code)}"
 
 
+def _page_faults() -> Found:
+    """Without them the hardware view of a guest is built in advance: nothing is counted, and nothing changes while it
+    runs."""
+    faults, kernel, features = userfault.open()
+    os.close(faults)
+    names = [name for name, bit in userfault.FEATURES.items() if features & bit]
+    return True, f"userfaultfd, {'also' if kernel else 'not'} in system calls; {', '.join(names)}"
+
+
 def _confinement() -> Found:
     found = Abilities.find()
     return not found.missing, "; ".join(found.missing) or f"namespaces {', '.join(found.namespaces)}; guest root built"
@@ -137,6 +146,7 @@ _CHECKS: list[tuple[str, Callable[[], Found], str]] = [
     ("open files", _descriptors, f"raise the hard limit of open files to {DESCRIPTORS_LEAST} (ulimit -Hn)"),
     ("membarrier", _membarrier, "the kernel needs CONFIG_MEMBARRIER; sleeping rings cost more without"),
     ("thread id address", _thread_id, "the kernel needs CONFIG_CHECKPOINT_RESTORE; robust locks need it"),
+    ("page faults", _page_faults, "the kernel needs userfaultfd with poison (6.6); views are built in advance without"),
     ("real-time scheduling", _real_time, "give CAP_SYS_NICE and a real-time budget; worlds run unscheduled without"),
 ]
 

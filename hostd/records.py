@@ -43,6 +43,7 @@ class Record:
     attached: bool = False
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
+    assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
     processors: int = 0  # that a guest may run on
     started_ns: int | None = None
     reports: int = 0

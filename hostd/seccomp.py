@@ -103,8 +103,9 @@ fanotify_init
 
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; CLONE_PARENT would hand a child to the keeper.
 _CLONE_REFUSED = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00008000
-# What shrinks or poisons memory that others map: MADV_REMOVE, MADV_HWPOISON, MADV_SOFT_OFFLINE.
-_MADVICE_REFUSED = (9, 100, 101)
+# What shrinks or poisons memory that others map: MADV_REMOVE, MADV_HWPOISON, MADV_SOFT_OFFLINE. MADV_DOFORK would give
+# a child the configuration region without its traps, and so memory that nobody bounds.
+_MADVICE_REFUSED = (9, 11, 100, 101)
 # Why a call is refused, for events and `hostctl view`; whatever no group names, no guest needs.
 REASONS: dict[str, frozenset[str]] = {
     reason: frozenset(names.split())

@@ -27,6 +27,7 @@ from hostd.children import Children
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
+from hostd.hardware import claim
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
 from hostd.loading import Loading
@@ -66,7 +67,7 @@ class Supervisor(KernelLife):
         self._boot = Boot(manifest, paths, keeper, self._children, symmetric=not register_membarrier())
         self.records = self._boot.records
         self.fabric = self._boot.fabric
-        self._names: set[str] = set()  # being spawned
+        self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)
@@ -229,9 +230,9 @@ class Supervisor(KernelLife):
         spec = complete(spec, self._manifest.devices)
         if spec.name in self.records or spec.name in self._names:
             raise HostError("conflict", f"a partition {spec.name!r} exists already")
-        self._names.add(spec.name)
-        record = Record(spec.name, "guest", spec=spec)
+        record = self._names[spec.name] = Record(spec.name, "guest", spec=spec)
         try:
+            claim(record, self._manifest, [*self.records.values(), *self._names.values()])
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
             request = {"request": wanted, "key": key or secrets.token_hex(12), "actor": actor}
             with self._counted("guest", [end.device for end in (*spec.disks, *spec.nics)]):
@@ -246,7 +247,7 @@ class Supervisor(KernelLife):
                     raise HostError(error.code, f"{spec.name}: {error.message}", **error.details) from error
                 raise
         finally:
-            self._names.discard(spec.name)
+            self._names.pop(spec.name, None)
             async with self._changed:
                 self._changed.notify_all()
         assert record.started_ns is not None
@@ -271,6 +272,8 @@ class Supervisor(KernelLife):
             await self._paths.begin(record)
             fds["lifecycle"] = theirs.fileno()
             document = self._start_document(record)
+            if document["entry"] is not None and not document["traps"]:
+                fds["configuration"], document["config"]["configuration"] = views.built(record, self.fabric)
             native = document["entry"] is None
             handed = {} if native else fds
             await self._children.start(record, document, handed, control=False)
@@ -337,10 +340,10 @@ class Supervisor(KernelLife):
         }
         if is_python(word):
             document["entry"] = "partitions.guest:main"
-            document["traps"] = True
             document["config"] = {
                 "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
             }  # fmt: skip
+            document["traps"] = self._boot.traps
         else:
             document["argv"] = spec.program
         return document

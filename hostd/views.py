@@ -7,7 +7,9 @@ from typing import Any
 
 from hostd.errors import HostError
 from hostd.fabric import Fabric, ask
+from hostd.hardware import built as pages_in_advance
 from hostd.hardware import true_devices
+from hostd.hardware_region import sealed
 from hostd.records import Record
 
 Row = dict[str, Any]
@@ -39,9 +41,14 @@ async def of_hardware(record: Record, records: Iterable[Record], fabric: Fabric)
     shown = None
     if record.attached:
         shown = (await ask(fabric.monitor, "hardware", {"partition": record.number}))["hardware"]
-    users = [(other.name, end) for other in records for end in other.plan.get("endpoints", [])]
     return {
         "region": record.sandbox.get("hardware"),
         "believed": shown,
-        "true": true_devices(fabric.locations.values(), users),
+        "true": true_devices(fabric.locations.values(), records),
     }
+
+
+def built(record: Record, fabric: Fabric) -> tuple[int, list[int]]:
+    """A sealed memory object with the pages that a guest is shown of hardware, and their numbers."""
+    numbers, content = pages_in_advance(record.assigned, record.plan, fabric.locations, record.processors)
+    return sealed("configuration", content), numbers

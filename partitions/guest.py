@@ -110,7 +110,7 @@ class Guest:
     @property
     def hardware(self) -> Hardware:
         """The configuration space and the description table. OSError where this host could not make them."""
-        if not self._hardware["traps"]:
+        if not self._hardware["traps"] and not self._hardware.get("built"):
             raise OSError(errno.ENOSYS, f"no configuration region: {self._hardware['missing']}")
         return Hardware(self._hardware)
 

@@ -9,14 +9,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from hostd.hardware import WHOLE, Address, Location, address_text, place
+from hostd.hardware import Address, Location, address_text, functions_of, pages_of, place
 from pyx import config_page
 from pyx.config import Faults
 
 
 @dataclass
 class _Guest:
-    name: str
+    own: list[str]
     processors: int
     changes: int = 0
     places: dict[int, Address] = field(default_factory=dict)  # by generation of the endpoint
@@ -43,11 +43,12 @@ class HardwareView:
         self._locations[slot] = Location(**location)
 
     def attach(
-        self, partition: int, name: str, handed: dict[str, int], descriptor: dict[str, Any], processors: int
+        self, partition: int, own: list[str], handed: dict[str, int], descriptor: dict[str, Any], processors: int
     ) -> None:
-        """`handed`: `userfault` and `region` of the guest's process, which stay the caller's."""
+        """`own`: devices assigned to it as a whole. `handed`: `userfault` and `region` of the guest's process, which
+        stay the caller's."""
         self.faults.attach(partition, handed["userfault"], handed["region"])
-        self._guests[partition] = _Guest(name, processors)
+        self._guests[partition] = _Guest(own, processors)
         self.refresh(partition, descriptor)
 
     def refresh(self, partition: int, descriptor: dict[str, Any]) -> None:
@@ -57,46 +58,9 @@ class HardwareView:
             return
         place(descriptor["endpoints"], self._locations, guest.places)
         guest.changes += 1
-        guest.functions = self._functions(guest, descriptor)
-        pages = [
-            (config_page.number(*function["address"]), function["outcome"], config_page.build(function))
-            for function in guest.functions
-        ]
-        memory = descriptor["memory_pages"]
-        tables = config_page.build_table(guest.functions, memory, guest.processors, guest.changes)
-        pages += [(config_page.TABLE + index, "changed", content) for index, content in enumerate(tables)]
+        guest.functions = functions_of(guest.own, descriptor["endpoints"], self._locations, guest.places)
+        pages = pages_of(guest.functions, descriptor["memory_pages"], guest.processors, guest.changes)
         self.faults.show(partition, pages)
-
-    def _functions(self, guest: _Guest, descriptor: dict[str, Any]) -> list[dict[str, Any]]:
-        """The endpoints, and devices that are assigned to the partition but of which it has no endpoint."""
-        functions = []
-        for endpoint in descriptor["endpoints"]:
-            location = self._locations[endpoint["device"]]
-            whole = location.owner == guest.name
-            functions.append(
-                {
-                    **{key: endpoint[key] for key in ("name", "kind", "generation", "length", "read_only", "mac")},
-                    "index": endpoint["index"],
-                    "address": guest.places[endpoint["generation"]],
-                    "outcome": "true" if whole else "changed",
-                    "device": location.name,
-                }
-            )
-        used = {function["device"] for function in functions}
-        functions += [
-            {
-                "name": location.name, "kind": location.kind, "generation": 0, "length": 0, "read_only": False,
-                "mac": "", "index": WHOLE, "address": (location.bus, location.number, 0), "outcome": "true",
-                "device": location.name,
-            }
-            for location in self._locations.values()
-            if location.owner == guest.name and location.name not in used
-        ]  # fmt: skip
-        several = {function["address"][:2] for function in functions if function["address"][2]}
-        return [
-            {**function, "several": function["address"][:2] in several}
-            for function in sorted(functions, key=lambda function: function["address"])
-        ]
 
     def shown(self, partition: int) -> dict[str, Any] | None:
         """Functions with their addresses as lspci writes them, and the pages that are installed, counted by outcome."""

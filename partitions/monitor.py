@@ -118,7 +118,7 @@ class MonitorPartition(DataPlane):
             descriptor = self.loop.descriptor(message["partition"])
         except KeyError:
             return {"trapped": False}
-        self.view.attach(message["partition"], message["name"], handed, descriptor, message["processors"])
+        self.view.attach(message["partition"], message["own"], handed, descriptor, message["processors"])
         return {"trapped": True}
 
     def handle_hardware(self, message: Message, _fds: list[int]) -> Message:

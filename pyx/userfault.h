@@ -129,4 +129,13 @@ static inline int pv_map_region(int fd, uint64_t address, uint64_t length)
     return madvise(base, length, MADV_DONTFORK);
 }
 
+/* Maps a part of `fd` read-only over a part of the region; private, because older kernels share nothing that is sealed
+ * against writing. */
+static inline int pv_map_over(int fd, uint64_t address, uint64_t length, uint64_t offset)
+{
+    void *at = (void *)(uintptr_t)address;
+
+    return mmap(at, length, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED ? -1 : 0;
+}
+
 #endif

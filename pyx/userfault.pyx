@@ -13,6 +13,7 @@ cdef extern from "userfault.h" nogil:
     int pv_uffd_open(c_bool *kernel, uint64_t *features)
     int pv_uffd_register(int fd, uint64_t address, uint64_t length, uint64_t mode)
     int pv_map_region(int fd, uint64_t address, uint64_t length)
+    int pv_map_over(int fd, uint64_t address, uint64_t length, uint64_t offset)
     uint64_t UFFD_FEATURE_EVENT_REMAP, UFFD_FEATURE_EVENT_REMOVE, UFFD_FEATURE_EVENT_UNMAP, UFFD_FEATURE_MINOR_SHMEM
     uint64_t UFFD_FEATURE_THREAD_ID, PV_UFFD_FEATURE_POISON, UFFD_FEATURE_MISSING_SHMEM
 
@@ -52,4 +53,10 @@ def register(int fd, uint64_t address, uint64_t length, uint64_t mode) -> None:
 def map_region(int fd, uint64_t address, uint64_t length) -> None:
     """Maps a memory object read-only at exactly `address`, not inherited by children of this process."""
     if pv_map_region(fd, address, length) != 0:
+        raise OSError(errno, os.strerror(errno), f"mapping {length:#x} bytes at {address:#x}")
+
+
+def map_over(int fd, uint64_t address, uint64_t length, uint64_t offset) -> None:
+    """Maps part of a memory object read-only over a part of the region."""
+    if pv_map_over(fd, address, length, offset) != 0:
         raise OSError(errno, os.strerror(errno), f"mapping {length:#x} bytes at {address:#x}")

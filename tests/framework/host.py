@@ -153,6 +153,9 @@ class Host:
     def view(self, name: str) -> dict[str, Any]:
         return self.client.get(partition_path(name, "/view"))
 
+    def hardware(self, name: str) -> dict[str, Any]:
+        return self.client.get(partition_path(name, "/hardware"))
+
     def log(self, name: str) -> str:
         return self.client.get(partition_path(name, "/logs"))["log"]
 

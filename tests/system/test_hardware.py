@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyx.abi import CONFIG_ADDRESS, HIDDEN_PAGES_MAX, PAGE
 from tests.framework.host import Host, running
 
 DISKS = [{"name": "vda", "size": "1MiB"}]
@@ -43,3 +47,117 @@ def test_enumeration_is_the_granted_set(host: Host) -> None:
     assert {tuple(one["address"]) for one in answer["found"]} == {
         tuple(one["address"]) for one in answer["table"]["functions"]
     }
+
+
+def test_each_page_traps_once(host: Host) -> None:
+    """One trap per page, none after: the second walk changes no counter (H2)."""
+    guest = host.guest("store", disks=DISKS, nics=["eth0"])
+    first = guest.call("hardware:enumerate_all")
+    counts = {outcome: faults(host, "store", outcome) for outcome in ("true", "changed", "hidden", "refused")}
+    assert guest.call("hardware:enumerate_all")["found"] == first["found"]
+    assert counts == {outcome: faults(host, "store", outcome) for outcome in counts}
+    # Both devices lie on bus 0: every function of it was looked at, and the two pages of the table.
+    assert counts == {"true": 0, "changed": len(first["found"]) + 2, "hidden": 256 - len(first["found"]), "refused": 0}
+
+
+def test_absent_functions_read_all_ones(host: Host) -> None:
+    guest = host.guest("store", disks=DISKS)
+    present = {tuple(one["address"]) for one in guest.call("hardware:enumerate_all")["found"]}
+    for address in ((0, 0, 0), (0, 31, 7), (17, 3, 1), (255, 31, 7)):
+        if address not in present:
+            assert guest.call("hardware:read", address=address) == "ff" * 4096
+
+
+def test_probing_everything_finds_nothing_else(host: Host) -> None:
+    """All 256 x 32 x 8 functions: the granted ones only, each hidden probe counted, within the budget of pages (H1)."""
+    guest = host.guest("store", disks=DISKS, nics=["eth0"])
+    found = guest.call("hardware:probe")
+    assert names(found) == granted(host, "store")
+    hidden = 256 * 32 * 8 - len(found)
+    assert faults(host, "store", "hidden") == hidden
+    taken = host.metrics().value("configuration_pages_taken_back_total", partition="store", reason="reclaimed")
+    assert taken == hidden - HIDDEN_PAGES_MAX
+    assert host.hardware("store")["believed"]["pages"]["hidden"] == HIDDEN_PAGES_MAX
+    assert resident(guest.pid) <= (HIDDEN_PAGES_MAX + len(found) + 2) * PAGE
+
+
+def resident(pid: int) -> int:
+    """Bytes of the configuration region that the kernel holds for a process."""
+    lines = iter(Path(f"/proc/{pid}/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{CONFIG_ADDRESS:x}-"):
+            return next(int(line.split()[1]) for line in lines if line.startswith("Rss:")) * 1024
+    raise AssertionError("no configuration region")
+
+
+def test_a_shared_device_is_two_functions(host: Host) -> None:
+    """Each guest finds its own share of the device, not the other's (H3, H5)."""
+    one, two = (host.guest(name, nics=["eth0"]) for name in ("one", "two"))
+    (first,), (second,) = (guest.call("hardware:enumerate_all")["found"] for guest in (one, two))
+    assert first["generation"] != second["generation"]
+    assert first["mac"] != second["mac"]
+    assert first["mac"] == host.view("one")["true"]["endpoints"][0]["mac"]
+    devices = {device["device"]: device for device in host.hardware("one")["true"]}
+    assert {end["partition"] for end in devices["nic0"]["endpoints"]} == {"one", "two"}
+    assert "two" not in str(host.hardware("one")["believed"])
+
+
+def test_a_moved_page_is_refused(host: Host) -> None:
+    """The guest dies of a signal where it looks at a page that it has moved; others do not notice (H2, H8)."""
+    mover, other = host.guest("mover", nics=["eth0"]), host.guest("other", nics=["eth0"])
+    assert mover.call("hardware:change_region", how="move", page=9)["done"]
+    assert host.metrics().value("region_changes_total", partition="mover", change="remapped") >= 1
+    host.forget("mover")
+    mover = host.guest("mover2", nics=["eth0"])
+    with pytest.raises(EOFError):
+        mover.call("hardware:change_region", how="move", page=9, look=True)
+    row = host.wait_for_end("mover2")
+    assert row["exit_status"] == {"signalled": signal.SIGBUS}
+    assert faults(host, "mover2", "refused") >= 1
+    assert names(other.call("hardware:enumerate_all")["found"]) == granted(host, "other")
+
+
+def test_changes_of_the_own_region_gain_nothing(host: Host) -> None:
+    guest = host.guest("store", nics=["eth0"])
+    before = guest.call("hardware:read", address=[0, 5, 0])
+    assert guest.call("hardware:change_region", how="drop", page=40)["done"]
+    assert guest.call("hardware:change_region", how="unmap", page=48)["done"]
+    metrics = host.metrics()
+    assert metrics.value("region_changes_total", partition="store", change="removed") == 1
+    assert metrics.value("region_changes_total", partition="store", change="unmapped") == 1
+    assert guest.call("hardware:read", address=[0, 5, 0]) == before == "ff" * 4096
+    for how in ("punch", "fork"):  # would free pages behind the monitor's back, or give a child an untrapped copy
+        assert guest.call("hardware:change_region", how=how, page=56) == {"done": False, "errno": errno.EPERM}
+
+
+def test_threads_that_touch_the_same_pages(host: Host) -> None:
+    guest = host.guest("store", nics=["eth0"])
+    assert guest.call("hardware:touch_by_thread", pages=256, threads=4) == [1] * 4
+    assert faults(host, "store", "hidden") == 255
+
+
+def test_system_calls_see_the_same(host: Host) -> None:
+    """With the right to it faults of system calls trap too; otherwise they fail, and give no data."""
+    guest = host.guest("store", nics=["eth0"])
+    kernel = host.hardware("store")["region"]["kernel"]
+    assert guest.call("hardware:pass_to_kernel", address=[3, 3, 3]) == ("ff" * 64 if kernel else "EFAULT")
+
+
+def test_processors_and_surroundings(host: Host) -> None:
+    """The processor count is the affinity; file systems and interfaces tell nothing of the host (H1)."""
+    guest = host.guest("store", nics=["eth0"])
+    found = guest.call("hardware:processors")
+    assert found["affinity"] == host.status()["host"]["processors"]["guests"]
+    wanted = len(found["affinity"])
+    assert {key: found[key] for key in ("cpu_count", "multiprocessing", "online", "table")} == dict.fromkeys(
+        ("cpu_count", "multiprocessing", "online", "table"), wanted
+    )
+    around = guest.call("hardware:surroundings")
+    assert around["sys"] == []
+    assert set(around["processes"]) == {1}
+    assert set(around["proc"]) <= {"self", "thread-self"}
+    assert set(around["dev"]) == {
+        "null", "zero", "full", "random", "urandom", "fd", "stdin", "stdout", "stderr", "shm",
+    }  # fmt: skip
+    assert around["interfaces"] in (None, ["lo"])
+    assert str(host.folder) not in around["mounts"]
