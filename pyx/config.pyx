@@ -75,6 +75,7 @@ cdef extern from *:
     uint8_t pv_uffd_said(const uffd_msg *m, uint64_t *first, uint64_t *end) nogil
     int pv_uffd_copy(int fd, uint64_t address, const void *page, uint64_t length) nogil
     int pv_uffd_poison(int fd, uint64_t address, uint64_t length) nogil
+    int pv_uffd_wake(int fd, uint64_t address, uint64_t length) nogil
     ssize_t read(int fd, void *buffer, size_t size) nogil
 
 cdef enum:
@@ -305,9 +306,12 @@ cdef class Faults:
 
     cdef bint outside(self, Trapped *t, uint64_t address, uint64_t flags) noexcept nogil:
         """A fault outside the configuration region. Without anybody who knows the range it is refused."""
-        if pv_uffd_poison(t.faults, address, PV_PAGE) < 0 and errno == EAGAIN:
-            return False
-        pv_count(&t.counters[<int>PV_FAULT_REFUSED], 1)
+        cdef int status = pv_uffd_poison(t.faults, address, PV_PAGE)
+        if status < 0:
+            return errno == ENOENT or errno == ESRCH
+        if status == 0:
+            pv_count(&t.counters[<int>PV_FAULT_REFUSED], 1)
+            pv_uffd_wake(t.faults, address, PV_PAGE)
         return True
 
     cdef bint answer(self, Trapped *t, uint64_t address, uint64_t flags) noexcept nogil:
@@ -338,6 +342,7 @@ cdef class Faults:
         pv_count(&t.counters[outcome], 1)
         if outcome == <uint8_t>PV_FAULT_HIDDEN:
             self.hide(t, page)
+        pv_uffd_wake(t.faults, address, PV_PAGE)
         return True
 
     cdef void hide(self, Trapped *t, uint32_t page) noexcept nogil:

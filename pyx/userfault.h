@@ -27,6 +27,7 @@ struct pv_uffdio_poison {
     uint64_t mode;
     int64_t updated;
 };
+#define PV_UFFD_POISON_DONTWAKE 1
 #define PV_UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct pv_uffdio_poison)
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -87,29 +88,36 @@ static inline int pv_uffd_register(int fd, uint64_t address, uint64_t length, ui
     return ioctl(fd, UFFDIO_REGISTER, &range);
 }
 
-/* 0: installed; 1: it was there already, and whoever waits is woken. -1 with EAGAIN: an event must be read first. */
+static inline int pv_uffd_wake(int fd, uint64_t address, uint64_t length)
+{
+    struct uffdio_range range = {.start = address, .len = length};
+
+    return ioctl(fd, UFFDIO_WAKE, &range);
+}
+
+/* 0: installed, and whoever waits sleeps until `pv_uffd_wake`: what is to be counted is counted before it goes on.
+ * 1: it was there already, and whoever waits is woken. -1 with EAGAIN: an event must be read first. */
 static inline int pv_uffd_copy(int fd, uint64_t address, const void *page, uint64_t length)
 {
-    struct uffdio_copy copy = {.dst = address, .src = (uintptr_t)page, .len = length};
-    struct uffdio_range range = {.start = address, .len = length};
+    struct uffdio_copy copy = {
+        .dst = address, .src = (uintptr_t)page, .len = length, .mode = UFFDIO_COPY_MODE_DONTWAKE};
 
     if (ioctl(fd, UFFDIO_COPY, &copy) == 0)
         return 0;
     if (errno == EEXIST)
-        return ioctl(fd, UFFDIO_WAKE, &range) == 0 ? 1 : -1;
+        return pv_uffd_wake(fd, address, length) == 0 ? 1 : -1;
     return -1;
 }
 
-/* Whoever touches the page gets SIGBUS. */
+/* Whoever touches the page gets SIGBUS. Results as above. */
 static inline int pv_uffd_poison(int fd, uint64_t address, uint64_t length)
 {
-    struct pv_uffdio_poison poison = {.range = {.start = address, .len = length}};
-    struct uffdio_range range = {.start = address, .len = length};
+    struct pv_uffdio_poison poison = {.range = {.start = address, .len = length}, .mode = PV_UFFD_POISON_DONTWAKE};
 
     if (ioctl(fd, PV_UFFDIO_POISON, &poison) == 0)
         return 0;
     if (errno == EEXIST)
-        return ioctl(fd, UFFDIO_WAKE, &range) == 0 ? 1 : -1;
+        return pv_uffd_wake(fd, address, length) == 0 ? 1 : -1;
     return -1;
 }
 

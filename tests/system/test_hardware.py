@@ -102,8 +102,8 @@ def test_a_shared_device_is_two_functions(host: Host) -> None:
 
 
 def test_changes_of_the_own_region_gain_nothing(host: Host) -> None:
-    """The filter refuses each kind, and counts it by call; the page is what it was (H8). What the monitor does where the
-    kernel lets one through is tests/unit/test_hardware_faults.py."""
+    """The filter refuses each kind, and counts it by call; the page is what it was (H8). What the monitor does where
+    one gets through is in tests/unit/test_hardware_faults.py."""
     guest = host.guest("store", nics=["eth0"])
     page = guest.call("hardware:read", address=[0, 5, 0])
     calls = {"move": "mremap", "unmap": "munmap", "protect": "mprotect", "drop": "madvise", "punch": "madvise",
