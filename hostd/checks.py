@@ -116,6 +116,8 @@ class Checks:
                 grant("console", "rw", f"translation:{device}")
         if not loaded:
             return
+        if self.fabric.charging:
+            grant("monitor", "r", *(f"statistics:{role}" for role in (*self.fabric.servers, *self.fabric.devices)))
         grant("monitor", "rw", "kernel", "statistics:view", "statistics:traps")
         grant("hostd", "r", "statistics:view", "statistics:traps")
         for device in self.fabric.devices:

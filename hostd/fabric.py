@@ -48,6 +48,7 @@ class Fabric:
         self.devices: dict[str, Record] = {}
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
         self._of_kernel: list[str] = []  # names of the segments that go with the kernel
+        self.charging = False  # the monitor reads what the roles spend for each partition
         self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"
 
     @property

@@ -86,7 +86,9 @@ class Supervisor(Protocol):
         """{"role", "stage", "seconds"}: a fault on purpose; the role loses that time in that stage of each request."""
 
     async def view(self, name: str) -> dict[str, Any]:
-        """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says."""
+        """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says; and "charges":
+        {role: seconds of processor time that it has spent for the partition}, "charged": seconds that count as the
+        partition's own, None where the host does not charge."""
 
     async def hardware(self, name: str) -> dict[str, Any]:
         """{"region": {...}, "believed": {...} or None, "true": [device]}: what a guest is shown of buses and devices,

@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from hostd import charging
 from hostd.boot import Boot
 from hostd.errors import HostError
 from hostd.fabric import ask, statistics_size
@@ -80,6 +81,8 @@ class Loading:
             for name, device in fabric.devices.items():
                 await fabric.connect(record, device, boot.slots[name])
             await fabric.lend_buffers(record)
+        if boot.manifest.host.charge_clients:
+            await charging.begin(fabric)
         await self._open_services()
         started = [self._records["monitor"], *fabric.servers.values()]
         await boot.record_processes(started)
@@ -238,7 +241,7 @@ class Loading:
         monitor = self._records.get("monitor")
         if monitor is not None:
             await self._end(monitor)
-        fabric.monitor = None
+        fabric.monitor, fabric.charging = None, False
         devices = self._mine()
         await ask(console, "take_devices", {"devices": devices}, [fabric.fd(f"translation:{name}") for name in devices])
         await fabric.drop_kernel_segments()

@@ -134,6 +134,10 @@ class Host(Model):
     sandbox: Literal["required", "permissive"] = Field(
         default="required", description="permissive: start guests although a part of the sandbox is missing"
     )
+    charge_clients: bool = Field(
+        default=False,
+        description="processor time that the data plane spends for a guest counts as the guest's own",
+    )
 
 
 # An unquoted null of YAML is meant as the word.

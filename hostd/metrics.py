@@ -40,12 +40,17 @@ _ENDPOINT_ROWS = {"disk": ("io", "disk"), "nic": ("io", "nic")}
 
 
 def statistics_rows(readers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
-    """All rows of (process name, pyx.statistics.Reader) pairs, with a row of kind `thread` for each reader."""
+    """All rows of (process name, pyx.statistics.Reader) pairs, with a row of kind `thread` for each reader and one of
+    kind `charge` for each partition that it works for."""
     rows: list[dict[str, Any]] = []
     threads: dict[str, int] = {}
     for process, reader in readers:
         number = threads[process] = threads.get(process, -1) + 1
         rows += reader.rows()
+        rows += [
+            {"kind": "charge", "process": process, "partition": partition, "counters": {"cpu_ns": spent}}
+            for partition, spent in reader.charges().items()
+        ]
         rows.append({"kind": "thread", "process": process, "thread": str(number), "counters": reader.thread()})
     return rows
 
@@ -186,6 +191,9 @@ class _Names:
         if row["kind"] in ("monitor", "view", "trap"):
             name = self._partitions.get(row["partition"])
             return None if name is None else (name,)
+        if row["kind"] == "charge":
+            name = self._partitions.get(row["partition"])
+            return None if name is None else (row["process"], name)
         return self._endpoints.get((row["partition"], slot_of(row["endpoint"])))
 
 

@@ -16,6 +16,7 @@ PREFIX = "partvisor_"
 ENDPOINT = ("partition", "device", "endpoint")
 PARTITION = ("partition",)
 THREAD = ("process", "thread")
+CHARGE = ("role", "partition")
 NANOSECONDS = 1e-9
 
 
@@ -140,6 +141,12 @@ COUNTERS = (
             by=THREAD, fixed={"mode": "busy"}, scale=NANOSECONDS),
     Counter("thread", "idle_ns", "thread_seconds", "", by=THREAD, fixed={"mode": "idle"}, scale=NANOSECONDS),
     Counter("thread", "sleep_ns", "thread_seconds", "", by=THREAD, fixed={"mode": "sleep"}, scale=NANOSECONDS),
+    # Processor time by the kernel's word: all classes together are that of the process.
+    Counter("thread", "idle_cpu_ns", "overhead_cpu_seconds",
+            "Processor time that no client caused: looking for work (idle), other threads of the process (control).",
+            by=THREAD, fixed={"mode": "idle"}, scale=NANOSECONDS),
+    Counter("thread", "control_cpu_ns", "overhead_cpu_seconds", "", by=THREAD, fixed={"mode": "control"},
+            scale=NANOSECONDS),
     Counter("thread", "polls", "thread_polls", "Rounds over all rings.", by=THREAD),
     Counter("thread", "busy_polls", "thread_busy_polls", "Rounds that found work.", by=THREAD),
     Counter("thread", "sleeps", "thread_sleeps", "Times that the thread went to sleep.", by=THREAD),
@@ -151,6 +158,9 @@ COUNTERS = (
     Counter("thread", "broken_queues", "thread_broken_queues", "Queues found broken by their indices.", by=THREAD),
     Counter("thread", "foreign_completions", "thread_foreign_completions",
             "Completions that matched no request in flight.", by=THREAD),
+    # Every such thread: its table of charges.
+    Counter("charge", "cpu_ns", "client_cpu_seconds",
+            "Processor time that a process of the data plane spent for a partition.", by=CHARGE, scale=NANOSECONDS),
 )
 # fmt: on
 

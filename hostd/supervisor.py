@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from hostd import views
+from hostd import charging, views
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
@@ -184,7 +184,9 @@ class Supervisor(KernelLife):
     async def view(self, name: str) -> Row:
         record = self._record(name)
         monitor = self.fabric.monitor if self.fabric.loaded else None
-        return await views.of_partition(record, self.records["command"], monitor)
+        view = await views.of_partition(record, self.records["command"], monitor)
+        spent, charged = charging.spent(self.fabric, record), await charging.charged(self.fabric, record)
+        return {**view, "charges": spent, "charged": charged}
 
     async def hardware(self, name: str) -> Row:
         return await views.of_hardware(self._record(name), self.records.values(), self.fabric)

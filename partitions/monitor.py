@@ -3,7 +3,8 @@ partitions on and lets them go (U3, U5, H2).
 
 Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other two threads, `faults` and `traps`.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
-`offer_path`, `path`, `answer`, `watch_calls`, `worlds`, `trap`, `hardware`, `refresh_hardware`. Events to hostd:
+`offer_path`, `path`, `answer`, `watch_calls`, `worlds`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`,
+`charged`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
@@ -21,6 +22,7 @@ from hostd.wire import Message, Wire
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.hardware_view import HardwareView
 from partitions.skeleton import CONTROL, Context
+from pyx.charges import Charges
 from pyx.monitor import Monitor
 from pyx.trap import Traps
 
@@ -29,6 +31,7 @@ class MonitorPartition(DataPlane):
     view: HardwareView
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
+        self.charges = Charges()
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = Traps(fds["traps"], config["traps_size"])
@@ -173,6 +176,16 @@ class MonitorPartition(DataPlane):
 
     def handle_worlds(self, _message: Message, _fds: list[int]) -> Message:
         return {"worlds": self.loop.worlds()}
+
+    def handle_watch_charges(self, message: Message, fds: list[int]) -> Message:
+        """The statistics of one more role: what it spends for a partition can be charged to it from now on."""
+        (statistics,) = fds
+        self.charges.watch(statistics, message["size"])
+        return {}
+
+    def handle_charged(self, message: Message, _fds: list[int]) -> Message:
+        """ns that all watched roles have spent for a partition."""
+        return {"ns": self.charges.charged(message["partition"])}
 
     def _take_events(self) -> None:
         os.eventfd_read(self._events)

@@ -214,6 +214,8 @@ cdef extern from "abi.h" nogil:
         PV_THREAD_MAP_MISSES
         PV_THREAD_BROKEN_QUEUES
         PV_THREAD_FOREIGN_COMPLETIONS
+        PV_THREAD_IDLE_CPU_NS
+        PV_THREAD_CONTROL_CPU_NS
         PV_THREAD_COUNT
 
     cpdef enum pv_io_counter:

@@ -7,6 +7,12 @@
 /* ---- Statistics: one segment per thread that counts; the thread is the only writer (design.md section 12). ---- */
 #define PV_STATISTICS_MAGIC 0x73746174735650ull
 #define PV_BUCKETS 128u /* log-linear: four per power of two from 64 ns; see histogram.h */
+/* Processor time that a thread spent for one partition. */
+struct pv_charge {
+    _Atomic uint64_t partition; /* id; 0: nobody in this slot */
+    _Atomic uint64_t ns;        /* never goes back while the id stays */
+};
+
 struct pv_statistics {
     alignas(PV_LINE) uint64_t magic;
     uint32_t version;
@@ -16,8 +22,10 @@ struct pv_statistics {
     uint32_t kind;       /* enum pv_partition_type of the owner, with device rows by enum pv_endpoint_kind */
     uint32_t row_size;   /* bytes */
     uint64_t reserved[4];
+    struct pv_charge charges[PV_PARTITIONS_MAX]; /* by partition slot; charge.h */
 };
-_Static_assert(sizeof(struct pv_statistics) == 64, "one cache line");
+_Static_assert(offsetof(struct pv_statistics, charges) == 64, "header of one line");
+_Static_assert(sizeof(struct pv_statistics) % PV_LINE == 0, "rows begin with a cache line");
 
 struct pv_statistics_row {
     _Atomic uint64_t partition; /* id; 0: free row. Row 0 belongs to the thread itself */
@@ -35,7 +43,10 @@ struct pv_statistics_row {
 enum pv_thread_counter {
     PV_THREAD_POLLS, PV_THREAD_BUSY_POLLS, PV_THREAD_BUSY_NS, PV_THREAD_IDLE_NS, PV_THREAD_SLEEP_NS, PV_THREAD_SLEEPS,
     PV_THREAD_YIELDS, PV_THREAD_LATE_YIELDS, PV_THREAD_WAKES_SENT, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES,
-    PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS, PV_THREAD_COUNT,
+    PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS,
+    PV_THREAD_IDLE_CPU_NS,    /* processor time that no client caused: looking at rings, yields, going to sleep */
+    PV_THREAD_CONTROL_CPU_NS, /* and that of the other threads of the process */
+    PV_THREAD_COUNT,
 };
 
 /* Rows of an I/O partition, one per endpoint that it serves. */

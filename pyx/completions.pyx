@@ -16,7 +16,7 @@ from pyx.abi cimport (
 from pyx.loop cimport Loop
 from pyx.portc cimport Job, Pair, Port, Server, Tally
 from pyx.ringc cimport (
-    pv_consumer_release, pv_count, pv_interrupt_post, pv_observe, pv_producer_publish, pv_push_completion, pv_run,
+    pv_consumer_release, pv_count, pv_interrupt_post, pv_meter_turn, pv_observe, pv_producer_publish, pv_push_completion, pv_run,
     pv_run_end, pv_run_extend, pv_saturate, pv_stamp_last,
 )
 
@@ -118,6 +118,7 @@ cdef class Completions(Loop):
         cdef uint64_t vectors = 0, end
         port.dirty = False
         end = self.stamp()
+        pv_meter_turn(&self.meter, port.client, end)
         for i in range(pair.queues):
             if pair.taken[i]:
                 pv_consumer_release(&pair.requests[i], pair.taken[i])

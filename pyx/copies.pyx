@@ -13,7 +13,7 @@ from pyx.abi cimport (
     PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request,
 )
 from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_NONE, COPY_OUT, Copy, Queue, Queues
-from pyx.ringc cimport pv_count, pv_producer_free, pv_push_submit, pv_saturate
+from pyx.ringc cimport pv_count, pv_meter_items, pv_producer_free, pv_push_submit, pv_saturate
 from pyx.validatec cimport pv_operation_writes_memory
 
 cdef enum:
@@ -54,6 +54,7 @@ cdef class Copies(Queues):
             next = &self.follow[self.follow_head % FOLLOW_MAX]
             # A queue may have been removed meanwhile.
             if self.queues[next.queue].used and self.queues[next.queue].copies[next.slot].state != COPY_NONE:
+                pv_meter_items(&self.meter, PV_ID_SLOT(self.queues[next.queue].partition), 1)
                 self.push_step(&self.queues[next.queue], next.queue, next.slot)
             self.follow_head += 1
             done += 1

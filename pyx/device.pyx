@@ -24,7 +24,9 @@ from pyx.intake cimport Intake
 from pyx.loop cimport Loop
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Job, Port, Waiting
-from pyx.ringc cimport pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
+from pyx.ringc cimport (
+    PV_CHARGE_IDLE, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_count, pv_meter_turn, pv_now, pv_producer_free,
+)
 from pyx.segment cimport Mapping, Window
 from pyx.sharec cimport (
     PV_NEVER, pv_budget, pv_share_backlogged, pv_share_budget, pv_share_charge, pv_share_emptied, pv_share_pick,
@@ -188,6 +190,7 @@ cdef class Device(Intake):
             if self.delays[<int>PV_STAGE_QUEUE]:
                 self.delay(PV_STAGE_QUEUE)
             now = pv_now()
+            pv_meter_turn(&self.meter, PV_CHARGE_IDLE, now)
             for round in range(ROUNDS):
                 if count == 0:
                     break
@@ -203,6 +206,7 @@ cdef class Device(Intake):
                 port.parked = False
                 self.begin = now
                 served = 0
+                pv_meter_turn(&self.meter, port.client, now)
                 budget = pv_share_budget(&self.share, &self.flows[port.number], count)
                 done = self.serve(port, budget.bytes, budget.operations, &served)
                 if done:
@@ -210,6 +214,7 @@ cdef class Device(Intake):
                     work += done
                 self.publish()
                 now = pv_now()
+                pv_meter_turn(&self.meter, PV_CHARGE_IDLE, now)
                 if port.held_for >= 0 or done == 0:
                     # A guest that takes no completions is stalled, and says nothing when it goes on (rules.md 17).
                     port.parked = True

@@ -16,4 +16,5 @@ cdef class Intake(Ports):
     cdef uint32_t fetch(self, Server *server, uint32_t index, pv_dma_request *request, pv_span *spans) noexcept nogil
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil
     cdef void count_fenced(self, Port *port) noexcept nogil
+    cdef void tally(self, const Port *port, uint32_t count) noexcept nogil
     cdef uint32_t intake(self, Server *server) noexcept nogil

@@ -16,8 +16,8 @@ from pyx.dmac cimport pv_span
 from pyx.portc cimport BATCH, Fifo, Port, Server, Waiting
 from pyx.ports cimport Ports
 from pyx.ringc cimport (
-    pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_prefetch, pv_consumer_release, pv_now,
-    pv_producer_attach, pv_producer_free,
+    PV_CHARGE_SHARED, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_prefetch, pv_consumer_release,
+    pv_meter_items, pv_meter_turn, pv_now, pv_producer_attach, pv_producer_free,
 )
 from pyx.segment cimport Mapping, map_ring
 
@@ -105,18 +105,26 @@ cdef class Intake(Ports):
     cdef void count_fenced(self, Port *port) noexcept nogil:
         pass
 
+    cdef void tally(self, const Port *port, uint32_t count) noexcept nogil:
+        """So many items of the present stretch were for that port."""
+        if port != NULL and port.used:
+            pv_meter_items(&self.meter, port.client, count)
+
     cdef uint32_t intake(self, Server *server) noexcept nogil:
         """Takes requests off a hardware ring into the queues of their ports."""
         cdef uint32_t available = pv_consumer_available(&server.requests), at = 0, done = 0, used, reason
         cdef pv_dma_request request
         cdef pv_span spans[260]
         cdef Port *port
+        cdef Port *last = NULL
+        cdef uint32_t run = 0
         cdef Fifo *fifo
         cdef Waiting *entry
         cdef uint64_t now
         if available == 0:
             return 0
         now = pv_now()
+        pv_meter_turn(&self.meter, PV_CHARGE_SHARED, now)
         while at < available and done < 2 * BATCH:
             if pv_producer_free(&server.completions, 1) == 0:
                 self.stalled = True
@@ -124,6 +132,12 @@ cdef class Intake(Ports):
             used = self.fetch(server, at, &request, spans)
             port = &self.ports[request.port] if request.port < PV_PORTS_MAX else NULL
             reason = PV_REASON_NONE
+            if port == last:
+                run += 1
+            else:
+                self.tally(last, run)
+                last = port
+                run = 1
             if not self.in_office(&request, server.slot):
                 reason = PV_REASON_EPOCH_STALE
                 if port != NULL and port.used:
@@ -157,5 +171,6 @@ cdef class Intake(Ports):
                 self.finish(server, &request, PV_STATUS_REFUSED, reason, 0, now, now)
             at += used
             done += 1
+        self.tally(last, run)
         pv_consumer_release(&server.requests, at)
         return done

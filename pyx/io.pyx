@@ -22,9 +22,9 @@ from pyx.abi cimport (
 from pyx.copies cimport Copies
 from pyx.queues cimport COPY_NONE, DEVICES, Queue, pv_ledger_set, pv_ledger_state
 from pyx.ringc cimport (
-    pv_consumer, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch,
-    pv_consumer_release, pv_count, pv_interrupt_post, pv_observe, pv_producer_free, pv_producer_publish,
-    pv_producer_push, pv_push_completion, pv_push_submit, pv_saturate,
+    PV_CHARGE_SHARED, pv_consumer, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
+    pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_meter_items, pv_meter_turn, pv_now,
+    pv_observe, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_completion, pv_push_submit, pv_saturate,
 )
 
 cdef enum:
@@ -52,6 +52,7 @@ cdef class IoServer(Copies):
         cdef uint32_t work = 0, i, n, index
         cdef uint64_t now = 0
         if self.follow_head != self.follow_tail:
+            pv_meter_turn(&self.meter, PV_CHARGE_SHARED, pv_now())
             work += self.follow_up()
         for i in range(DEVICES):
             if self.connected[i]:
@@ -63,7 +64,9 @@ cdef class IoServer(Copies):
                     work += self.completions(&self.hardware[i], n, now)
         n = pv_consumer_available(&self.refusals)
         if n:
-            work += self.completions(&self.refusals, n, self.stamp())
+            if now == 0:
+                now = self.stamp()
+            work += self.completions(&self.refusals, n, now)
         if self.dirty_count:
             self.publish()
         now = 0
@@ -77,6 +80,8 @@ cdef class IoServer(Copies):
                     if now == 0:
                         self.delay(PV_STAGE_QUEUE)
                         now = self.stamp()
+                        pv_meter_turn(&self.meter, PV_ID_SLOT(self.queues[index].partition), now)
+                    self.work_for(PV_ID_SLOT(self.queues[index].partition))
                     work += self.take(&self.queues[index], index, n, now)
                 if ((self.queues[index].requests.broken or self.queues[index].completions.broken)
                         and not self.queues[index].counted_broken):
@@ -193,11 +198,15 @@ cdef class IoServer(Copies):
         cdef pv_completion answer
         cdef pv_ledger_entry *entry
         cdef Queue *q
-        cdef uint32_t i, operation
+        cdef Queue *last = NULL
+        cdef uint32_t i, operation, run = 0
         cdef uint64_t total, spent
         cdef uint16_t slot
         if available > 256:
             available = 256
+        if self.meter.owner != PV_CHARGE_SHARED:
+            # The clients' completions lie interleaved and cost about the same.
+            pv_meter_turn(&self.meter, PV_CHARGE_SHARED, now if now else pv_now())
         for i in range(available):
             if i + 4 < available:
                 pv_consumer_prefetch(ring, i + 4)
@@ -208,6 +217,13 @@ cdef class IoServer(Copies):
                 # Late answer to a queue that was removed, or a device that lies: exactly one answer wins (rules.md 13).
                 pv_count(&self.counters[<int>PV_THREAD_FOREIGN_COMPLETIONS], 1)
                 continue
+            if q == last:
+                run += 1
+            else:
+                if last != NULL:
+                    pv_meter_items(&self.meter, PV_ID_SLOT(last.partition), run)
+                last = q
+                run = 1
             entry = &q.ledger[slot]
             if q.path == PV_PATH_COPY and q.copies[slot].state != COPY_NONE and not self.copy_step(q, slot, &answer, now):
                 continue
@@ -241,7 +257,12 @@ cdef class IoServer(Copies):
                 pv_count(&q.counters[<int>PV_IO_FAILED], 1)
             self.mark(q, <uint32_t>(q - self.queues))
             if q.clear_count == 256:
+                pv_meter_items(&self.meter, PV_ID_SLOT(last.partition), run)
+                last = NULL
                 self.publish()
+                pv_meter_turn(&self.meter, PV_CHARGE_SHARED, pv_now())
+        if last != NULL:
+            pv_meter_items(&self.meter, PV_ID_SLOT(last.partition), run)
         pv_consumer_release(ring, available)
         return available
 
@@ -294,6 +315,7 @@ cdef class IoServer(Copies):
         for i in range(self.dirty_count):
             q = &self.queues[self.dirty[i]]
             q.dirty = False
+            self.work_for(PV_ID_SLOT(q.partition))  # a wake-up costs more than all the rest
             pv_producer_publish(&q.completions)
             for k in range(q.clear_count):
                 pv_ledger_set(&q.ledger[q.clear[k]], 0)

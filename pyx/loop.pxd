@@ -1,13 +1,14 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_doorbell, pv_statistics
-from pyx.ringc cimport pv_gate, pv_idle
+from pyx.ringc cimport pv_gate, pv_idle, pv_meter
 from pyx.segment cimport Mapping
 
 
 cdef class Loop:
     cdef pv_gate gate
     cdef pv_idle idle
+    cdef pv_meter meter                 # for whom it works
     cdef pv_doorbell *bell              # own doorbell, rung by trusted peers and the gate
     cdef pv_doorbell *bells[128]        # clients' doorbells that this thread sleeps on; [0] is its own
     cdef uint32_t bell_count
@@ -25,6 +26,7 @@ cdef class Loop:
 
     cdef uint64_t stamp(self) noexcept nogil
     cdef void delay(self, uint32_t stage) noexcept nogil
+    cdef void work_for(self, uint32_t slot) noexcept nogil
     cdef uint32_t poll(self) noexcept nogil
     cdef bint pending(self) noexcept nogil
     cdef void loop(self) noexcept nogil

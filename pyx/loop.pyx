@@ -11,13 +11,14 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_PAGE, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_IDLE_NS, PV_THREAD_POLLS, pv_doorbell, pv_statistics,
+    PV_ID_SLOT, PV_PAGE, PV_PARTITIONS_MAX, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_IDLE_NS, PV_THREAD_POLLS, pv_doorbell, pv_statistics,
     pv_statistics_row,
 )
 from pyx.ringc cimport (
     FUTEX_32, pv_count, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbells_wait, pv_gate_close,
     pv_gate_init, pv_gate_open, pv_gate_park, pv_gate_run, pv_gate_wanted, pv_idle_init, pv_idle_sleep, pv_idle_step,
-    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_now, pv_pause, pv_row, pv_row_close, pv_row_counters, pv_row_open, pv_wait,
+    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_meter_due, pv_meter_settle, pv_meter_start, pv_meter_turn, pv_now,
+    pv_pause, pv_row, pv_row_close, pv_row_counters, pv_row_open, pv_wait, PV_CHARGE_IDLE, pv_charge_close, pv_charge_open,
 )
 from pyx.segment cimport Mapping
 
@@ -82,6 +83,11 @@ cdef class Loop:
             while pv_now() < until:
                 pv_pause()
 
+    cdef void work_for(self, uint32_t slot) noexcept nogil:
+        """What comes now is for the partition in `slot`: takes a time stamp where it was for somebody else before."""
+        if self.meter.owner != slot:
+            pv_meter_turn(&self.meter, slot, pv_now())
+
     def inject(self, str stage, uint64_t nanoseconds):
         """Fault plane: from now on each batch spends so much longer in `stage`; 0 ends it. KeyError: no such stage."""
         number = names.STAGES[stage]
@@ -122,12 +128,20 @@ cdef class Loop:
         cdef bint worked = False
         cdef uint32_t work
         pv_idle_init(&self.idle, self.realtime)
+        pv_meter_start(&self.meter)
         mark = self.idle.now
         while not self.stopping:
             if pv_gate_wanted(&self.gate):
+                # The control thread may give a slot to another partition: nothing is left to be charged to the last one.
+                pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())
                 pv_gate_park(&self.gate)
+                # What that thread did meanwhile in the place of this one was not this one's time.
+                pv_meter_turn(&self.meter, PV_CHARGE_IDLE, 0)
+                pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())
                 continue
             work = self.poll()
+            if self.meter.owner != PV_CHARGE_IDLE:
+                pv_meter_turn(&self.meter, PV_CHARGE_IDLE, pv_now())
             polls += 1
             if work:
                 busy += 1
@@ -144,11 +158,16 @@ cdef class Loop:
                 pv_count(&self.counters[<int>PV_THREAD_BUSY_POLLS], busy)
                 polls = busy = 0
             if work:
+                if pv_meter_due(&self.meter, self.meter.since):
+                    pv_meter_settle(&self.meter, self.statistics, self.counters, self.meter.since)
                 continue
             if pv_idle_step(&self.idle, self.counters):
                 self.sleep()
             pv_count(&self.counters[<int>PV_THREAD_IDLE_NS], self.idle.now - mark)
             mark = self.idle.now
+            if pv_meter_due(&self.meter, mark):
+                pv_meter_settle(&self.meter, self.statistics, self.counters, mark)
+        pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())
 
     cdef void sleep(self) noexcept nogil:
         cdef pv_wait waits[128]
@@ -230,11 +249,15 @@ cdef class Loop:
         for i in range(1, self.statistics.rows):
             if row_partition(self.statistics, i) == partition:
                 pv_row_close(self.statistics, i)
+        pv_charge_close(self.statistics, partition)
 
     cdef int open_row(self, uint64_t partition, uint64_t endpoint) except -1:
         cdef uint32_t i
+        if PV_ID_SLOT(partition) >= PV_PARTITIONS_MAX:
+            raise ValueError(f"partition slot {PV_ID_SLOT(partition)}: at most {PV_PARTITIONS_MAX}")
         for i in range(1, self.statistics.rows):
             if row_partition(self.statistics, i) == 0:
                 pv_row_open(self.statistics, i, partition, endpoint)
+                pv_charge_open(self.statistics, partition)
                 return i
         raise ValueError(f"no free statistics row among {self.statistics.rows}")

@@ -21,8 +21,8 @@ from pyx.callers cimport Caller, EVENTS_MAX
 from pyx.loop cimport Loop
 from pyx.pairs cimport Pairs
 from pyx.ringc cimport (
-    pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_consumer_release, pv_count,
-    pv_interrupt_post, pv_producer_free, pv_producer_publish, pv_producer_push,
+    PV_CHARGE_IDLE, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_consumer_release,
+    pv_count, pv_interrupt_post, pv_meter_turn, pv_now, pv_producer_free, pv_producer_publish, pv_producer_push,
 )
 
 from pyx import abi as names
@@ -98,6 +98,8 @@ cdef class Monitor(Pairs):
         if c.server >= 0 and self.delays[<int>PV_STAGE_VALIDATION]:
             self.delay(PV_STAGE_VALIDATION)
         now = self.stamp()
+        pv_meter_turn(&self.meter, PV_ID_SLOT(c.id), now if now else pv_now())
+        self.begun = True  # whom a server calls for, each call says
         for i in range(available):
             if i + 4 < available:
                 pv_consumer_prefetch(&c.requests, i + 4)
@@ -124,6 +126,7 @@ cdef class Monitor(Pairs):
                         pv_producer_publish(&self.hardware[c.server][i])
             if c.completions.tail != c.completions.published:
                 self.flush(c)
+        pv_meter_turn(&self.meter, PV_CHARGE_IDLE, pv_now())
         return taken
 
     cdef void declare_broken(self, Caller *c) noexcept nogil:

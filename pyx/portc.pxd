@@ -59,6 +59,7 @@ cdef struct Port:
     bint used
     bint dirty                        # has something to publish
     uint16_t number
+    uint16_t client                   # slot of its partition
     uint32_t generation               # low 32 bits of the endpoint's
     uint64_t *counters
     uint64_t *histograms[8]

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pyx.abi cimport (
-    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_IO_REFUSED, PV_IO_REQUESTS, PV_PACK_ENTRIES, PV_PAGE,
+    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REFUSED, PV_IO_REQUESTS, PV_PACK_ENTRIES, PV_PAGE,
     PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX, PV_REASON_DETACHED, PV_REASON_PATH_CHANGED,
     PV_REASON_QUEUE_BROKEN, PV_STAGE_COUNT, PV_STATUS_CANCELLED, PV_THREAD_BROKEN_QUEUES, PV_VECTOR, pv_doorbell,
     pv_interrupts, pv_request,
@@ -84,6 +84,7 @@ cdef class Ports(Completions):
         p = &self.ports[number]
         memset(p, 0, sizeof(Port))
         p.number = number
+        p.client = PV_ID_SLOT(partition)
         p.generation = <uint32_t>generation
         p.held_for = p.peer = p.fd = -1
         if pair is not None:

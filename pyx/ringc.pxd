@@ -1,4 +1,4 @@
-"""C declarations of ring.h, wait.h, gate.h, interrupt.h and statistics.h; nothing else."""
+"""C declarations of ring.h, wait.h, gate.h, interrupt.h, statistics.h and charge.h; nothing else."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -108,3 +108,18 @@ cdef extern from "gate.h" nogil:
     void pv_gate_park(pv_gate *gate)
     void pv_gate_close(pv_gate *gate, pv_doorbell *bell)
     void pv_gate_open(pv_gate *gate)
+
+cdef extern from "charge.h" nogil:
+    const uint32_t PV_CHARGE_IDLE
+    const uint32_t PV_CHARGE_SHARED
+    struct pv_meter:
+        uint64_t since
+        uint32_t owner
+    void pv_meter_start(pv_meter *m)
+    void pv_meter_items(pv_meter *m, uint32_t slot, uint32_t count)
+    void pv_meter_turn(pv_meter *m, uint32_t owner, uint64_t now)
+    bint pv_meter_due(const pv_meter *m, uint64_t now)
+    void pv_meter_settle(pv_meter *m, pv_statistics *s, uint64_t *counters, uint64_t now)
+    void pv_charge_open(pv_statistics *s, uint64_t partition)
+    void pv_charge_close(pv_statistics *s, uint64_t partition)
+    uint64_t pv_charge_read(const pv_statistics *s, uint64_t partition)

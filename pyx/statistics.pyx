@@ -7,7 +7,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyx cimport abi
 from pyx.abi cimport (
-    PV_BUCKETS, PV_STATISTICS_MAGIC, PV_VERSION, pv_statistics, pv_statistics_row,
+    PV_BUCKETS, PV_PARTITIONS_MAX, PV_STATISTICS_MAGIC, PV_VERSION, pv_statistics, pv_statistics_row,
 )
 from pyx.segment cimport Mapping
 
@@ -19,18 +19,24 @@ cdef extern from "statistics.h" nogil:
     uint64_t *pv_row_histogram(pv_statistics_row *row, uint32_t counters, uint32_t index)
     uint64_t pv_bucket_limit(uint32_t index)
 
+cdef extern from "charge.h" nogil:
+    uint64_t pv_charge_read(const pv_statistics *s, uint64_t partition)
+
 cdef extern from * nogil:
     """
     #include "abi.h"
     static inline uint64_t pv_word(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
     static inline uint64_t pv_row_partition(struct pv_statistics_row *row)
     { return atomic_load_explicit(&row->partition, memory_order_acquire); }
+    static inline uint64_t pv_charge_partition(struct pv_statistics *s, uint32_t slot)
+    { return atomic_load_explicit(&s->charges[slot].partition, memory_order_acquire); }
     static inline uint64_t pv_row_endpoint(struct pv_statistics_row *row)
     { return atomic_load_explicit(&row->endpoint, memory_order_relaxed); }
     """
     uint64_t pv_word(const uint64_t *word)
     uint64_t pv_row_partition(pv_statistics_row *row)
     uint64_t pv_row_endpoint(pv_statistics_row *row)
+    uint64_t pv_charge_partition(pv_statistics *s, uint32_t slot)
 
 KINDS = ["io", "monitor", "nic", "disk", "view", "trap"]
 
@@ -97,6 +103,17 @@ cdef class Reader:
         """Counters of the thread itself: {name: value}."""
         cdef uint64_t *c = pv_row_counters(pv_row(self.statistics, 0))
         return {name: pv_word(&c[<uint32_t>number]) for name, number in names.THREAD_COUNTERS.items()}
+
+    def charges(self) -> dict:
+        """Processor time in ns that the thread spent for each partition that it knows: {id: ns}. Never goes back."""
+        result = {}
+        cdef uint32_t slot
+        cdef uint64_t partition
+        for slot in range(PV_PARTITIONS_MAX):
+            partition = pv_charge_partition(self.statistics, slot)
+            if partition:
+                result[partition] = pv_charge_read(self.statistics, partition)
+        return result
 
     def rows(self) -> list:
         """Rows in use: [{"partition": id, "endpoint": index, "queue": number, "kind", "counters": {name: n} or {name: {label: n}},

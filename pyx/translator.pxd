@@ -7,7 +7,9 @@ from pyx.validatec cimport pv_cache, pv_extent
 
 cdef class Translator(Callers):
     cdef pv_cache *cache
+    cdef bint begun                       # a round over a call ring: its first call is not looked at yet
 
+    cdef pv_reason named(self, Caller *c, const pv_system_call *call, Caller **client) noexcept nogil
     cdef pv_reason client_of(self, Caller *c, const pv_system_call *call, Caller **client) noexcept nogil
     cdef pv_reason check(self, Caller *c, Caller *client, const pv_system_call *call, pv_extent *extents,
                          uint32_t *count) noexcept nogil

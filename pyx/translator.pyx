@@ -15,7 +15,7 @@ from pyx.abi cimport (
 )
 from pyx.callers cimport Caller, Callers, path_of
 from pyx.dmac cimport pv_dma_move, pv_span
-from pyx.ringc cimport pv_count, pv_producer, pv_producer_free, pv_producer_push, pv_push_dma, pv_saturate
+from pyx.ringc cimport pv_count, pv_meter_turn, pv_now, pv_producer, pv_producer_free, pv_producer_push, pv_push_dma, pv_saturate
 from pyx.validatec cimport (
     pv_cache, pv_extent, pv_operation_writes_memory, pv_translate, pv_validate, pv_validate_access, pv_validate_form,
 )
@@ -56,7 +56,18 @@ cdef class Translator(Callers):
         free(self.cache)
 
     cdef pv_reason client_of(self, Caller *c, const pv_system_call *call, Caller **client) noexcept nogil:
-        """The client in whose name a server calls: the server must hold its office and be in charge of the endpoint."""
+        """The client in whose name a server calls, who pays for the work from here on. A refused call is the server's own
+        affair: it cannot charge a partition that it does not serve."""
+        cdef pv_reason reason = self.named(c, call, client)
+        cdef uint32_t slot = call.client if reason == PV_REASON_NONE else PV_ID_SLOT(c.id)
+        if self.meter.owner != slot:
+            # The stretch that the round began with has nobody's work in it yet.
+            pv_meter_turn(&self.meter, slot, 0 if self.begun else pv_now())
+        self.begun = False
+        return reason
+
+    cdef pv_reason named(self, Caller *c, const pv_system_call *call, Caller **client) noexcept nogil:
+        """Looks the client up: the server must hold its office and be in charge of the endpoint."""
         cdef Caller *found
         if pv_epoch_load(self.kernel, PV_ID_SLOT(c.id)) != call.submit.epoch or call.submit.epoch == 0:
             return PV_REASON_EPOCH_STALE

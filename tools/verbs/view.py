@@ -23,6 +23,8 @@ SIZES = frozenset(("length", "offset", "max_transfer"))
 def command(session: options.Session, name: str, hardware: bool) -> None:
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
+    Below stands the processor time that each process of the data plane has spent for it.
+
     A dash stands where one of them does not know the fact: a guest is not told which file its disk is.
     """
     if hardware:
@@ -44,6 +46,11 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
     columns: list[output.Column] = [("FACT", itemgetter(0))]
     columns += [(heading, itemgetter(place)) for place, (heading, _) in enumerate(SIDES, 1)]
     yield from output.table(rows, columns)
+    if document.get("charges"):
+        yield ""
+        yield from output.table(document["charges"].items(), [
+            ("SPENT BY", itemgetter(0)), ("SECONDS", lambda row: f"{row[1]:.6f}"),
+        ])  # fmt: skip
     if document.get("sandbox"):
         yield ""
         yield from output.tree({"sandbox": document["sandbox"]})
