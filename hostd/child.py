@@ -16,7 +16,7 @@ import threading
 import traceback
 from typing import Any, NoReturn
 
-from hostd import hardware_region, rootfs
+from hostd import hardware_region, memory_region, rootfs
 from hostd.abilities import Abilities
 from hostd.sandbox import enter
 from hostd.startspec import SpecError, StartSpec
@@ -63,9 +63,11 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
             pages = descriptors.pop("configuration")
             spec.config["hardware"] = hardware_region.show(pages, spec.config["configuration"])
             os.close(pages)
+        if spec.trap_memory:
+            spec.config["memory"], more = memory_region.make(descriptors, spec.config["plan"]["memory"])
+            handed |= more
         report = enter(spec, abilities, keeper, handed)
-        if "hardware" in spec.config:
-            report["hardware"] = spec.config["hardware"]
+        report |= {name: spec.config[name] for name in ("hardware", "memory") if name in spec.config}
         if abilities.template is not None:
             os.close(abilities.template)
     except Exception as error:

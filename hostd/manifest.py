@@ -29,6 +29,8 @@ from hostd.manifest_types import (
     DiskSize,
     FileName,
     Mac,
+    MemoryOffset,
+    MemoryPart,
     MemorySize,
     MetricsAddress,
     Model,
@@ -44,6 +46,7 @@ from pyx.abi import BUS_DEVICES, BUSES_MAX
 WORDS_MAX = 256  # of a command line, and of an environment
 ENDPOINTS_MAX = 32  # of one kind in one partition; far below the 120 guests of a server thread
 DEVICES_MAX = 64
+WITHHELD_MAX = 64
 PARTITIONS_MAX = 4096
 
 
@@ -72,6 +75,13 @@ class Nic(Endpoint):
     mac: Mac | None = Field(default=None, description="null: chosen by the ultravisor")
 
 
+class Range(Model):
+    """A part of partition memory."""
+
+    offset: MemoryOffset = Field(default=0, description="its first byte, as a partition address")
+    size: MemoryPart = Field(description="bytes")
+
+
 class PartitionSpec(Model):
     """A guest partition as a user asks for it; the body of POST /v1/partitions."""
 
@@ -81,6 +91,12 @@ class PartitionSpec(Model):
     )
     memory: MemorySize = Field(
         default=manifest_checks.PARTITION_MEMORY_DEFAULT, description="partition memory, allocated at the start"
+    )
+    trap_memory: bool = Field(
+        default=False, description="of a Python guest: the monitor inspects the first touch of each page of its memory"
+    )
+    withheld: Annotated[list[Range], Field(max_length=WITHHELD_MAX)] = Field(
+        default_factory=list, description="with trap_memory: ranges whose touches are refused"
     )
     directory: Text | None = Field(
         default=None, description="folder of the program, read-only and first on its module path"

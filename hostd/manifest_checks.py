@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
+from hostd.records import is_python
 from hostd.units import format_size, parse_size
 
 Path = tuple[str | int, ...]
@@ -50,6 +51,23 @@ def check_partition(data: Any) -> Iterator[Found]:
     yield from unique([*entries(entry, "disks"), *entries(entry, "nics")], "endpoint")
     for path, disk in entries(entry, "disks"):
         yield from _inside(path, disk)
+    yield from _withheld(entry)
+
+
+def _withheld(partition: dict[Any, Any]) -> Iterator[Found]:
+    """Only a partition whose memory traps can be kept from a part of it."""
+    traps, memory = partition.get("trap_memory"), _size(partition, "memory", PARTITION_MEMORY_DEFAULT)
+    program = partition.get("program")
+    word = program[0] if isinstance(program, list) and program else None
+    if traps is True and isinstance(word, str) and not is_python(word):
+        hint = "an unmodified program maps no partition memory"
+        yield Found(("trap_memory",), "is for Python guests", traps, "false", hint)
+    for path, withheld in entries(partition, "withheld"):
+        offset, size = _size(withheld, "offset", 0), _size(withheld, "size")
+        if traps is not True:
+            yield Found(path, "is looked at only where touches trap", None, None, "add trap_memory: true")
+        elif None not in (offset, size, memory) and offset + size > memory:  # type: ignore[operator]
+            yield Found((*path, "size"), "reaches beyond the memory of the partition", size)
 
 
 def check_manifest(data: Any) -> Iterator[Found]:

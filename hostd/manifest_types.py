@@ -116,6 +116,8 @@ Size = Annotated[
     ),
 ]
 MemorySize = Annotated[Size, _multiple_of(PAGE), _at_least(MEMORY_MIN)]
+MemoryPart = Annotated[Size, _multiple_of(PAGE), _at_least(PAGE)]
+MemoryOffset = Annotated[Size, _multiple_of(PAGE)]
 BudgetSize = Annotated[Size, _at_least(PAGE), _at_most(BUDGET_MAX)]
 Period = Annotated[
     float,

@@ -111,6 +111,10 @@ COUNTERS = (
     # The monitor's trap thread: one row per guest.
     Counter("trap", "refused_calls", "refused_system_calls", "System calls that a guest was refused, by name.",
             by=PARTITION, nested=("call",), known=_REFUSABLE, named=lambda number: call_name(int(number))),
+    *(Counter("trap", outcome, "memory_faults", "First touches of trapped partition memory, by outcome.",
+              by=PARTITION, fixed={"outcome": outcome}) for outcome in ("accepted", "refused", "stale")),
+    *(Counter("trap", change, "memory_changes", "What a partition did to its trapped memory, by kind.",
+              by=PARTITION, fixed={"change": change}) for change in ("children", "remapped", "unmapped", "removed")),
     # NIC devices: one row per port.
     Counter("nic", "transmit_frames", "network_transmit_packets", "Frames that the guest sent."),
     Counter("nic", "transmit_bytes", "network_transmit_bytes", "Bytes that the guest sent."),

@@ -1,13 +1,14 @@
-"""Refused system calls of guests, as hostd sees them: who answers them, and the event of each first one (U16).
+"""What guests are refused, as hostd sees it: who answers, and the event of each first refusal (U16, H8).
 
-A guest's filter has a listener, which its process hands out before its entry. The monitor answers there; the keeper
-holds it too, so that calls wait for the next monitor instead of going uncounted.
+A guest's filter has a listener, and trapped partition memory a userfaultfd, which its process hands out before its
+entry. The monitor answers there; the keeper holds both too, so that calls and touches wait for the next monitor.
 """
 
 from __future__ import annotations
 
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
+from hostd.memory_region import HANDED as MEMORY
 from hostd.records import Record
 from hostd.seccomp import refusal_reason
 from hostd.syscalls import call_name
@@ -26,35 +27,57 @@ class Refusals:
         self._held: set[str] = set()  # keys under which the keeper has listeners
 
     async def watch(self, record: Record) -> None:
-        """Has the monitor answer the calls that the filter of a new guest refuses."""
-        listener = record.handed.pop(HANDED, None)
-        if listener is None:
-            return
+        """Has the monitor answer the calls that the filter of a new guest refuses, and touches of its memory."""
+        handed = {name: record.handed.pop(name) for name in (HANDED, MEMORY) if name in record.handed}
         try:
-            await self._fabric.keeper.hold(_key(record), [listener])
-            self._held.add(_key(record))
-            await ask(self._fabric.monitor, "watch_calls", {"partition": record.number}, [listener])
+            for name, descriptor in handed.items():
+                await self._fabric.keeper.hold(_key(record, name), [descriptor])
+                self._held.add(_key(record, name))
+            if HANDED in handed:
+                await ask(self._fabric.monitor, "watch_calls", {"partition": record.number}, [handed[HANDED]])
+            if MEMORY in handed:
+                await self._watch_memory(record, handed[MEMORY])
         finally:
-            close_fds([listener])
+            close_fds(handed.values())
 
-    async def release(self, record: Record) -> None:
-        """The keeper lets the listener go: of a guest that is removed, or where no monitor will answer it any more.
+    async def _watch_memory(self, record: Record, faults: int) -> None:
+        maps = await self._fabric.keeper.get_segments([record.plan["map"]], read_only=True)
+        message = {
+            "partition": record.number,
+            "pages": record.plan["map_pages"],
+            "withheld": [(one.offset, one.size) for one in record.spec.withheld],
+        }
+        try:
+            await ask(self._fabric.monitor, "watch_memory", message, [faults, *maps])
+        finally:
+            close_fds(maps)
+
+    async def release(self, record: Record, name: str = HANDED) -> None:
+        """The keeper lets a descriptor go: of a guest that is removed, or where no monitor will answer it any more.
         Refused calls fail with ENOSYS then, and nobody waits. Safe to call twice."""
-        if _key(record) in self._held:
-            self._held.discard(_key(record))
-            await self._fabric.keeper.release(_key(record))
+        if _key(record, name) in self._held:
+            self._held.discard(_key(record, name))
+            await self._fabric.keeper.release(_key(record, name))
+
+    async def forget(self, record: Record) -> None:
+        """The guest is removed."""
+        for name in (HANDED, MEMORY):
+            await self.release(record, name)
 
     async def monitor_ended(self) -> None:
+        """Refused calls fail from now on; touches of trapped memory wait, for without a look nobody lets them pass."""
         for record in [one for one in self._records.values() if one.type == "guest" and one.process]:
             await self.release(record)
 
     def hear(self, message: Message) -> None:
-        """The monitor refused a guest a call for the first time; further ones are counted alone."""
+        """The monitor refused a guest something for the first time; further refusals are counted alone."""
         record = next((one for one in self._records.values() if one.number == message["partition"]), None)
-        if record is not None:
+        if record is not None and message["kind"] == "memory":
+            self._events.publish("refused_touch", partition=record.name, gpa=message["number"])
+        elif record is not None:
             call = call_name(message["number"])
             self._events.publish("refused_call", partition=record.name, call=call, reason=refusal_reason(call))
 
 
-def _key(record: Record) -> str:
-    return f"{record.name}:{record.process}:{HANDED}"
+def _key(record: Record, name: str) -> str:
+    return f"{record.name}:{record.process}:{name}"

@@ -25,7 +25,7 @@ from functools import cache
 from typing import NamedTuple
 
 from hostd.syscalls import AUDIT_ARCHITECTURES, UnknownArchitecture, numbers
-from pyx.abi import MEMORY_END, MEMORY_FIRST
+from pyx.abi import CONFIG_ADDRESS, MEMORY_END
 
 ALLOW = 0x7FFF0000  # SECCOMP_RET_*
 KILL = 0x80000000
@@ -48,7 +48,8 @@ class Check(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Refuse the call if the range at argument `address`, of argument `length` bytes, may touch partition memory (H8).
+    """Refuse the call if the range at argument `address`, of argument `length` bytes, may touch partition memory or the
+    configuration region (H8).
 
     With `flag`, an argument and a bit of it: only where that bit is set.
     """
@@ -131,9 +132,9 @@ REASONS: dict[str, frozenset[str]] = {
         "set_mempolicy mbind",
     }.items()
 }
-# Upper halves of the addresses where guests map their partition memory (pyx/memory.pyx), and of what lies below and is
-# left free: a range of under 2**40 bytes that begins below it cannot reach the memory.
-_OWN_FIRST, _OWN_END, _OWN_GAP = MEMORY_FIRST >> 32, MEMORY_END >> 32, 1 << 8
+# Upper halves of the addresses of what is a guest's own, configuration region and partition memory (pyx/abi.h), and of
+# what lies below and is left free: a range of under 2**40 bytes that begins below it cannot reach them.
+_OWN_FIRST, _OWN_END, _OWN_GAP = CONFIG_ADDRESS >> 32, MEMORY_END >> 32, 1 << 8
 _MAP_FIXED, _MREMAP_FIXED = 0x10, 2
 # Reading, own names, and giving up rights. Not PR_SET_DUMPABLE, not PR_SET_PDEATHSIG: no guest outlives the keeper.
 _PRCTL_ALLOWED = (2, 3, 15, 16, 21, 23, 29, 30, 36, 37, 38, 39, 40, 41, 42, 0x53564D41)
@@ -287,7 +288,7 @@ def _values(check: Check) -> list[Instruction]:
 
 
 def _apart(check: Apart) -> list[Instruction]:
-    """Falls through where the range is apart from partition memory."""
+    """Falls through where the range is apart from them."""
     code: list[Instruction] = [
         (_LOAD, 0, 0, _high(check.address)),
         (_GREATER_OR_EQUAL, 3, 0, _OWN_END),  # over the rest: it begins above

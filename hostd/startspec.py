@@ -39,6 +39,7 @@ class StartSpec:
     config: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
     traps: bool = False  # its first touches of the configuration region are answered by the monitor
+    trap_memory: bool = False  # its first touches of partition memory too
     counted: bool = False  # calls that the filter refuses wait for its listener, which the start reply hands out
 
     @classmethod
@@ -115,5 +116,6 @@ _CHECKS = {
     "config": lambda value: isinstance(value, dict),
     "unsafe": lambda value: isinstance(value, bool),
     "traps": lambda value: isinstance(value, bool),
+    "trap_memory": lambda value: isinstance(value, bool),
     "counted": lambda value: isinstance(value, bool),
 }

@@ -342,6 +342,7 @@ class Supervisor(KernelLife):
         }
         if is_python(word):
             document["entry"] = "partitions.guest:main"
+            document["trap_memory"] = spec.trap_memory
             document["config"] = {
                 "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
             }  # fmt: skip
@@ -450,7 +451,7 @@ class Supervisor(KernelLife):
                 await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
             if record.trapped:
                 await self.keeper.release(f"{record.name}:{record.process}:traps")
-            await self._refusals.release(record)
+            await self._refusals.forget(record)
         self.records.pop(record.name, None)
         async with self._changed:
             self._changed.notify_all()

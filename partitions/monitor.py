@@ -3,12 +3,13 @@ partitions on and lets them go (U3, U5, H2).
 
 Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other two threads, `faults` and `traps`.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
-`offer_path`, `path`, `answer`, `watch_calls`, `worlds`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`,
-`charged`. Events to hostd:
+`offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `trap`, `hardware`, `refresh_hardware`,
+`watch_charges`, `charged`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
-- {"event": "refused", "partition", "number"} where a guest was refused a system call for the first time.
+- {"event": "refused", "partition", "kind", "number"} where a guest was refused a system call (kind "call") or a touch
+  of its memory ("memory": a gpa) for the first time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from partitions.hardware_view import HardwareView
 from partitions.skeleton import CONTROL, Context
 from pyx.charges import Charges
 from pyx.monitor import Monitor
-from pyx.trap import Traps
+from pyx.trap_memory import MemoryTraps
 
 
 class MonitorPartition(DataPlane):
@@ -34,7 +35,7 @@ class MonitorPartition(DataPlane):
         self.charges = Charges()
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
-        self._traps = Traps(fds["traps"], config["traps_size"])
+        self._traps = MemoryTraps(fds["traps"], config["traps_size"])
         return Monitor(
             **loop_arguments(self.context, fds),
             kernel_fd=fds["kernel"],
@@ -133,6 +134,13 @@ class MonitorPartition(DataPlane):
         self.view.refresh(message["partition"], self.loop.descriptor(message["partition"]))
         return {}
 
+    def handle_watch_memory(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors: userfaultfd of a guest's partition memory, its partition map. First touches of pages are
+        answered from now on; those of "withheld" ranges, (gpa, bytes) each, are refused."""
+        faults, map_fd = fds
+        self._traps.watch_memory(message["partition"], faults, map_fd, message["pages"], message["withheld"])
+        return {}
+
     def handle_forget(self, message: Message, fds: list[int]) -> Message:
         self.view.forget(message["partition"])
         self._traps.forget(message["partition"])
@@ -193,8 +201,9 @@ class MonitorPartition(DataPlane):
             self._control.send(event, timeout=5.0)
 
     def _take_refusals(self) -> None:
-        for partition, number in self._traps.take():
-            self._control.send({"event": "refused", "partition": partition, "number": number}, timeout=5.0)
+        for partition, kind, number in self._traps.take():
+            news = {"event": "refused", "partition": partition, "kind": kind, "number": number}
+            self._control.send(news, timeout=5.0)
 
 
 def main(context: Context) -> int:

@@ -1,35 +1,32 @@
 /* What a partition tries and its monitor answers: system calls that the partition's filter refuses (U16).
  *
  * The filter itself lets a call through or sends it to its listener; the caller waits there until the listener's holder
- * answers. Every answer is EPERM. A caller that is interrupted before its call was taken makes the call again, and one
- * that dies takes it back: both are no calls that were answered, and only answers are counted.
+ * answers. Every answer is EPERM. A caller that is interrupted before its call was taken makes the call again; only calls
+ * that were taken are counted.
  */
 #ifndef PV_TRAP_H
 #define PV_TRAP_H
 
 #include <errno.h>
 #include <linux/seccomp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 
-/* Takes one refused call from `listener` and answers it. 1: answered, `call` says what it was; 0: it was gone. */
-static inline int pv_refuse_call(int listener, struct seccomp_data *call)
+/* Takes one refused call from `listener`. Whether there was one; its caller waits for pv_refuse_call. */
+static inline bool pv_take_call(int listener, struct seccomp_notif *call)
 {
-    struct seccomp_notif asked;
-    struct seccomp_notif_resp answer;
+    memset(call, 0, sizeof *call); /* the kernel insists */
+    return ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, call) == 0;
+}
 
-    memset(&asked, 0, sizeof asked); /* the kernel insists */
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) != 0)
-        return 0;
-    memset(&answer, 0, sizeof answer);
-    answer.id = asked.id;
-    answer.error = -EPERM;
-    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer) != 0)
-        return 0;
-    *call = asked.data;
-    return 1;
+static inline void pv_refuse_call(int listener, uint64_t id)
+{
+    struct seccomp_notif_resp answer = {.id = id, .error = -EPERM};
+
+    ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer); /* fails where the caller was killed meanwhile */
 }
 
 /* Watch `fd` or go on watching it; `key` comes back with its events. */

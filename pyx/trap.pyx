@@ -12,15 +12,13 @@ from libc.stdlib cimport calloc, free
 from posix.unistd cimport close as close_fd, read, write
 
 from pyx.abi cimport (
-    PV_PARTITIONS_MAX, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS, PV_THREAD_SLEEPS, PV_THREAD_SLEEP_NS,
+    PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS, PV_THREAD_SLEEPS, PV_THREAD_SLEEP_NS,
     PV_TRAP_NUMBERS, PV_TRAP_REFUSED_CALLS, pv_statistics, pv_statistics_row,
 )
 from pyx.ringc cimport pv_count, pv_now, pv_row, pv_row_close, pv_row_counters, pv_row_open
 from pyx.segment cimport Mapping
 
 cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
@@ -39,9 +37,13 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef extern from "<linux/seccomp.h>" nogil:
     struct seccomp_data:
         int nr
+    struct seccomp_notif:
+        uint64_t id
+        seccomp_data data
 
 cdef extern from "trap.h" nogil:
-    int pv_refuse_call(int listener, seccomp_data *call)
+    int pv_take_call(int listener, seccomp_notif *call)
+    void pv_refuse_call(int listener, uint64_t id)
     int pv_watch(int epoll, int fd, uint64_t key)
     void pv_unwatch(int epoll, int fd)
 
@@ -54,9 +56,7 @@ cdef extern from *:
     uint64_t trap_row_partition(pv_statistics *s, uint32_t index) nogil
 
 cdef enum:
-    SOURCES_MAX = PV_PARTITIONS_MAX
     BATCH = 64              # events taken under one hold of the lock
-    NEWS_MAX = 1024         # first refusals that the control thread has not taken yet; later ones are counted alone
     WAIT_MS = 1000
     MUTE_MS = 5             # a guest that has used up its tokens is not heard for so long
 
@@ -66,35 +66,8 @@ cdef uint64_t STOP = <uint64_t>-1
 cdef uint32_t TOKENS_MAX = 1000
 cdef uint64_t TOKEN_NS = 500_000
 
-cdef struct Source:
-    int fd                  # listener of a guest's filter; -1: free
-    uint32_t life           # advances when the entry is used again: events of the earlier one are stale
-    uint32_t tokens
-    uint64_t filled         # ns: tokens are counted up to then
-    uint64_t muted_until    # ns; 0: heard
-    uint64_t partition
-    uint64_t *counters
-
-cdef struct News:
-    uint64_t partition
-    uint32_t number
-
-
 cdef class Traps:
     """`statistics_fd`, `statistics_size`: the thread's statistics segment. `news`: readable when `take` has something."""
-
-    cdef pthread_mutex_t lock
-    cdef int epoll
-    cdef int wake_read, wake_write      # ends the wait of `run`
-    cdef readonly int news
-    cdef int news_write
-    cdef bint stopping
-    cdef Mapping mapping
-    cdef pv_statistics *statistics
-    cdef Source *sources
-    cdef uint32_t muted
-    cdef News told[1024]
-    cdef uint32_t told_count
 
     def __init__(self, int statistics_fd, uint64_t statistics_size):
         cdef uint32_t i
@@ -132,7 +105,7 @@ cdef class Traps:
         cdef int index
         with nogil:
             pthread_mutex_lock(&self.lock)
-            index = self.add(partition, fd, counters)
+            index = self.add(partition, fd, counters, LISTENER)
             pthread_mutex_unlock(&self.lock)
         if index < 0:
             os.close(fd)
@@ -157,7 +130,8 @@ cdef class Traps:
                 pv_row_close(self.statistics, i)
 
     def take(self) -> list:
-        """[(partition, number of a system call)]: those that a guest was refused for the first time."""
+        """[(partition, kind, number)]: what a guest was refused for the first time. Kinds: "call", with the number of
+        the system call; "memory", with the gpa."""
         cdef News copies[1024]
         cdef uint32_t count, i
         cdef char byte[16]
@@ -169,7 +143,8 @@ cdef class Traps:
                 copies[i] = self.told[i]
             self.told_count = 0
             pthread_mutex_unlock(&self.lock)
-        return [(copies[i].partition, copies[i].number) for i in range(count)]
+        return [(copies[i].partition, "call" if copies[i].kind == LISTENER else "memory", copies[i].number)
+                for i in range(count)]
 
     def stop(self):
         """Ends `run`."""
@@ -220,7 +195,7 @@ cdef class Traps:
                 self.unmute(pv_now())
             pthread_mutex_unlock(&self.lock)
 
-    cdef int add(self, uint64_t partition, int fd, uint64_t *counters) noexcept nogil:
+    cdef int add(self, uint64_t partition, int fd, uint64_t *counters, uint32_t kind) noexcept nogil:
         cdef uint32_t i
         cdef Source *s
         for i in range(SOURCES_MAX):
@@ -232,6 +207,7 @@ cdef class Traps:
                 s.fd = fd
                 s.partition = partition
                 s.counters = counters
+                s.kind = kind
                 s.tokens = TOKENS_MAX
                 s.filled = pv_now()
                 s.muted_until = 0
@@ -249,17 +225,20 @@ cdef class Traps:
 
     cdef void hear(self, uint64_t key, uint32_t events) noexcept nogil:
         cdef Source *s = &self.sources[<uint32_t>key]
-        cdef seccomp_data call
+        cdef seccomp_notif call
         if s.fd < 0 or s.life != key >> 32:
             return
-        if not events & EPOLLIN:
+        if s.kind != LISTENER:
+            self.fault(s)
+        elif not events & EPOLLIN:
             self.drop(s)  # the last process under this filter has ended
         elif not self.allowed(s):
             pv_unwatch(self.epoll, s.fd)
             s.muted_until = pv_now() + MUTE_MS * <uint64_t>1_000_000
             self.muted += 1
-        elif pv_refuse_call(s.fd, &call):
-            self.count(s, call.nr)
+        elif pv_take_call(s.fd, &call):
+            self.count(s, call.data.nr)  # before the answer: whoever has that finds the count
+            pv_refuse_call(s.fd, call.id)
 
     cdef bint allowed(self, Source *s) noexcept nogil:
         """Takes a token; False where the guest has used up its own."""
@@ -284,9 +263,19 @@ cdef class Traps:
     cdef void count(self, Source *s, int number) noexcept nogil:
         cdef uint32_t index = <uint32_t>number if 0 <= number < <int>PV_TRAP_NUMBERS else PV_TRAP_NUMBERS - 1
         cdef uint64_t *counter = &s.counters[<int>PV_TRAP_REFUSED_CALLS + <int>index]
-        if counter[0] == 0 and self.told_count < NEWS_MAX:
+        if counter[0] == 0:
+            self.tell(s, index)
+        pv_count(counter, 1)
+
+    cdef void tell(self, Source *s, uint64_t number) noexcept nogil:
+        """News for the control thread; beyond what it takes they are counted alone."""
+        if self.told_count < NEWS_MAX:
             self.told[self.told_count].partition = s.partition
-            self.told[self.told_count].number = index
+            self.told[self.told_count].kind = s.kind
+            self.told[self.told_count].number = number
             self.told_count += 1
             write(self.news_write, b"n", 1)  # full: the control thread will look anyway
-        pv_count(counter, 1)
+
+    cdef void fault(self, Source *s) noexcept nogil:
+        """Something of a source that is no listener; none are added here (pyx/trap_memory.pyx)."""
+        self.drop(s)

@@ -50,7 +50,7 @@ static inline int pv_uffd_api(int fd, uint64_t features, uint64_t *there)
 
 /* A userfaultfd of the calling process. `kernel`: faults of system calls trap too, which takes CAP_SYS_PTRACE or the
  * sysctl; otherwise they fail with EFAULT. Features can be asked for once only, so a first descriptor asks which. */
-static inline int pv_uffd_open(bool *kernel, uint64_t *features)
+static inline int pv_uffd_open_with(uint64_t needed, uint64_t wanted, bool *kernel, uint64_t *features)
 {
     uint64_t there = 0;
     int flags = O_CLOEXEC | O_NONBLOCK, probe, fd;
@@ -63,22 +63,27 @@ static inline int pv_uffd_open(bool *kernel, uint64_t *features)
     }
     if (probe < 0)
         return -1;
-    if (pv_uffd_api(probe, 0, &there) != 0 || (there & PV_UFFD_NEEDED) != PV_UFFD_NEEDED) {
+    if (pv_uffd_api(probe, 0, &there) != 0 || (there & needed) != needed) {
         close(probe);
         errno = ENOSYS;
         return -1;
     }
     close(probe);
     fd = (int)syscall(SYS_userfaultfd, flags);
-    if (fd >= 0 && pv_uffd_api(fd, there & PV_UFFD_WANTED, features) != 0) {
+    if (fd >= 0 && pv_uffd_api(fd, there & wanted, features) != 0) {
         int saved = errno;
 
         close(fd);
         errno = saved;
         return -1;
     }
-    *features = there & PV_UFFD_WANTED;
+    *features = there & wanted;
     return fd;
+}
+
+static inline int pv_uffd_open(bool *kernel, uint64_t *features)
+{
+    return pv_uffd_open_with(PV_UFFD_NEEDED, PV_UFFD_WANTED, kernel, features);
 }
 
 static inline int pv_uffd_register(int fd, uint64_t address, uint64_t length, uint64_t mode)
@@ -109,7 +114,18 @@ static inline int pv_uffd_copy(int fd, uint64_t address, const void *page, uint6
     return -1;
 }
 
-/* Whoever touches the page gets SIGBUS. Results as above. */
+/* Maps pages that are there, only not mapped; whoever waits sleeps until `pv_uffd_wake`. 0: done; 1: mapped already. */
+static inline int pv_uffd_continue(int fd, uint64_t address, uint64_t length)
+{
+    struct uffdio_continue more = {
+        .range = {.start = address, .len = length}, .mode = UFFDIO_CONTINUE_MODE_DONTWAKE};
+
+    if (ioctl(fd, UFFDIO_CONTINUE, &more) == 0)
+        return 0;
+    return errno == EEXIST ? 1 : -1;
+}
+
+/* Whoever touches the page gets SIGBUS. Results as of pv_uffd_copy. */
 static inline int pv_uffd_poison(int fd, uint64_t address, uint64_t length)
 {
     struct pv_uffdio_poison poison = {.range = {.start = address, .len = length}, .mode = PV_UFFD_POISON_DONTWAKE};

@@ -129,16 +129,21 @@ def test_allowed_calls_do_not_pass_the_monitor(module_host: Host, guest: Puppet)
     number = numbers()
     before = module_host.metrics()
     monitor = module_host.pids()["monitor"]
-    stopped = Path(f"/proc/{monitor}/stat")
     os.kill(monitor, signal.SIGSTOP)
     try:
-        module_host.until(lambda: stopped.read_text().rpartition(")")[2].split()[0] == "T")
+        module_host.until(lambda: _stopped(monitor))
         assert guest.call("probes:call", number=number["getpid"], arguments=[], times=1000) == 1
         waiting = guest.begin("probes:call", number=number["bpf"], arguments=[0, 0, 0])
     finally:
         os.kill(monitor, signal.SIGCONT)
     assert waiting.result() == "EPERM"
     assert module_host.metrics().changes(before, METRIC) == {frozenset({"partition": NAME, "call": "bpf"}.items()): 1}
+
+
+def _stopped(pid: int) -> bool:
+    """Every thread: a signal reaches those that run a moment later."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
 
 
 def test_a_flood_of_refused_calls_is_slowed_and_counted_exactly(module_host: Host, guest: Puppet) -> None:

@@ -22,7 +22,7 @@ from hostd import seccomp
 from hostd.seccomp import ALLOW, COUNT, GUEST, KILL, MISSING, PROFILES, REFUSE, ROLE, Apart, Check, Rule, assemble
 from hostd.syscalls import AUDIT_ARCHITECTURES, UnknownArchitecture, numbers
 from pyx import process
-from pyx.abi import MEMORY_END, MEMORY_FIRST
+from pyx.abi import CONFIG_ADDRESS, MEMORY_END
 
 MACHINES = sorted(AUDIT_ARCHITECTURES)
 NUMBERS = range(600)  # the highest number of Linux 6.18 is under 500
@@ -73,7 +73,7 @@ def passes(check: Check | Apart, arguments: tuple[int, ...]) -> bool:
     if check.flag is not None and not arguments[check.flag[0]] & check.flag[1]:
         return True
     address, length = arguments[check.address], arguments[check.length]
-    return address >= MEMORY_END or (address < MEMORY_FIRST - GAP and length < GAP)
+    return address >= MEMORY_END or (address < CONFIG_ADDRESS - GAP and length < GAP)
 
 
 def interesting(rule: Rule) -> list[tuple[int, ...]]:
@@ -93,9 +93,9 @@ def interesting(rule: Rule) -> list[tuple[int, ...]]:
 
 def around(check: Check | Apart) -> list[dict[int, int]]:
     if isinstance(check, Apart):
-        edges = (0, GAP, MEMORY_FIRST - GAP, MEMORY_FIRST, MEMORY_END)
+        edges = (0, GAP, CONFIG_ADDRESS - GAP, CONFIG_ADDRESS, MEMORY_END)
         starts = [edge + by for edge in edges for by in (-1, 0, 1, 4096)]
-        lengths = (0, 4096, GAP - 1, GAP, GAP + 1, MEMORY_FIRST, 2**64 - 1)
+        lengths = (0, 4096, GAP - 1, GAP, GAP + 1, CONFIG_ADDRESS, 2**64 - 1)
         return [{check.address: start % 2**64, check.length: length} for start in starts for length in lengths]
     values = {0, 1, WORD, 2**64 - 1, 1 << 32}
     for value in check.values:
@@ -148,7 +148,7 @@ def test_nothing_that_touches_partition_memory_is_let_through(call: str, machine
         return execute(code, AUDIT_ARCHITECTURES[machine], number, arguments)
 
     for _ in range(2000):
-        touched = generator.randrange(MEMORY_FIRST, MEMORY_END)
+        touched = generator.randrange(CONFIG_ADDRESS, MEMORY_END)
         start = generator.choice([touched, max(0, touched - generator.getrandbits(generator.randrange(1, 47)))])
         size = touched - start + 1 + generator.getrandbits(generator.randrange(1, 47))
         assert verdict(start, size) == REFUSE, (hex(start), hex(size))

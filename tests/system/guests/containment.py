@@ -1,0 +1,69 @@
+"""A guest's own partition memory: touching it page by page, by system calls, in children; see test_containment.py."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from typing import Any
+
+PAGE = 4096
+
+
+def _byte(puppet: Any, gpa: int) -> ctypes.c_uint8:
+    return ctypes.c_uint8.from_address(puppet.guest.memory.address + gpa)
+
+
+def address(puppet: Any) -> int:
+    return puppet.guest.memory.address
+
+
+def touch(puppet: Any, first: int, pages: int, write: bool = False) -> float:
+    """Reads or writes one byte of each page; seconds that it took."""
+    begin = time.monotonic()
+    for page in range(first, first + pages):
+        byte = _byte(puppet, page * PAGE)
+        if write:
+            byte.value = page & 0xFF
+        else:
+            int(byte.value)
+    return time.monotonic() - begin
+
+
+def touch_in_child(puppet: Any, first: int, pages: int) -> str:
+    """The same in a forked process: how it ended."""
+    pid = os.fork()
+    if pid == 0:
+        touch(puppet, first, pages)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exited {os.WEXITSTATUS(status)}"
+
+
+def system_call(puppet: Any, gpa: int, text: str) -> str:
+    """Has the kernel write into partition memory that nobody has touched; what stands there."""
+    read, write = os.pipe()
+    os.write(write, text.encode())
+    buffer = (ctypes.c_char * len(text)).from_address(puppet.guest.memory.address + gpa)
+    os.readv(read, [buffer])
+    os.close(read)
+    os.close(write)
+    return bytes(buffer).decode()
+
+
+def write(puppet: Any, gpa: int, text: str) -> None:
+    ctypes.memmove(puppet.guest.memory.address + gpa, text.encode(), len(text))
+
+
+def read(puppet: Any, gpa: int, length: int) -> str:
+    return ctypes.string_at(puppet.guest.memory.address + gpa, length).decode()
+
+
+def transfer(puppet: Any, gpa: int, length: int, write: bool) -> None:
+    """Has the disk read partition memory from `gpa` on, or write there, without this process touching it."""
+    buffer, disk = puppet.guest.memory.allocate(gpa + length)[gpa:], puppet.guest.disk("vda")
+    if write:
+        disk.write_from(buffer, 0)
+    else:
+        disk.read_into(buffer, 0)
