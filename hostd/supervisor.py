@@ -341,8 +341,7 @@ class Supervisor(KernelLife):
             "entry": None,
         }
         if is_python(word):
-            document["entry"] = "partitions.guest:main"
-            document["trap_memory"] = spec.trap_memory
+            document |= {"entry": "partitions.guest:main", "trap_memory": spec.trap_memory}
             document["config"] = {
                 "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
             }  # fmt: skip
