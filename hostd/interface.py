@@ -88,7 +88,8 @@ class Supervisor(Protocol):
     async def view(self, name: str) -> dict[str, Any]:
         """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says; and "charges":
         {role: seconds of processor time that it has spent for the partition}, "charged": seconds that count as the
-        partition's own, None where the host does not charge."""
+        partition's own, None where the host does not charge; "refused": {name: count} of its system calls, `touches` of
+        its memory among them."""
 
     async def hardware(self, name: str) -> dict[str, Any]:
         """{"region": {...}, "believed": {...} or None, "true": [device]}: what a guest is shown of buses and devices,

@@ -19,7 +19,7 @@ from typing import Any
 
 from hostd import rootfs, seccomp, segments
 from hostd.abilities import Abilities
-from pyx import process, userfault
+from pyx import memory, process, trap_memory, userfault
 
 TIMEOUT = 20.0  # seconds
 KERNEL_LEAST = (5, 16)  # futex_waitv; everything else that is needed is older
@@ -129,6 +129,39 @@ def _page_faults() -> Found:
     return True, f"userfaultfd, {'also' if kernel else 'not'} in system calls; {', '.join(names)}"
 
 
+def _counted_calls() -> Found:
+    """A filter around this host may have a listener already (some containers): then refusals are not counted."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            process.set_no_new_privileges()
+            os.close(process.install_counted_filter(seccomp.program("guest", counted=True)))
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code == 0, "seccomp listener" if code == 0 else f"seccomp listener: {os.strerror(code)}"
+
+
+def _trapped_memory() -> Found:
+    descriptor = segments.create(segments.MEMORY, segments.PAGE, "probe")
+    try:
+        memory.map_fixed(descriptor, 0, segments.PAGE)
+        faults, kernel, children = trap_memory.trap([(0, segments.PAGE)])
+        os.close(faults)
+    finally:
+        os.close(descriptor)
+    return True, f"minor faults, {'also' if kernel else 'not'} in system calls, {'' if children else 'not '}in children"
+
+
+def _tables() -> Found:
+    """sgdt, sidt, sldt, str and smsw read the processor's tables from any program where it has no UMIP."""
+    if platform.machine() != "x86_64":
+        return True, "no such instructions here"
+    hidden = " umip" in Path("/proc/cpuinfo").read_text()
+    return hidden, "UMIP" if hidden else "no UMIP: instructions show where the kernel's tables lie"
+
+
 def _confinement() -> Found:
     found = Abilities.find()
     return not found.missing, "; ".join(found.missing) or f"namespaces {', '.join(found.namespaces)}; guest root built"
@@ -147,6 +180,9 @@ _CHECKS: list[tuple[str, Callable[[], Found], str]] = [
     ("membarrier", _membarrier, "the kernel needs CONFIG_MEMBARRIER; sleeping rings cost more without"),
     ("thread id address", _thread_id, "the kernel needs CONFIG_CHECKPOINT_RESTORE; robust locks need it"),
     ("page faults", _page_faults, "the kernel needs userfaultfd with poison (6.6); views are built in advance without"),
+    ("counted calls", _counted_calls, "run hostd outside of a container with a seccomp listener of its own"),
+    ("trapped memory", _trapped_memory, "trap_memory needs minor faults of shared memory (5.14) and poison (6.6)"),
+    ("processor tables", _tables, "use a (virtual) processor with UMIP; guests learn kernel addresses without"),
     ("real-time scheduling", _real_time, "give CAP_SYS_NICE and a real-time budget; worlds run unscheduled without"),
 ]
 

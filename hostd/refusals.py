@@ -69,6 +69,17 @@ class Refusals:
         for record in [one for one in self._records.values() if one.type == "guest" and one.process]:
             await self.release(record)
 
+    def counts(self, record: Record) -> dict[str, int]:
+        """How often a guest was refused what: {name of a system call: count}, and `touches` of its memory."""
+        rows = [row for _, reader in self._fabric.readers if reader.kind == "trap" for row in reader.rows()]
+        found: dict[str, int] = {}
+        for counters in [row["counters"] for row in rows if row["partition"] == record.number]:
+            for number, count in counters.get("refused_calls", {}).items():
+                name = call_name(int(number))
+                found[name] = found.get(name, 0) + count
+            found |= {"touches": counters["refused"]} if counters["refused"] else {}
+        return found
+
     def hear(self, message: Message) -> None:
         """The monitor refused a guest something for the first time; further refusals are counted alone."""
         record = next((one for one in self._records.values() if one.number == message["partition"]), None)

@@ -183,9 +183,8 @@ def _filter(spec: StartSpec, report: dict[str, Any], handed: dict[str, int]) -> 
     listener such a call waits for its answer."""
     profile = spec.sandbox if spec.sandbox == "role" else "guest" if spec.entry else "program"
     try:
-        if spec.counted:
-            handed["refusals"] = process.install_counted_filter(seccomp.program(profile, counted=True))
-        else:
+        counted = spec.counted and _filter_with_listener(profile, handed)
+        if not counted:
             process.install_filter(seccomp.program(profile))
     except (OSError, UnknownArchitecture):
         if not spec.unsafe:
@@ -194,7 +193,17 @@ def _filter(spec: StartSpec, report: dict[str, Any], handed: dict[str, int]) -> 
         report["seccomp"] = True
         report["profile"] = profile
         if spec.counted:
-            report["counted"] = True
+            report["counted"] = counted
+
+
+def _filter_with_listener(profile: str, handed: dict[str, int]) -> bool:
+    """False where the kernel has no listeners, or a filter around this process has one already (EBUSY): the calls are
+    refused all the same, and nobody counts them."""
+    try:
+        handed["refusals"] = process.install_counted_filter(seccomp.program(profile, counted=True))
+    except OSError:
+        return False
+    return True
 
 
 def probe() -> list[dict[str, Any]]:

@@ -186,7 +186,7 @@ class Supervisor(KernelLife):
         monitor = self.fabric.monitor if self.fabric.loaded else None
         view = await views.of_partition(record, self.records["command"], monitor)
         spent, charged = charging.spent(self.fabric, record), await charging.charged(self.fabric, record)
-        return {**view, "charges": spent, "charged": charged}
+        return {**view, "charges": spent, "charged": charged, "refused": self._refusals.counts(record)}
 
     async def hardware(self, name: str) -> Row:
         return await views.of_hardware(self._record(name), self.records.values(), self.fabric)

@@ -139,7 +139,7 @@ class FakeSupervisor:
             "enforced": {"memory_pages": 16384, "endpoints": ends},
             "true": {"memory": [{"hpa": 0x10000000, "size": 64 << 20}],
                      "endpoints": [{**end, "file": "/disks/x.img"} for end in ends]},
-            "sandbox": {"seccomp": True},
+            "sandbox": {"seccomp": True}, "refused": {"bpf": 2},
         }
 
     async def hardware(self, name: str) -> dict[str, Any]:

@@ -109,6 +109,8 @@ def test_each_probe_fails_and_is_counted(module_host: Host, guest: Puppet) -> No
     wanted = {frozenset({"partition": NAME, "call": call}.items()): count
               for call, count in Counter(call for call, _ in KNOWN).items()}
     assert host.metrics().changes(before, METRIC) == wanted
+    shown = host.view(NAME)["refused"]
+    assert all(shown[call] >= count for call, count in Counter(call for call, _ in KNOWN).items())
     told = {event["call"]: event["reason"] for event in host.events(since)
             if event["kind"] == "refused_call" and event["partition"] == NAME}
     assert set(told) == {call for call, _ in KNOWN}

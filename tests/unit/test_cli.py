@@ -268,6 +268,7 @@ def test_view_shows_belief_beside_truth(shell: Shell, host: FakeHost) -> None:
     assert lines[0] == ["FACT", "BELIEVED", "ENFORCED", "TRUE"]
     assert lines[1] == ["memory", "64 MiB", "64 MiB", "64 MiB at 0x10000000"]
     assert ["vda file", "-", "-", "/disks/x.img"] in lines, "a guest is not told"
+    assert ["REFUSED", "TIMES"] in lines and ["bpf", "2"] in lines
 
 
 def test_events_and_explain(shell: Shell, host: FakeHost) -> None:

@@ -13,18 +13,20 @@ import platform
 import random
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from hostd import seccomp
+from hostd import sandbox, seccomp
 from hostd.seccomp import ALLOW, COUNT, GUEST, KILL, MISSING, PROFILES, REFUSE, ROLE, Apart, Check, Rule, assemble
+from hostd.startspec import StartSpec
 from hostd.syscalls import AUDIT_ARCHITECTURES, UnknownArchitecture, numbers
 from pyx import process
 from pyx.abi import CONFIG_ADDRESS, MEMORY_END
 
 MACHINES = sorted(AUDIT_ARCHITECTURES)
+needs_filter = pytest.mark.skipif(platform.machine() not in MACHINES, reason="no filter for this processor")
 NUMBERS = range(600)  # the highest number of Linux 6.18 is under 500
 WORD = 0xFFFFFFFF
 GAP = 1 << 40  # left free below partition memory, and the longest range that a guest may name
@@ -302,3 +304,57 @@ def test_the_kernel_takes_the_filter(profile: str) -> None:
 def test_malformed_programs_are_refused(program: bytes) -> None:
     with pytest.raises(OSError):
         process.install_filter(program)
+
+
+def in_child(body: Callable[[], None]) -> int:
+    """Exit code of a fresh process that runs `body`: 0, or the errno that it raised."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            process.set_no_new_privileges()
+            body()
+            os._exit(0)
+        except OSError as error:
+            os._exit(error.errno or 255)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@needs_filter
+def test_one_listener_for_each_process() -> None:
+    """Of a container around the host, for example. The filter alone can still be had."""
+
+    def twice(install: Callable[[bytes], object]) -> Callable[[], None]:
+        def body() -> None:
+            process.install_counted_filter(seccomp.program("role", counted=True))
+            install(seccomp.program("guest"))
+
+        return body
+
+    assert in_child(twice(process.install_counted_filter)) == errno.EBUSY
+    assert in_child(twice(process.install_filter)) == 0
+
+
+def test_without_a_listener_calls_are_refused_uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[bytes] = []
+
+    def busy(_program: bytes) -> int:
+        raise OSError(errno.EBUSY, "listener")
+
+    monkeypatch.setattr(process, "install_counted_filter", busy)
+    monkeypatch.setattr(process, "install_filter", installed.append)
+    report: dict[str, object] = {}
+    handed: dict[str, int] = {}
+    sandbox._filter(StartSpec("g", "guest", entry="a:b", sandbox="guest", counted=True), report, handed)
+    assert (report["seccomp"], report["counted"], handed) == (True, False, {})
+    assert installed == [seccomp.program("guest")]
+
+
+@needs_filter
+def test_a_refused_call_without_a_listener_fails_at_once() -> None:
+    """Whoever held it has ended: the kernel answers, and nobody waits."""
+
+    def body() -> None:
+        os.close(process.install_counted_filter(seccomp.program("guest", counted=True)))
+        process.sethostname("mine")
+
+    assert in_child(body) == errno.ENOSYS

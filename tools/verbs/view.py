@@ -51,6 +51,11 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
         yield from output.table(document["charges"].items(), [
             ("SPENT BY", itemgetter(0)), ("SECONDS", lambda row: f"{row[1]:.6f}"),
         ])  # fmt: skip
+    if document.get("refused"):
+        yield ""
+        yield from output.table(sorted(document["refused"].items()), [
+            ("REFUSED", itemgetter(0)), ("TIMES", itemgetter(1)),
+        ])  # fmt: skip
     if document.get("sandbox"):
         yield ""
         yield from output.tree({"sandbox": document["sandbox"]})
