@@ -13,6 +13,7 @@ import pytest
 
 from hostd.errors import HostError
 from hostd.syscalls import numbers
+from hostd.wire import RemoteError
 from pyx.abi import MEMORY_FIRST
 from tests.framework.host import Host
 from tests.framework.metrics import Metrics
@@ -83,6 +84,15 @@ def test_touches_by_system_calls_trap_too(host: Host, guest: Puppet) -> None:
     before = host.metrics()
     assert guest.call("containment:system_call", gpa=300 * PAGE, text="by the kernel") == "by the kernel"
     assert faults(host, before) == {"accepted": 1}
+
+
+def test_system_calls_do_not_get_around_a_refusal(host: Host, guest: Puppet) -> None:
+    """The kernel neither writes nor reads there for the guest."""
+    before = host.metrics()
+    for how in ("system_call", "written_out"):
+        with pytest.raises(RemoteError, match="Bad address"):
+            guest.call(f"containment:{how}", gpa=MIB, text="never")
+    assert faults(host, before) == {"refused": 1}, "a page that was refused stays refused, without a trap"
 
 
 def test_children_have_traps_of_their_own(host: Host, guest: Puppet) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import platform
+import select
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -117,6 +119,31 @@ def test_each_probe_fails_and_is_counted(module_host: Host, guest: Puppet) -> No
     assert {call: reason for call, reason in told.items() if reason == "not_needed"} == {}
 
 
+def test_what_is_not_there_cannot_be_reached(module_host: Host, guest: Puppet) -> None:
+    """Files, processes and names of the host and of other guests do not exist inside, or belong to somebody else. The
+    kernel says so by itself: no call is refused by the filter, and none is counted."""
+    host, before = module_host, module_host.metrics()
+    abstract = f"partvisor-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + abstract)
+        listener.listen()
+        attempts: dict[tuple[str, str | int], str] = {("connect", "\0" + abstract): "ECONNREFUSED"}
+        for pid in (host.pids()[name] for name in ("hostd", "keeper", "monitor", "innocent")):
+            attempts |= {("kill", pid): "ESRCH", ("pidfd", pid): "ESRCH"}
+            attempts |= {("open", f"/proc/{pid}/{name}"): "ENOENT" for name in ("mem", "maps", "environ", "root", "fd")}
+        for path in ("/dev/mem", "/dev/kmem", "/dev/kvm", "/dev/userfaultfd", "/dev/net/tun", "/dev/vda", "/proc/kcore",
+                     "/proc/kallsyms", "/proc/modules", "/proc/iomem", "/proc/cpuinfo", "/proc/interrupts",
+                     "/proc/version", "/proc/cmdline", "/proc/sys/kernel/hostname", "/proc/sysrq-trigger", "/proc/net",
+                     "/sys/kernel", "/sys/devices", str(host.paths.runtime), str(host.paths.state), "/etc/shadow"):
+            attempts["open", path] = "ENOENT"
+        attempts |= {("open", f"/proc/self/{name}"): "EACCES" for name in ("mem", "environ", "auxv")}
+        attempts |= {("open", "/proc/1/mem"): "EACCES", ("shm", ""): "ENOENT", ("map file", ""): "EPERM"}
+        attempts |= {("connect", str(path)): "ENOENT" for path in (host.paths.keeper_socket, host.paths.api_socket)}
+        found = {(kind, on): guest.call("probes:reach", kind=kind, on=on) for kind, on in attempts}
+    assert found == attempts and len(attempts) > 50
+    assert host.metrics().changes(before, METRIC) == {}
+
+
 def test_calls_without_a_name_are_counted_together(module_host: Host, guest: Puppet) -> None:
     before = module_host.metrics()
     for number in (500, 511, 599, 0x40000000 + 39, 0x7FFFFFFF):
@@ -184,9 +211,14 @@ def test_the_time_stamp_counter_is_let_through(guest: Puppet) -> None:
 
 
 def test_without_a_monitor_refused_calls_fail_at_once() -> None:
-    """Nobody counts them then, and nobody waits: they fail closed, as calls that the kernel does not know."""
+    """Nobody counts them then, and nobody waits: they fail closed, as calls that the kernel does not know. A first
+    touch of trapped memory waits instead, for nobody looked at the page; its guest can be ended all the same."""
     with running() as host:
-        guest = host.guest(NAME)
+        plain, trapped = host.guest(NAME), host.guest("trapped", trap_memory=True)
         os.kill(host.pids()["monitor"], signal.SIGKILL)
         host.until(lambda: host.row("monitor")["state"] == "failed")
-        assert guest.call("probes:call", number=numbers()["bpf"], arguments=[0, 0, 0]) == "ENOSYS"
+        for guest in (plain, trapped):
+            assert guest.call("probes:call", number=numbers()["bpf"], arguments=[0, 0, 0]) == "ENOSYS"
+        trapped.begin("containment:touch", first=10, pages=1)
+        assert select.select([trapped.wire], [], [], 0.3)[0] == [], "it went on without a look"
+        assert host.kill("trapped")["exit_status"] == {"signalled": signal.SIGKILL}

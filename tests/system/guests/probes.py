@@ -8,6 +8,8 @@ import mmap
 import os
 import platform
 import signal
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -50,3 +52,26 @@ def memory_holds(puppet: Any, gpa: int, text: str) -> bool:
     view = memoryview(buffer)
     view[gpa:gpa + len(text)] = text.encode()
     return bytes(view[gpa:gpa + len(text)]) == text.encode()
+
+
+def reach(_puppet: Any, kind: str, on: Any) -> str:
+    """The errno by name of an attempt at something of the host or of another guest; `done` where it can be had."""
+    attempts: dict[str, Callable[[], Any]] = {
+        "open": lambda: os.close(os.open(on, os.O_RDONLY)),
+        "kill": lambda: os.kill(on, 0),
+        "pidfd": lambda: os.close(os.pidfd_open(on)),
+        "connect": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET).connect(on),
+        "map file": lambda: os.open(f"/proc/self/map_files/{os.listdir('/proc/self/map_files')[0]}", os.O_RDWR),
+        "shm": lambda: os.open(next(name for name in _shared_names()), os.O_RDWR),
+    }
+    try:
+        attempts[kind]()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "done"
+
+
+def _shared_names() -> Iterator[str]:
+    """Names under which this process's own shared memory once was."""
+    with open("/proc/self/maps", encoding="ascii") as lines:
+        yield from (line.split(maxsplit=5)[5].removesuffix(" (deleted)\n") for line in lines if "/dev/shm/" in line)
