@@ -119,6 +119,12 @@ class AdoptedSupervisor:
     ) -> Row:
         self._refuse()
 
+    async def attach(self, name: str, kind: str, entry: Any, *, key: str | None, actor: str) -> Row:
+        self._refuse()
+
+    async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> Row:
+        self._refuse()
+
     async def set_attribution(self, on: bool) -> Row:
         self._refuse()
 

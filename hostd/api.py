@@ -14,12 +14,12 @@ import typing
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from hostd import api_server, plan
@@ -27,10 +27,10 @@ from hostd.api_guard import Guard
 from hostd.errors import HTTP_METHOD, HostError, from_exception
 from hostd.idempotency import AnswerStore
 from hostd.interface import Supervisor
-from hostd.manifest import Manifest, Model, PartitionSpec, export
+from hostd.manifest import Disk, Manifest, Model, Nic, PartitionSpec, export
 from hostd.manifest_problems import ManifestError, Path, problem_of
 from hostd.manifest_shares import Path as EndpointPath
-from hostd.manifest_types import Name
+from hostd.manifest_types import Name, fault
 from hostd.path_changes import TIMEOUT, TIMEOUT_MAX
 from hostd.wire import RemoteError, WireError
 
@@ -47,6 +47,19 @@ Force = Annotated[bool, Query(description="also where it runs")]
 class PathRequest(Model):
     path: EndpointPath
     timeout: Annotated[float, Field(ge=0, le=TIMEOUT_MAX, strict=False)] = TIMEOUT
+
+
+class AttachRequest(Model):
+    """One endpoint for a running guest: a disk or a NIC, as in a manifest."""
+
+    disk: Disk | None = None
+    nic: Nic | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.disk is None) == (self.nic is None):
+            raise fault("is not one endpoint", "either disk or nic")
+        return self
 
 
 class AttributionRequest(Model):
@@ -169,6 +182,22 @@ def create_app(supervisor: Supervisor) -> FastAPI:
     @app.post("/v1/partitions/{name}/wait")
     async def wait_for_partition(name: str, body: WaitRequest) -> Response:
         return Document(await supervisor.wait(name, body.state, body.timeout))
+
+    @app.post("/v1/partitions/{name}/endpoints", status_code=201)
+    async def attach(name: str, body: AttachRequest, request: Request, key: Key = None) -> Response:
+        def act() -> Coroutine[Any, Any, Any]:
+            kind, entry = ("disk", body.disk) if body.disk is not None else ("nic", body.nic)
+            assert entry is not None
+            return supervisor.attach(name, kind, entry, key=key, actor=actor(request))
+
+        return Document(await once(request, key, act), 201)
+
+    @app.delete("/v1/partitions/{name}/endpoints/{endpoint}")
+    async def detach(name: str, endpoint: str, request: Request, key: Key = None) -> Response:
+        def act() -> Coroutine[Any, Any, Any]:
+            return supervisor.detach(name, endpoint, key=key, actor=actor(request))
+
+        return Document(await once(request, key, act))
 
     @app.put("/v1/partitions/{name}/endpoints/{endpoint}/path")
     async def set_path(name: str, endpoint: str, body: PathRequest, request: Request, key: Key = None) -> Response:

@@ -149,11 +149,12 @@ class Checks:
                 grant(role, "rw", *memory)
         if record.type not in ("guest", "console"):
             return
-        queues = [queue for endpoint in plan["endpoints"] for queue in endpoint["queues"]]
         # An unmodified program maps nothing: its segments are not handed to it.
         if record.type == "console" or is_python(record.spec.program[0]):
-            grant(record.name, "rw", *memory, call, plan["events"], *(queue["channel"] for queue in queues))
-            grant(record.name, "rw", *(endpoint["pair"]["segment"] for endpoint in plan["endpoints"]))
+            grant(record.name, "rw", *memory, call, plan["events"])
+            for endpoint in plan["endpoints"]:
+                rights = "rw?" if endpoint["generation"] in record.hot else "rw"  # it maps what came when it looks
+                grant(record.name, rights, endpoint["pair"]["segment"], *(end["channel"] for end in endpoint["queues"]))
         if record.attached:
             # The monitor copies for the copy path, and has nothing to do with a guest's memory otherwise.
             if any("copy" in (endpoint["path"], endpoint["wanted"]) for endpoint in plan["endpoints"]):

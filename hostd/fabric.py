@@ -284,6 +284,9 @@ class Fabric:
         server = self.servers[record.plan["endpoints"][0]["server"]]
         reply = await ask(server, "add_queues", {"partition": record.number, "queues": queues}, fds)
         record.queues = reply["queues"]
+        numbers = iter(record.queues)
+        for endpoint in record.plan["endpoints"]:
+            record.served[endpoint["generation"]] = [next(numbers) for _ in endpoint["queues"]]
 
     async def detach(self, record: Record) -> None:
         """Takes a dead partition out of the data plane; its statistics stay. Safe to call twice."""
@@ -294,7 +297,8 @@ class Fabric:
         await _release(self.monitor, "close", {"partition": record.number})
         record.copied = False
         for endpoint in record.plan["endpoints"]:
-            await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
+            if not endpoint.get("unplugged"):
+                await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
         if record.queues:
             server = self.servers[record.plan["endpoints"][0]["server"]]
             await _release(server, "remove_queues", {"queues": record.queues})

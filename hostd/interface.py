@@ -60,6 +60,12 @@ class Supervisor(Protocol):
         """{"partition", "endpoint", "path", "before", "seconds", "decision"} once the guest has gone over; code
         `timeout` where it has not within `timeout` seconds and stays, `denied` where a policy does not allow it."""
 
+    async def attach(self, name: str, kind: str, entry: Any, *, key: str | None, actor: str) -> dict[str, Any]:
+        """{"name", "endpoint", "index", "seconds"}: a running guest has one more endpoint, told by an interrupt."""
+
+    async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> dict[str, Any]:
+        """The same once nothing of the endpoint is in flight and its configuration page reads all ones."""
+
     async def set_attribution(self, on: bool) -> dict[str, Any]:
         """{"on"}: whether the data plane stamps the stages of requests."""
 

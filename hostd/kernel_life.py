@@ -41,7 +41,7 @@ class KernelLife:
     _children: Children
     _manifest: Manifest
     _changed: asyncio.Condition
-    _names: set[str]
+    _names: dict[str, Record]
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         raise NotImplementedError

@@ -39,6 +39,9 @@ class Record:
     wire: AsyncWire | None = None
     spec: Any = None
     queues: list[int] = field(default_factory=list)  # numbers at the I/O partition
+    served: dict[int, list[int]] = field(default_factory=dict)  # the same by generation of the endpoint
+    hot: set[int] = field(default_factory=set)  # generations of endpoints that came while the guest ran
+    lifecycle: Any = None  # the wire to a guest: its reports, and endpoints that come and go
     recorded: asyncio.Event | None = None  # of a guest: the database knows its process, or never will
     attached: bool = False
     copied: bool = False  # the monitor maps its memory, for the copy path

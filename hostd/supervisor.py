@@ -28,6 +28,7 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
 from hostd.hardware import claim
+from hostd.hotplug import HotPlug
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
 from hostd.loading import Loading
@@ -48,7 +49,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(KernelLife):
+class Supervisor(KernelLife, HotPlug):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -69,6 +70,7 @@ class Supervisor(KernelLife):
         self.fabric = self._boot.fabric
         self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
+        self._plugging = asyncio.Lock()
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)
         heard = {"path": self._hear_path, "refused": self._refusals.hear}
@@ -280,6 +282,7 @@ class Supervisor(KernelLife):
             handed = {} if native else fds
             await self._children.start(record, document, handed, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
+            record.lifecycle = ours
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
             await self._refusals.watch(record)
             await self.fabric.trap(record)
@@ -469,6 +472,7 @@ class Supervisor(KernelLife):
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(sock.fileno())
             sock.close()
+            record.lifecycle = None
             return
         close_fds(fds)
         if type(message.get("started")) is int and not started.done():

@@ -15,15 +15,18 @@ their descriptors, and calls the user's function.
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from hostd.wire import receive_packet
 from partitions.guest_devices import Disk, Nic
 from partitions.guest_hardware import Hardware
 from partitions.skeleton import Context
@@ -54,6 +57,7 @@ class Guest:
         self.name = context.name
         self.arguments: list[str] = context.config.get("arguments", [])
         self._lifecycle = context.take("lifecycle")
+        self._wire = socket.socket(fileno=self._lifecycle)  # also: endpoints that come and go
         self._hardware = context.config.get("hardware") or {"traps": False, "missing": "not asked for"}
         self.memory = Memory(sum(extent["size"] for extent in plan["memory"]), fixed=True)
         for index, extent in enumerate(plan["memory"]):
@@ -75,6 +79,7 @@ class Guest:
             self._endpoints[endpoint["name"]] = endpoint
         os.close(events)
         self._opened: dict[str, Disk | Nic] = {}
+        self._found: Hardware | None = None
 
     def _attach(self, context: Context, endpoint: dict[str, Any], events: int) -> list[ClientQueue]:
         """Maps queue pair and channels of an endpoint; all paths stand behind the queues that it returns."""
@@ -114,7 +119,38 @@ class Guest:
         """The configuration space and the description table. OSError where this host could not make them."""
         if not self._hardware["traps"] and not self._hardware.get("built"):
             raise OSError(errno.ENOSYS, f"no configuration region: {self._hardware['missing']}")
-        return Hardware(self._hardware)
+        if self._found is None:
+            self._found = Hardware(self._hardware, self._wait_for_change)
+        return self._found
+
+    def _wait_for_change(self, timeout: float) -> None:
+        """Until an interrupt or `timeout` seconds; takes endpoints that came and drops those that went."""
+        self.waiter.serve(timeout)
+        while True:
+            try:
+                message, fds = receive_packet(self._wire)
+            except (BlockingIOError, EOFError):
+                return
+            if "attached" in message:
+                self._take_endpoint(message["attached"], fds)
+            elif "detached" in message:
+                self._drop_endpoint(message["detached"])
+
+    def _take_endpoint(self, endpoint: dict[str, Any], fds: list[int]) -> None:
+        names = ["events", f"pair{endpoint['index']}"]
+        names += [f"queue{endpoint['index']}.{queue['queue']}" for queue in endpoint["queues"]]
+        context = Context(self.name, "guest", {}, dict(zip(names, fds, strict=True)))
+        events = context.take("events")
+        self._queues[endpoint["name"]] = self._attach(context, endpoint, events)
+        os.close(events)
+        self._endpoints[endpoint["name"]] = endpoint
+
+    def _drop_endpoint(self, name: str) -> None:
+        """Its rings are unmapped once the program holds none of its drivers any more."""
+        self.paths.pop(name).leave()
+        for known in (self._queues, self._endpoints, self._opened):
+            known.pop(name, None)  # type: ignore[attr-defined]
+        gc.collect()  # endpoint and queues hold each other
 
     def queues(self, name: str) -> list[ClientQueue]:
         """The bare queues of an endpoint, for load generators and tests: a disk's one, a NIC's transmit and receive."""

@@ -9,7 +9,8 @@ granted reads as all ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyx import config_page
@@ -17,15 +18,31 @@ from pyx.abi import BUS_DEVICES, BUSES_MAX, FUNCTIONS
 
 Address = tuple[int, int, int]  # bus, device, function
 
+FIRST = 1  # number of changes of the table that a guest starts with
+SLICE = 0.2  # seconds between two looks at the table: an interrupt that came between look and sleep costs no more
 _PER_BUS = BUS_DEVICES * FUNCTIONS
 
 
 class Hardware:
     """`facts` of the region, as hostd.hardware_region made it."""
 
-    def __init__(self, facts: dict[str, Any]) -> None:
+    def __init__(self, facts: dict[str, Any], wait: Callable[[float], None]) -> None:
         self.facts = facts
+        self._wait = wait
         self._region = config_page.Region()
+        self._known = FIRST
+
+    def wait(self, timeout: float) -> dict[str, Any] | None:
+        """Waits for endpoints that come or go: the table once it has changed since the last call, or None after
+        `timeout` seconds. What came can be opened by its name from now on."""
+        deadline = time.monotonic() + timeout
+        while (rest := deadline - time.monotonic()) > 0:
+            self._wait(min(rest, SLICE))
+            table = self.table()
+            if table["generation"] != self._known:
+                self._known = table["generation"]
+                return table
+        return None
 
     def read(self, bus: int, device: int, function: int) -> bytes:
         """The 4 KiB configuration page of a function; all ones where nothing is."""

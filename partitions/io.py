@@ -50,6 +50,10 @@ class IoPartition(DataPlane):
             raise
         return {"queues": numbers}
 
+    def handle_in_flight(self, message: Message, _fds: list[int]) -> Message:
+        """Requests of queues that stand in their ledgers."""
+        return {"in_flight": sum(self.loop.in_flight(number) for number in message["queues"])}
+
     def handle_remove_queues(self, message: Message, _fds: list[int]) -> Message:
         left = {number: self.loop.in_flight(number) for number in message["queues"]}
         for number in message["queues"]:

@@ -4,7 +4,7 @@ partitions on and lets them go (U3, U5, H2).
 Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other two threads, `faults` and `traps`.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
 `offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `trap`, `hardware`, `refresh_hardware`,
-`watch_charges`, `charged`. Events to hostd:
+`watch_charges`, `charged`, `drop_endpoint`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
@@ -130,8 +130,14 @@ class MonitorPartition(DataPlane):
         return {"hardware": self.view.shown(message["partition"])}
 
     def handle_refresh_hardware(self, message: Message, _fds: list[int]) -> Message:
-        """Its endpoints have changed: the view follows the descriptor."""
+        """Its endpoints have changed: the view follows the descriptor, then the endpoint's vector tells the guest."""
         self.view.refresh(message["partition"], self.loop.descriptor(message["partition"]))
+        self.loop.interrupt(message["partition"], message["endpoint"])
+        return {}
+
+    def handle_drop_endpoint(self, message: Message, _fds: list[int]) -> Message:
+        """An endpoint goes while its guest runs: its queue pair is closed, its path is the first one again."""
+        self.loop.drop_endpoint(message["partition"], message["endpoint"])
         return {}
 
     def handle_watch_memory(self, message: Message, fds: list[int]) -> Message:

@@ -62,6 +62,17 @@ cdef class ClientEndpoint(Follower):
         self.next = calls.waiter.endpoints
         calls.waiter.endpoints = self
 
+    def leave(self):
+        """The endpoint is gone for good: whoever waits does not move it on any more."""
+        cdef Follower before = self.calls.waiter.endpoints
+        if before is self:
+            self.calls.waiter.endpoints = self.next
+        while before is not None:
+            if before.next is self:
+                before.next = self.next
+                break
+            before = before.next
+
     @property
     def path(self) -> str:
         """The path in force."""

@@ -19,6 +19,13 @@ static inline bool pv_interrupt_post(struct pv_interrupts *interrupts, uint64_t 
     return pv_doorbell_ring(&interrupts->doorbell);
 }
 
+/* Without regard to sleep: for what stands in no ring that an awake partition looks at anyway. */
+static inline void pv_interrupt_raise(struct pv_interrupts *interrupts, uint64_t vectors)
+{
+    atomic_fetch_or_explicit(&interrupts->pending, vectors, memory_order_seq_cst);
+    pv_doorbell_ring(&interrupts->doorbell);
+}
+
 /* The partition's part: takes all pending bits. */
 static inline uint64_t pv_interrupt_take(struct pv_interrupts *interrupts)
 {

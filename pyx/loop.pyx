@@ -29,8 +29,11 @@ cdef extern from *:
     #include "statistics.h"
     static inline uint64_t row_partition(struct pv_statistics *s, uint32_t index)
     { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
+    static inline uint64_t row_endpoint(struct pv_statistics *s, uint32_t index)
+    { return atomic_load_explicit(&pv_row(s, index)->endpoint, memory_order_relaxed); }
     """
     uint64_t row_partition(pv_statistics *s, uint32_t index) nogil
+    uint64_t row_endpoint(pv_statistics *s, uint32_t index) nogil
 
 cdef extern from *:
     """
@@ -255,6 +258,9 @@ cdef class Loop:
         cdef uint32_t i
         if PV_ID_SLOT(partition) >= PV_PARTITIONS_MAX:
             raise ValueError(f"partition slot {PV_ID_SLOT(partition)}: at most {PV_PARTITIONS_MAX}")
+        for i in range(1, self.statistics.rows):
+            if row_partition(self.statistics, i) == partition and row_endpoint(self.statistics, i) == endpoint:
+                return i  # of an endpoint that came back under its number: it goes on counting there
         for i in range(1, self.statistics.rows):
             if row_partition(self.statistics, i) == 0:
                 pv_row_open(self.statistics, i, partition, endpoint)

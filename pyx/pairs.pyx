@@ -11,8 +11,8 @@ from pyx.abi cimport (
     PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_PATH, PV_MONITOR_CALLS, PV_MONITOR_REFUSED, PV_PATH_COPY,
     PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN,
     PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED,
-    PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK, PV_STATUS_REFUSED, PV_VECTOR_CALL, pv_completion, pv_endpoint,
-    pv_monitor_page, pv_reason, pv_system_call, pv_translation,
+    PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK, PV_STATUS_REFUSED, PV_VECTOR, PV_VECTOR_CALL, pv_completion,
+    pv_endpoint, pv_interrupts, pv_monitor_page, pv_reason, pv_system_call, pv_translation,
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
 from pyx.pairc cimport pv_translation_fill, pv_translation_open, pv_translation_read
@@ -31,6 +31,9 @@ cdef extern from *:
     { atomic_store_explicit(&page->wanted[endpoint], path, memory_order_seq_cst); }
     """
     void pv_want_path(pv_monitor_page *page, uint32_t endpoint, uint32_t path) nogil
+
+cdef extern from "interrupt.h" nogil:
+    void pv_interrupt_raise(pv_interrupts *interrupts, uint64_t vectors)
 
 
 cdef class Pairs(Translator):
@@ -91,6 +94,25 @@ cdef class Pairs(Translator):
             if index < PV_ENDPOINTS_MAX:
                 c.paths[index] = 0
                 c.keys[index] = 0
+
+    def drop_endpoint(self, uint64_t partition, uint32_t index):
+        """An endpoint goes while its guest runs: no queue pair, no wish for a path. Requests that still name it are
+        refused by the device, which knows its port's generation."""
+        cdef Caller *c = self.opened(partition)
+        if index >= PV_ENDPOINTS_MAX:
+            raise KeyError(f"partition {partition:#x} has no endpoint {index}")
+        with self.quiet():
+            self.close_pair(c, index)
+            c.paths[index] = 0
+            c.keys[index] = 0
+            if c.calls:
+                pv_want_path(<pv_monitor_page *>c.doorbell, index, PV_PATH_NONE)
+
+    def interrupt(self, uint64_t partition, uint32_t index):
+        """Raises the first vector of an endpoint, whether the partition sleeps or not: something about it changed."""
+        cdef Caller *c = self.opened(partition)
+        if c.interrupts != NULL and index < PV_ENDPOINTS_MAX:
+            pv_interrupt_raise(c.interrupts, <uint64_t>1 << PV_VECTOR(index, 0))
 
     # ---- worker ----
 

@@ -67,6 +67,23 @@ cdef class Waiter:
                 if not self.step(NULL, deadline):
                     break
 
+    def sleep(self, double timeout) -> int:
+        """Sleeps until an interrupt comes, `timeout` seconds at most; returns the vectors that were pending, as bits."""
+        cdef pv_doorbell *bell = &self.interrupts.doorbell
+        cdef uint64_t pending, deadline = pv_now() + <uint64_t>(timeout * 1e9)
+        cdef uint32_t word
+        with nogil:
+            while True:
+                word = pv_doorbell_prepare(bell)
+                pv_doorbell_fence(self.symmetric)
+                pending = pv_interrupt_take(self.interrupts)
+                if not pending and pv_now() < deadline:
+                    pv_doorbell_wait(bell, word, deadline - pv_now())
+                pv_doorbell_cancel(bell)
+                if pending or pv_now() >= deadline:
+                    break
+        return pending
+
     cdef bint changing(self) noexcept nogil:
         return self.endpoints is not None and self.endpoints.pending_any()
 

@@ -85,6 +85,14 @@ class FakeSupervisor:
         self.events.publish("removed", partition=name)
         return {"name": name}
 
+    async def attach(self, name: str, kind: str, entry: Any, *, key: str | None, actor: str) -> dict[str, Any]:
+        await self._begin("attach", f"{name}.{entry.name}", key, actor)
+        return {"name": self._row(name)["name"], "endpoint": entry.name, "index": 1, "seconds": 0.01}
+
+    async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> dict[str, Any]:
+        await self._begin("detach", f"{name}.{endpoint}", key, actor)
+        return {"name": self._row(name)["name"], "endpoint": endpoint, "index": 1, "seconds": 0.01}
+
     async def set_path(
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
     ) -> dict[str, Any]:

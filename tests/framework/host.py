@@ -214,6 +214,13 @@ class Host:
         target = partition_path(name, f"/endpoints/{endpoint}/path")
         return self.client.request("PUT", target, {"path": path, "timeout": timeout})
 
+    def attach(self, name: str, **entry: Any) -> dict[str, Any]:
+        """`hostctl attach`: `disk` or `nic`, as in a manifest."""
+        return self.client.post(partition_path(name, "/endpoints"), entry)
+
+    def detach(self, name: str, endpoint: str) -> dict[str, Any]:
+        return self.client.request("DELETE", partition_path(name, f"/endpoints/{endpoint}"))
+
     def path(self, name: str, endpoint: str) -> str:
         """The path in force, as hostd tells it."""
         return next(row["path"] for row in self.row(name)["endpoints"] if row["name"] == endpoint)

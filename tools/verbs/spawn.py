@@ -64,8 +64,8 @@ def command(
         "name": name,
         "program": list(program),
         "directory": options.absolute(directory),
-        "disks": _disks(disks, files, path),
-        "nics": [_nic(nic, path) for nic in nics],
+        "disks": disks_of(disks, files, path),
+        "nics": [nic_of(nic, path) for nic in nics],
         "environment": dict(_pair(variable, "=", "--env", "KEY=VALUE") for variable in variables),
     }
     if memory is not None:
@@ -98,7 +98,8 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
         yield f"{document['name']} {document['state']}: {ending(document)}"
 
 
-def _nic(text: str, path: str | None) -> dict[str, Any]:
+def nic_of(text: str, path: str | None) -> dict[str, Any]:
+    """An entry of a manifest from an option --nic."""
     name, _, facts = text.partition(",")
     return {"name": name, **_share(facts, "--nic", path)}
 
@@ -123,7 +124,8 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
     return fields
 
 
-def _disks(disks: tuple[str, ...], files: tuple[str, ...], path: str | None) -> list[dict[str, Any]]:
+def disks_of(disks: tuple[str, ...], files: tuple[str, ...], path: str | None) -> list[dict[str, Any]]:
+    """Entries of a manifest from options --disk and --file."""
     named = dict(_pair(file, ":", "--file", "DISK:FILE") for file in files)
     result = []
     for text in disks:

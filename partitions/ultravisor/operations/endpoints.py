@@ -155,12 +155,14 @@ def _add_pair(
 
 
 def detach(change: Change, fields: Fields) -> dict[str, Any]:
-    """Takes the endpoint `name` from a `partition` that has no process: only then nothing of it is in flight."""
+    """Takes the endpoint `name` from a `partition`: one that has no process, or `drained`, where its device has
+    confirmed that nothing of it is in flight."""
     partition = change.partition(fields.reference("partition"))
     name = fields.text("name", 15, pattern=ENDPOINT_NAME)
+    drained = fields.boolean("drained", default=False)
     fields.done()
     row = known_endpoint(change, partition, name)
-    if partition["state"] in WITH_PROCESS:
+    if partition["state"] in WITH_PROCESS and not drained:
         raise Refusal(
             "state",
             f"{partition['name']} is {partition['state']} and may have requests in flight at {name}; stop it first",

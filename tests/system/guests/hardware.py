@@ -146,3 +146,24 @@ def touch_by_thread(puppet: Any, pages: int, threads: int) -> list[int]:
     for thread in running:
         thread.join()
     return found
+
+
+def wait_for_change(puppet: Any, timeout: float) -> dict[str, Any]:
+    """Until endpoints come or go: the new table, and the seconds that it took."""
+    begin = time.perf_counter()
+    table = puppet.guest.hardware.wait(timeout)
+    return {"table": table, "seconds": time.perf_counter() - begin}
+
+
+def take_changes(puppet: Any) -> list[str]:
+    """Takes the changes that the host has told of; names of the endpoints there are."""
+    if puppet.guest.hardware.wait(5.0) is None:
+        raise TimeoutError("nothing changed")
+    return puppet.guest.endpoints
+
+
+def sleep_until_interrupt(puppet: Any, timeout: float) -> dict[str, Any]:
+    """Sleeps on the doorbell of the interrupt page: seconds, and the vectors that were pending then."""
+    begin = time.perf_counter()
+    pending = puppet.guest.waiter.sleep(timeout)
+    return {"seconds": time.perf_counter() - begin, "pending": pending}

@@ -1,0 +1,201 @@
+"""Endpoints that come and go while their guest runs (H1, H4): database, data plane, guest, hardware view, interrupt.
+
+    attach: transaction -> device, channel server -> descriptors to the guest -> its view changes, an interrupt tells
+    detach: view and way in are closed -> device drops and confirms -> channel server -> transaction -> view, interrupt
+
+A guest takes the change when it looks for one (`guest.hardware.wait`); one that ignores it loses the endpoint all the
+same, and its requests there are refused as those of an endpoint that is gone (rule 24).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.fabric import OF_PORT, Fabric, ask
+from hostd.hardware import claim
+from hostd.keeper import Keeper
+from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
+from hostd.paths import Paths
+from hostd.placement import placement_request
+from hostd.records import Record, is_python
+from hostd.wire import RemoteError, WireError, close_fds, encode, send_packet
+
+DRAIN_SECONDS = 1.0  # for the channel server to give back what the device dropped
+DRAIN_POLL = 0.002
+
+Row = dict[str, Any]
+
+
+class HotPlug:
+    """Part of the supervisor."""
+
+    events: EventLog
+    fabric: Fabric
+    keeper: Keeper
+    paths: Paths
+    records: dict[str, Record]
+    _manifest: Manifest
+    _boot: Any
+    _plugging: asyncio.Lock
+
+    def _record(self, name: str) -> Record:
+        raise NotImplementedError
+
+    async def _transaction(self, operations: Any) -> Any:
+        raise NotImplementedError
+
+    async def attach(self, name: str, kind: str, entry: Disk | Nic, *, key: str | None, actor: str) -> Row:
+        """Gives a running guest one more endpoint: {"name", "endpoint", "index", "seconds"}."""
+        begin = time.monotonic_ns()
+        async with self._plugging:
+            record = self._running(name)
+            if any(end["name"] == entry.name for end in record.plan["endpoints"]):
+                raise HostError("conflict", f"{name} has an endpoint {entry.name} already")
+            spec = self._with(record, kind, entry)
+            wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
+            fields = next(one for one in wanted["endpoints"] if one["name"] == entry.name)
+            try:
+                await self._transaction([{"op": "endpoint.attach", "partition": record.number, **fields}])
+                record.plan = await self._plan(record)
+                endpoint = next(end for end in record.plan["endpoints"] if end["name"] == entry.name)
+                endpoint["unplugged"] = True
+                record.hot.add(endpoint["generation"])
+                try:
+                    await self._plug(record, endpoint)
+                except BaseException:
+                    await self._unplug(record, endpoint)
+                    await self._drop(record, endpoint)
+                    raise
+            except RemoteError as error:
+                raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
+            record.spec = spec
+            await ask(self.fabric.monitor, "refresh_hardware", _of(record, endpoint))
+        self.events.publish("attached", partition=name, endpoint=entry.name, actor=actor)
+        seconds = (time.monotonic_ns() - begin) / 1e9
+        return {"name": name, "endpoint": entry.name, "index": endpoint["index"], "seconds": seconds}
+
+    async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> Row:
+        """Takes an endpoint from a running guest: {"name", "endpoint", "index", "seconds"}. After the answer nothing of
+        it is in flight, and nobody but the guest maps any of it."""
+        begin = time.monotonic_ns()
+        async with self._plugging:
+            record = self._running(name)
+            found = next((end for end in record.plan["endpoints"] if end["name"] == endpoint), None)
+            if found is None:
+                raise HostError("not_found", f"{name} has no endpoint {endpoint!r}")
+            try:
+                await self._unplug(record, found)
+                await self._drop(record, found)
+            except RemoteError as error:
+                raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
+            self._tell(record, {"detached": endpoint}, [])
+            await ask(self.fabric.monitor, "refresh_hardware", _of(record, found))
+            record.spec = _without(record.spec, endpoint)
+        self.events.publish("detached", partition=name, endpoint=endpoint, actor=actor)
+        seconds = (time.monotonic_ns() - begin) / 1e9
+        return {"name": name, "endpoint": endpoint, "index": found["index"], "seconds": seconds}
+
+    # ---- steps ----
+
+    def _running(self, name: str) -> Record:
+        record = self._record(name)
+        if record.type != "guest" or record.state != "running" or not record.attached:
+            raise HostError("state", f"{name} is no running guest: it is {record.type}, {record.state}")
+        if not is_python(record.spec.program[0]):
+            raise HostError("unsupported", f"{name} is an unmodified program, which maps no endpoints")
+        return record
+
+    def _with(self, record: Record, kind: str, entry: Disk | Nic) -> PartitionSpec:
+        lists = {"disks": record.spec.disks, "nics": record.spec.nics}
+        key = "disks" if kind == "disk" else "nics"
+        spec = complete(record.spec.model_copy(update={key: [*lists[key], entry]}), self._manifest.devices)
+        others = [other for other in self.records.values() if other is not record]
+        claim(Record(record.name, "guest", spec=spec), self._manifest, others)
+        return spec
+
+    async def _plan(self, record: Record) -> Row:
+        message = {"what": "partition", "partition": record.number}
+        return (await ask(self.records["command"], "query", message))["partition"]
+
+    async def _plug(self, record: Record, endpoint: Row) -> None:
+        """Device and channel server serve it, and the guest has what it maps."""
+        plan, fabric = record.plan, self.fabric
+        device = fabric.devices[endpoint["device"]]
+        queues = endpoint["queues"]
+        first = all(end is endpoint or end["device"] != endpoint["device"] for end in plan["endpoints"])
+        memory = [extent["segment"] for extent in plan["memory"]] if first else []
+        mine = [endpoint["pair"]["segment"], *(queue["channel"] for queue in queues)]
+        fds = await self.keeper.get_segments([plan["events"], *mine, *(queue["ledger"] for queue in queues), *memory])
+        events, pair, *rest = fds
+        channels, ledgers = rest[: len(queues)], rest[len(queues) : 2 * len(queues)]
+        try:
+            message = {
+                **{name: endpoint[name] for name in OF_PORT},
+                "capacity": endpoint["pair"]["capacity"],
+                "partition": record.number,
+                "endpoint": endpoint["index"],
+                "memory": plan["memory"] if first else [],
+            }
+            await ask(device, "attach", message, [events, pair, *rest[2 * len(queues) :]])
+            endpoint["unplugged"] = False
+            facts = {name: endpoint[name] for name in ("kind", "budget")}
+            served = [
+                {"endpoint": endpoint["index"], "queue": queue["queue"], "capacity": queue["capacity"], **facts}
+                for queue in queues
+            ]
+            both = [fd for couple in zip(channels, ledgers, strict=True) for fd in couple]
+            request = {"partition": record.number, "queues": served}
+            reply = await ask(fabric.servers[endpoint["server"]], "add_queues", request, [events, *both])
+            record.served[endpoint["generation"]] = reply["queues"]
+            record.queues += reply["queues"]
+            if not self._tell(record, {"attached": endpoint}, [events, pair, *channels]):
+                raise HostError("state", f"{record.name} takes no more endpoints: it never looked for the last ones")
+        finally:
+            close_fds(fds)
+
+    async def _unplug(self, record: Record, endpoint: Row) -> None:
+        """No way in any more, then the device has dropped what it had, then the channel server has given it back."""
+        await ask(self.fabric.monitor, "drop_endpoint", _of(record, endpoint))
+        if not endpoint.get("unplugged"):
+            endpoint["unplugged"] = True  # a guest that ends meanwhile is detached from the others
+            message = {"partition": record.number, "port": endpoint["port"]}
+            await ask(self.fabric.devices[endpoint["device"]], "detach", message)
+        server = self.fabric.servers[endpoint["server"]]
+        numbers = record.served.pop(endpoint["generation"], [])
+        if numbers:
+            deadline = time.monotonic() + DRAIN_SECONDS
+            while (await ask(server, "in_flight", {"queues": numbers}))["in_flight"] and time.monotonic() < deadline:
+                await asyncio.sleep(DRAIN_POLL)
+            if set(numbers) <= set(record.queues):
+                record.queues = [number for number in record.queues if number not in numbers]
+                await ask(server, "remove_queues", {"queues": numbers})
+
+    async def _drop(self, record: Record, endpoint: Row) -> None:
+        operation = {"op": "endpoint.detach", "partition": record.number, "name": endpoint["name"], "drained": True}
+        await self._transaction([operation])
+        record.plan = await self._plan(record)
+        record.hot.discard(endpoint["generation"])
+
+    def _tell(self, record: Record, message: Row, fds: list[int]) -> bool:
+        """One message to the guest; False where it has not taken the earlier ones (rule 15)."""
+        if record.lifecycle is None:
+            return False
+        with suppress(BlockingIOError, WireError, OSError):
+            send_packet(record.lifecycle, encode(message), fds)
+            return True
+        return False
+
+
+def _of(record: Record, endpoint: Row) -> Row:
+    return {"partition": record.number, "endpoint": endpoint["index"]}
+
+
+def _without(spec: PartitionSpec, endpoint: str) -> PartitionSpec:
+    disks = [disk for disk in spec.disks if disk.name != endpoint]
+    nics = [nic for nic in spec.nics if nic.name != endpoint]
+    return spec.model_copy(update={"disks": disks, "nics": nics})
