@@ -75,14 +75,11 @@ def _assigned(
 def _used(path: Path, partition: dict[Any, Any], kinds: dict[str, Any], owners: dict[str, str]) -> Iterator[Found]:
     for key, kind in (("disks", "disk"), ("nics", "nic")):
         for where, endpoint in entries(partition, key, path):
-            device = endpoint.get("device") or chosen(kind, kinds, set(_own(partition, owners)))
+            own = {name for _, name in _names(partition, "devices")}
+            device = endpoint.get("device") or chosen(kind, kinds, own)
             owner = owners.get(str(device))
             if owner is not None and owner != partition.get("name"):
                 yield Found((*where, "device"), f"is assigned to {owner} alone", device, None, "name another device")
-
-
-def _own(partition: dict[Any, Any], owners: dict[str, str]) -> list[str]:
-    return [device for device, owner in owners.items() if owner == partition.get("name")]
 
 
 def chosen(kind: str, kinds: dict[str, Any], own: set[str]) -> str | None:

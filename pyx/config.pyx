@@ -48,9 +48,9 @@ cdef extern from *:
     #include "statistics.h"
     static inline uint64_t fault_row_partition(struct pv_statistics *s, uint32_t index)
     { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
-    /* Takes a page out of the region: the next touch traps again. */
-    static inline int pv_region_punch(int fd, uint64_t offset)
-    { return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, PV_PAGE); }
+    /* Takes pages out of the region: the next touch traps again. */
+    static inline int pv_region_punch(int fd, uint64_t offset, uint64_t length)
+    { return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length); }
     /* What a message of the kernel says: its kind, and the address or range that it is about. */
     static inline uint8_t pv_uffd_said(const struct uffd_msg *m, uint64_t *first, uint64_t *end)
     {
@@ -71,7 +71,7 @@ cdef extern from *:
         pass
     uint8_t UFFD_EVENT_PAGEFAULT, UFFD_EVENT_REMAP, UFFD_EVENT_REMOVE, UFFD_EVENT_UNMAP
     uint64_t fault_row_partition(pv_statistics *s, uint32_t index) nogil
-    int pv_region_punch(int fd, uint64_t offset) nogil
+    int pv_region_punch(int fd, uint64_t offset, uint64_t length) nogil
     uint8_t pv_uffd_said(const uffd_msg *m, uint64_t *first, uint64_t *end) nogil
     int pv_uffd_copy(int fd, uint64_t address, const void *page, uint64_t length) nogil
     int pv_uffd_poison(int fd, uint64_t address, uint64_t length) nogil
@@ -118,6 +118,9 @@ cdef class Faults:
         seals = fcntl.fcntl(region, fcntl.F_GET_SEALS)
         if os.fstat(region).st_size != PV_CONFIG_REGION or not seals & fcntl.F_SEAL_SHRINK or not seals & fcntl.F_SEAL_GROW:
             raise ValueError(f"partition {partition}: its configuration region has another size, or not a fixed one")
+        # What an earlier monitor has installed is not known here: it goes, and traps again.
+        if pv_region_punch(region, 0, PV_CONFIG_REGION) != 0:
+            raise OSError(errno, os.strerror(errno), f"partition {partition}: emptying its configuration region")
         memset(t, 0, sizeof(Trapped))
         t.state = <uint8_t *>calloc(PV_CONFIG_REGION >> PV_PAGE_SHIFT, 1)
         t.hidden = <uint32_t *>calloc(PV_HIDDEN_PAGES_MAX, sizeof(uint32_t))
@@ -234,6 +237,9 @@ cdef class Faults:
         return t
 
     def open_row(self, uint64_t partition):
+        for i in range(1, self.statistics.rows):
+            if fault_row_partition(self.statistics, i) == partition:
+                return i  # it goes on counting under the next monitor
         for i in range(1, self.statistics.rows):
             if fault_row_partition(self.statistics, i) == 0:
                 pv_row_open(self.statistics, i, partition, 0)
@@ -353,7 +359,7 @@ cdef class Faults:
             t.hidden_head = (t.hidden_head + 1) % PV_HIDDEN_PAGES_MAX
             t.hidden_count -= 1
             if t.state[oldest] == <uint8_t>PV_FAULT_HIDDEN + 1:
-                pv_region_punch(t.region, <uint64_t>oldest << PV_PAGE_SHIFT)
+                pv_region_punch(t.region, <uint64_t>oldest << PV_PAGE_SHIFT, PV_PAGE)
                 t.state[oldest] = 0
                 pv_count(&t.counters[<int>PV_FAULT_RECLAIMED], 1)
         t.hidden[(t.hidden_head + t.hidden_count) % PV_HIDDEN_PAGES_MAX] = page
@@ -362,7 +368,7 @@ cdef class Faults:
     cdef void withdraw(self, Trapped *t, uint32_t page) noexcept nogil:
         """The view changed here: what is installed goes, and the next touch traps."""
         if t.state[page]:
-            pv_region_punch(t.region, <uint64_t>page << PV_PAGE_SHIFT)
+            pv_region_punch(t.region, <uint64_t>page << PV_PAGE_SHIFT, PV_PAGE)
             t.state[page] = 0
             pv_count(&t.counters[<int>PV_FAULT_REPLACED], 1)
 

@@ -126,6 +126,39 @@ def test_a_moved_page_is_refused(region: Region) -> None:
     libc.munmap(ctypes.c_void_p(target), ctypes.c_size_t(PAGE))
 
 
+def test_the_next_monitor_starts_with_an_empty_region() -> None:
+    """A touch that came while there was none waits, and is answered; what was installed traps again."""
+    facts, handed = hardware_region.make()
+    if not facts["traps"]:
+        pytest.skip(facts["missing"])
+    size = statistics_size("view")
+    statistics = create("statistics", size, "test")
+    initialize(statistics, "view", ROWS)
+    look, found, reader = config_page.Region(), [], Reader(statistics, size)
+    first, second = Faults(statistics, size), Faults(statistics, size)
+    waiting = threading.Thread(target=lambda: found.append(look.content(50)))
+    for number, monitor in enumerate((first, second)):
+        if number:
+            waiting.start()
+            waiting.join(0.05)
+            assert found == []
+        monitor.attach(PARTITION, handed["userfault"], handed["region"])
+        thread = threading.Thread(target=monitor.run)
+        thread.start()
+        if number:
+            waiting.join(10)
+        assert look.content(40) == config_page.ABSENT
+        monitor.stop()
+        thread.join()
+        monitor.detach(PARTITION)
+    assert found == [config_page.ABSENT]
+    (row,) = reader.rows()
+    assert row["counters"]["hidden"] == 3  # page 40 for each monitor, page 50 for the second
+    for descriptor in (statistics, *handed.values()):
+        os.close(descriptor)
+    libc.munmap(ctypes.c_void_p(CONFIG_ADDRESS), ctypes.c_size_t(CONFIG_REGION))  # nobody is left to read the event
+
+
 def test_a_region_of_another_size_is_not_taken(region: Region) -> None:
     small = hardware_region.sealed("small", b"x" * PAGE)
     with pytest.raises(ValueError, match="another size"):
