@@ -31,8 +31,6 @@ STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 2
 # Facts of an endpoint that its device is told.
 OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
 
-TRAPS = ["userfault", "region"]  # what a monitor answers the page faults of a guest with
-
 Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 
 
@@ -250,33 +248,6 @@ class Fabric:
             raise
         finally:
             close_fds([*memory, *fds, *pair_fds])
-
-    async def trap(self, record: Record) -> None:
-        """Hands the monitor what it answers the partition's page faults with; the keeper has it for the next monitor.
-
-        Its process has touched none of the pages yet, or waits for this."""
-        handed, record.handed = record.handed, {}
-        if not handed:
-            return
-        try:
-            await self.keeper.hold(f"{record.name}:{record.process}:traps", [handed[name] for name in TRAPS])
-            record.trapped = True
-            await self._trap(record, [handed[name] for name in TRAPS])
-        finally:
-            close_fds(handed.values())
-
-    async def trap_again(self, record: Record) -> None:
-        """The same for a new monitor, from what the keeper holds. Every page traps again; who waits for one goes on."""
-        held = await self.keeper.get_held(f"{record.name}:{record.process}:traps") if record.trapped else None
-        if held is not None:
-            try:
-                await self._trap(record, held)
-            finally:
-                close_fds(held)
-
-    async def _trap(self, record: Record, fds: list[int]) -> None:
-        facts = {"partition": record.number, "own": record.assigned, "processors": record.processors}
-        await ask(self.monitor, "trap", {**facts, "handed": TRAPS}, fds)
 
     async def _add_queues(self, record: Record, fds: list[int]) -> None:
         queues = [

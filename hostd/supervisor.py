@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from hostd import charging, views
+from hostd import charging, traps, views
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
@@ -194,12 +194,7 @@ class Supervisor(KernelLife, HotPlug):
         return await views.of_hardware(self._record(name), self.records.values(), self.fabric)
 
     async def explain(self, partition: str | None, decision: int | None, replay: bool) -> Row:
-        command = self.records["command"]
-        records = (await ask(command, "explain", {"partition": partition, "decision": decision}))["records"]
-        if replay:
-            for record in records:
-                record["replay"] = await ask(command, "replay", {"decision": record["decision"]})
-        return {"decisions": records}
+        return await views.of_decisions(self.records["command"], partition, decision, replay)
 
     async def logs(self, name: str) -> str:
         return self._record(name).log_text()
@@ -285,7 +280,7 @@ class Supervisor(KernelLife, HotPlug):
             record.lifecycle = ours
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
             await self._refusals.watch(record)
-            await self.fabric.trap(record)
+            await traps.hand_over(self.fabric, record)
             if native:
                 record.started_ns = time.monotonic_ns()
                 started.set_result(None)
@@ -451,8 +446,7 @@ class Supervisor(KernelLife, HotPlug):
             await self._children.forget(record)
             if record.type == "guest":
                 await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
-            if record.trapped:
-                await self.keeper.release(f"{record.name}:{record.process}:traps")
+            await traps.release(self.keeper, record)
             await self._refusals.forget(record)
         self.records.pop(record.name, None)
         async with self._changed:

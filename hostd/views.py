@@ -52,3 +52,12 @@ def built(record: Record, fabric: Fabric) -> tuple[int, list[int]]:
     """A sealed memory object with the pages that a guest is shown of hardware, and their numbers."""
     numbers, content = pages_in_advance(record.assigned, record.plan, fabric.locations, record.processors)
     return sealed("configuration", content), numbers
+
+
+async def of_decisions(command: Record, partition: str | None, decision: int | None, replay: bool) -> Row:
+    """What was decided and why; with `replay` each record says whether it would be decided so again."""
+    records = (await ask(command, "explain", {"partition": partition, "decision": decision}))["records"]
+    if replay:
+        for record in records:
+            record["replay"] = await ask(command, "replay", {"decision": record["decision"]})
+    return {"decisions": records}
