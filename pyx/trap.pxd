@@ -15,12 +15,15 @@ cdef enum:
     LISTENER = 0            # kinds of sources
     MEMORY = 1
 
+cdef struct Bucket:         # of calls that may be answered
+    uint32_t tokens
+    uint64_t filled         # ns: tokens are counted up to then
+
 cdef struct Source:
     int fd                  # -1: free
     uint32_t life           # advances when the entry is used again: events of the earlier one are stale
     uint32_t kind
-    uint32_t tokens         # of a listener: calls that it may make at once
-    uint64_t filled         # ns: tokens are counted up to then
+    Bucket bucket           # of a listener: calls that it may make at once
     uint64_t muted_until    # ns; 0: heard
     uint64_t partition
     uint64_t *counters      # the partition's row
@@ -41,6 +44,7 @@ cdef class Traps:
     cdef Mapping mapping
     cdef pv_statistics *statistics
     cdef Source *sources
+    cdef Bucket bucket                  # of all guests together
     cdef uint32_t muted
     cdef News told[1024]
     cdef uint32_t told_count

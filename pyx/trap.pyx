@@ -61,10 +61,10 @@ cdef enum:
     MUTE_MS = 5             # a guest that has used up its tokens is not heard for so long
 
 cdef uint64_t STOP = <uint64_t>-1
-# Refused calls of one guest that are answered at once, and per second; more wait. A program that starts up makes a few
-# dozen; 2,000 a second cost about 1 % of a processor.
-cdef uint32_t TOKENS_MAX = 1000
-cdef uint64_t TOKEN_NS = 500_000
+# Refused calls of one guest, and of all together, that are answered at once, and time for one more; others wait. A
+# program that starts up makes a few dozen; an answer costs about 10 us, so all guests together get a tenth of a processor.
+cdef uint32_t TOKENS_MAX = 1000, ALL_TOKENS_MAX = 4000
+cdef uint64_t TOKEN_NS = 500_000, ALL_TOKEN_NS = 100_000
 
 cdef class Traps:
     """`statistics_fd`, `statistics_size`: the thread's statistics segment. `news`: readable when `take` has something."""
@@ -78,6 +78,8 @@ cdef class Traps:
             raise MemoryError()
         for i in range(SOURCES_MAX):
             self.sources[i].fd = -1
+        self.bucket.tokens = ALL_TOKENS_MAX
+        self.bucket.filled = pv_now()
         pthread_mutex_init(&self.lock, NULL)
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         self.wake_read, self.wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -208,8 +210,8 @@ cdef class Traps:
                 s.partition = partition
                 s.counters = counters
                 s.kind = kind
-                s.tokens = TOKENS_MAX
-                s.filled = pv_now()
+                s.bucket.tokens = TOKENS_MAX
+                s.bucket.filled = pv_now()
                 s.muted_until = 0
                 return i
         return -1
@@ -241,15 +243,13 @@ cdef class Traps:
             pv_refuse_call(s.fd, call.id)
 
     cdef bint allowed(self, Source *s) noexcept nogil:
-        """Takes a token; False where the guest has used up its own."""
-        cdef uint64_t now = pv_now(), new
-        if s.tokens < TOKENS_MAX // 2 and now > s.filled:
-            new = (now - s.filled) // TOKEN_NS
-            s.filled += new * TOKEN_NS
-            s.tokens = TOKENS_MAX if new > TOKENS_MAX - s.tokens else s.tokens + <uint32_t>new
-        if s.tokens == 0:
+        """Takes a token of the guest's own and one of all; False where either are used up."""
+        refill(&s.bucket, TOKENS_MAX, TOKEN_NS)
+        refill(&self.bucket, ALL_TOKENS_MAX, ALL_TOKEN_NS)
+        if s.bucket.tokens == 0 or self.bucket.tokens == 0:
             return False
-        s.tokens -= 1
+        s.bucket.tokens -= 1
+        self.bucket.tokens -= 1
         return True
 
     cdef void unmute(self, uint64_t now) noexcept nogil:
@@ -279,3 +279,12 @@ cdef class Traps:
     cdef void fault(self, Source *s) noexcept nogil:
         """Something of a source that is no listener; none are added here (pyx/trap_memory.pyx)."""
         self.drop(s)
+
+
+cdef void refill(Bucket *bucket, uint32_t most, uint64_t each) noexcept nogil:
+    cdef uint64_t now, new
+    if bucket.tokens < most // 2:
+        now = pv_now()
+        new = (now - bucket.filled) // each
+        bucket.filled += new * each
+        bucket.tokens = most if new > most - bucket.tokens else bucket.tokens + <uint32_t>new
