@@ -110,6 +110,10 @@ class PartitionSpec(Model):
     buses: Annotated[list[Name], Field(max_length=BUSES_MAX)] = Field(
         default_factory=list, description="buses that it has to itself, with all devices on them"
     )
+    hidden: Literal["ones", "refuse"] = Field(
+        default="ones",
+        description="a look at a function that it does not have: ones: reads all ones; refuse: ends it with SIGBUS",
+    )
     disks: Annotated[list[Disk], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
     nics: Annotated[list[Nic], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
 

@@ -343,6 +343,7 @@ class Supervisor(KernelLife, HotPlug):
             document["config"] = {
                 "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
             }  # fmt: skip
+            document["config"]["hidden"] = spec.hidden
             document["traps"] = self._boot.traps
         else:
             document["argv"] = spec.program

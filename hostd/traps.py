@@ -48,5 +48,10 @@ async def release(keeper: Keeper, record: Record) -> None:
 
 
 async def _tell(fabric: Fabric, record: Record, descriptors: list[int]) -> None:
-    facts = {"partition": record.number, "own": record.assigned, "processors": record.processors}
+    facts = {
+        "partition": record.number,
+        "own": record.assigned,
+        "processors": record.processors,
+        "refusing": record.spec.hidden == "refuse",
+    }
     await ask(fabric.monitor, "trap", {**facts, "handed": HANDED}, descriptors)

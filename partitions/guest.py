@@ -57,6 +57,7 @@ class Guest:
         self.name = context.name
         self.arguments: list[str] = context.config.get("arguments", [])
         self._lifecycle = context.take("lifecycle")
+        self._refused = context.config.get("hidden") == "refuse"
         self._wire = socket.socket(fileno=self._lifecycle)  # also: endpoints that come and go
         self._hardware = context.config.get("hardware") or {"traps": False, "missing": "not asked for"}
         self.memory = Memory(sum(extent["size"] for extent in plan["memory"]), fixed=True)
@@ -120,7 +121,7 @@ class Guest:
         if not self._hardware["traps"] and not self._hardware.get("built"):
             raise OSError(errno.ENOSYS, f"no configuration region: {self._hardware['missing']}")
         if self._found is None:
-            self._found = Hardware(self._hardware, self._wait_for_change)
+            self._found = Hardware(self._hardware, self._wait_for_change, self._refused)
         return self._found
 
     def _wait_for_change(self, timeout: float) -> None:

@@ -26,8 +26,9 @@ _PER_BUS = BUS_DEVICES * FUNCTIONS
 class Hardware:
     """`facts` of the region, as hostd.hardware_region made it."""
 
-    def __init__(self, facts: dict[str, Any], wait: Callable[[float], None]) -> None:
+    def __init__(self, facts: dict[str, Any], wait: Callable[[float], None], refused: bool = False) -> None:
         self.facts = facts
+        self._refused = refused  # a look at what is not there would end this process
         self._wait = wait
         self._region = config_page.Region()
         self._known = FIRST
@@ -48,6 +49,11 @@ class Hardware:
         """The 4 KiB configuration page of a function; all ones where nothing is."""
         return self._region.content(config_page.number(bus, device, function))
 
+    def look(self, first: int, count: int) -> list[int]:
+        """One look at each of `count` functions from number `first` on (bus * 256 + device * 8 + function): those that
+        are there."""
+        return self._region.there(first, count)
+
     def table(self) -> dict[str, Any]:
         """The hardware description table: memory, processors, functions of this guest, and the number of changes.
 
@@ -61,7 +67,13 @@ class Hardware:
         raise last
 
     def enumerate(self) -> list[dict[str, Any]]:
-        """What is on the buses that the table names, as their configuration pages say it, each with its "address"."""
+        """What is on the buses that the table names, as their configuration pages say it, each with its "address".
+
+        Where looks at absent functions are refused, only those of the table are looked at."""
+        if self._refused:
+            addresses = [function["address"] for function in self.table()["functions"]]
+            pages = ((address, config_page.parse(self.read(*address))) for address in addresses)
+            return [{"address": address, **facts} for address, facts in pages if facts is not None]
         buses = sorted({function["address"][0] for function in self.table()["functions"]})
         return [found for bus in buses for found in self._scan(bus)]
 

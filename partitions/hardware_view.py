@@ -43,11 +43,17 @@ class HardwareView:
         self._locations[slot] = Location(**location)
 
     def attach(
-        self, partition: int, own: list[str], handed: dict[str, int], descriptor: dict[str, Any], processors: int
+        self,
+        partition: int,
+        handed: dict[str, int],
+        descriptor: dict[str, Any],
+        own: list[str],
+        processors: int,
+        refusing: bool,
     ) -> None:
-        """`own`: devices assigned to it as a whole. `handed`: `userfault` and `region` of the guest's process, which
-        stay the caller's."""
-        self.faults.attach(partition, handed["userfault"], handed["region"])
+        """`handed`: `userfault` and `region` of its process, which stay the caller's. `own`: devices assigned to
+        it as a whole. `refusing`: a look at what it does not have is a signal instead of ones."""
+        self.faults.attach(partition, handed["userfault"], handed["region"], refusing)
         self._guests[partition] = _Guest(own, processors)
         self.refresh(partition, descriptor)
 

@@ -51,6 +51,16 @@ class Generators:
         self._receiver = FrameReceiver(nic.receive_queue, buffer, frame_stride(size))
         return {"capacity": nic.receive_queue.capacity}
 
+    def discover(self, count: int, first: int) -> dict[str, float]:
+        """Seconds of a first and of a second look at each of `count` functions from page `first` on, which are not
+        there."""
+        took = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            self.guest.hardware.look(first, count)
+            took.append((time.perf_counter() - begin) / count)
+        return {"first": took[0], "again": took[1]}
+
     def disk(self, op: str, timed: bool = False, **given: Any) -> dict[str, Any]:
         assert self._disk is not None
         result = self._disk.run(abi.OPERATIONS[op], timed=timed, **given)

@@ -122,7 +122,8 @@ class MonitorPartition(DataPlane):
             descriptor = self.loop.descriptor(message["partition"])
         except KeyError:
             return {"trapped": False}
-        self.view.attach(message["partition"], message["own"], handed, descriptor, message["processors"])
+        facts = {name: message[name] for name in ("own", "processors", "refusing")}
+        self.view.attach(message["partition"], handed, descriptor, **facts)
         return {"trapped": True}
 
     def handle_hardware(self, message: Message, _fds: list[int]) -> Message:

@@ -24,6 +24,7 @@ cdef struct Trapped:          # one partition whose faults come here
     uint32_t *hidden          # FIFO of pages that are all ones
     uint32_t hidden_head
     uint32_t hidden_count
+    bint refusing             # what is not shown is refused instead of reading as ones
     uint64_t waiting[64]      # faults that could not be answered before an event was read
     uint32_t waiting_count
     uint64_t *counters

@@ -106,8 +106,9 @@ cdef class Faults:
 
     # ---- control thread ----
 
-    def attach(self, uint64_t partition, int faults, int region):
-        """From now on answers the faults of a partition; the descriptors stay the caller's.
+    def attach(self, uint64_t partition, int faults, int region, bint refusing=False):
+        """From now on answers the faults of a partition; the descriptors stay the caller's. `refusing`: a touch of a page
+        that is not shown is a signal for its toucher instead of ones.
 
         ValueError where the region is no memory object of the right and fixed size, or the partition has one already.
         """
@@ -131,6 +132,7 @@ cdef class Faults:
         t.counters = pv_row_counters(pv_row(self.statistics, self.open_row(partition)))
         t.faults = fcntl.fcntl(faults, fcntl.F_DUPFD_CLOEXEC, 3)
         t.region = fcntl.fcntl(region, fcntl.F_DUPFD_CLOEXEC, 3)
+        t.refusing = refusing
         t.id = partition
         event.events = EPOLLIN
         event.data.u64 = partition & 0xFFFF
@@ -337,6 +339,8 @@ cdef class Faults:
                 content = t.shown[i].content
                 outcome = t.shown[i].outcome
                 break
+        if t.refusing and outcome == <uint8_t>PV_FAULT_HIDDEN:
+            return self.outside(t, address, 0)
         status = pv_uffd_copy(t.faults, address, content, PV_PAGE)
         if status == 1:
             return True  # another thread of the partition touched it too

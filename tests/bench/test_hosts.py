@@ -13,6 +13,7 @@ RESULTS = {
     "net": ({"rate", *LOADS}, ["--size", "256", "--guests", "2"]),
     "spawn": ({"spawn", "removal"}, ["--memory", "16"]),
     "idle": ({"idle_cpu"}, ["--guests", "2"]),
+    "discovery": ({"fault_cost", "look_cost"}, []),
 }
 
 FILES = {"bare file", "fio psync", "fio io_uring"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,3 +149,16 @@ def test_processors_and_surroundings(host: Host) -> None:
     }  # fmt: skip
     assert around["interfaces"] in (None, ["lo"])
     assert str(host.folder) not in around["mounts"]
+
+
+def test_a_refused_page_is_a_fault_and_not_data(host: Host) -> None:
+    """With `hidden: refuse` a look at what a guest does not have ends that guest, and nobody else (H2)."""
+    strict, other = host.guest("strict", nics=["eth0"], hidden="refuse"), host.guest("other", nics=["eth0"])
+    assert names(strict.call("hardware:enumerate_all")["found"]) == granted(host, "strict")
+    assert faults(host, "strict", "refused") == 0
+    with pytest.raises(EOFError):
+        strict.call("hardware:read", address=[7, 7, 7])
+    assert host.wait_for_end("strict")["exit_status"] == {"signalled": signal.SIGBUS}
+    assert faults(host, "strict", "refused") == 1
+    assert other.call("hardware:read", address=[7, 7, 7]) == "ff" * 4096
+    assert names(other.call("hardware:probe")) == granted(host, "other")
