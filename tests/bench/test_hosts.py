@@ -17,7 +17,11 @@ RESULTS = {
 }
 
 FILES = {"bare file", "fio psync", "fio io_uring"}
-BASELINES = {"disk": {"iops": FILES, "throughput": FILES}, "net": {"throughput": {"memcpy"}}}
+BASELINES = {
+    "disk": {"iops": FILES, "throughput": FILES},
+    "net": {"throughput": {"memcpy"}},
+    "discovery": {"fault_cost": {"userfaultfd within one process"}},
+}
 
 
 def bench(name: str, *flags: str) -> dict[str, Any]:
