@@ -143,7 +143,16 @@ class AdoptedSupervisor:
     async def touch(self, device: str) -> Row:
         self._refuse()
 
-    async def stream(self, on: bool) -> Row:
+    async def vectors(self, name: str) -> Row:
+        self._refuse()
+
+    async def mask_vector(self, name: str, endpoint: str, queue: int, on: bool) -> Row:
+        self._refuse()
+
+    async def hold(self, name: str, on: bool) -> Row:
+        self._refuse()
+
+    async def stream(self, on: bool, depth: int) -> Row:
         self._refuse()
 
     async def delay(self, role: str, stage: str, seconds: float) -> Row:

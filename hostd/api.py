@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import Annotated, Any, Self
 
 from fastapi import FastAPI, Header, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
@@ -37,6 +38,7 @@ from hostd.wire import RemoteError, WireError
 API_VERSION = 1
 WAIT_SECONDS_MAX = 86400.0
 CHAOS_SECONDS_MAX = 1.0  # a role must still answer its control wire in time
+DEPTH_MAX = 32  # requests of the console's stream at once: its memory is small
 PATH_SHOWN_MAX = 100  # characters of a path in an error
 log = logging.getLogger("hostd.api")
 
@@ -82,6 +84,15 @@ class UnloadRequest(Model):
 
 class StreamRequest(Model):
     on: bool
+    depth: Annotated[int, Field(ge=1, le=DEPTH_MAX)] = 1
+
+
+class MaskRequest(Model):
+    masked: bool
+
+
+class HoldRequest(Model):
+    held: bool
 
 
 class WaitRequest(Model):
@@ -300,6 +311,20 @@ def _add_kernel(app: FastAPI, supervisor: Supervisor, once: Callable[..., Corout
     async def get_resources() -> Response:
         return Document(await supervisor.resources())
 
+    @app.get("/v1/partitions/{name}/vectors")
+    async def get_vectors(name: str) -> Response:
+        return Document(await supervisor.vectors(name))
+
+    @app.put("/v1/partitions/{name}/vectors/{endpoint}/{queue}")
+    async def mask_vector(
+        name: str, endpoint: str, queue: Annotated[int, PathParameter(ge=0, le=1)], body: MaskRequest
+    ) -> Response:
+        return Document(await supervisor.mask_vector(name, endpoint, queue, body.masked))
+
+    @app.put("/v1/partitions/{name}/held")
+    async def hold(name: str, body: HoldRequest) -> Response:
+        return Document(await supervisor.hold(name, body.held))
+
     @app.get("/v1/console")
     async def get_console() -> Response:
         return Document(await supervisor.console())
@@ -310,7 +335,7 @@ def _add_kernel(app: FastAPI, supervisor: Supervisor, once: Callable[..., Corout
 
     @app.put("/v1/console/stream")
     async def set_stream(body: StreamRequest) -> Response:
-        return Document(await supervisor.stream(body.on))
+        return Document(await supervisor.stream(body.on, body.depth))
 
 
 async def serve(

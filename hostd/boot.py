@@ -46,6 +46,9 @@ class Boot:
         self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
         self.fabric.locations = locate(manifest)
         self.traps = manifest.host.hardware == "trapped" and traps_work()
+        self.fabric.host_managed = [
+            device.name for device in manifest.devices if device.device_class == "host-managed"
+        ]
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
 
@@ -185,7 +188,7 @@ class Boot:
         translations = await fabric.read_only(f"translation:{name}")
         fds = {
             "bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"),
-            "translations": translations,
+            "translations": translations, "vectors": fabric.fd(f"vectors:{name}"),
         }  # fmt: skip
         try:
             await self.start(record, f"partitions.devices:{device.kind}", config, fds)
@@ -194,15 +197,14 @@ class Boot:
         if device.limits is not None:
             await ask(record, "set_limits", {"limits": limits_of(device.limits)})
 
-    def host_managed(self) -> list[str]:
-        """Devices that the console drives by itself."""
-        return [device.name for device in self.manifest.devices if device.device_class == "host-managed"]
-
     async def _start_console(self) -> None:
         record = self.records["console"]
         fds = await partition_descriptors(self.keeper, record.plan)
-        # Its own for the time being: the console writes these entries while no kernel is loaded.
-        entries = {f"translation.{name}": self.fabric.fd(f"translation:{name}") for name in self.host_managed()}
+        # Its own for the time being: the console writes entries and routes while no kernel is loaded.
+        entries = {
+            f"{kind}.{name}": self.fabric.fd(f"{kind}:{name}")
+            for name in self.fabric.host_managed for kind in ("translation", "vectors")
+        }  # fmt: skip
         config = {"plan": record.plan, "symmetric": self.fabric.symmetric}
         try:
             await self.start(record, "partitions.console:main", config, {**fds, **entries})

@@ -23,11 +23,9 @@ class Checks:
     """One round of checks over a host."""
 
     def __init__(
-        self, records: dict[str, Record], fabric: Fabric, keeper: Keeper, channels: list[tuple[str, str, int]],
-        host_managed: list[str],
-    ) -> None:  # fmt: skip
+        self, records: dict[str, Record], fabric: Fabric, keeper: Keeper, channels: list[tuple[str, str, int]]
+    ) -> None:
         self.records = records
-        self.host_managed = host_managed  # devices of the console's own
         self.channels = channels  # control channels: client, server, segment
         self.fabric = fabric
         self.keeper = keeper
@@ -112,8 +110,10 @@ class Checks:
             grant("hostd", "r", f"statistics:{role}")
         for device in self.fabric.devices:
             grant(device, "r", f"translation:{device}")
-            if not loaded and device in self.host_managed:
-                grant("console", "rw", f"translation:{device}")
+            grant(device, "rw", f"vectors:{device}")
+            grant("hostd", "r", f"vectors:{device}")
+            if not loaded and device in self.fabric.host_managed:
+                grant("console", "rw", f"translation:{device}", f"vectors:{device}")
         if not loaded:
             return
         if self.fabric.charging:
@@ -123,7 +123,7 @@ class Checks:
         for device in self.fabric.devices:
             # What a device may touch over queue pairs is the monitor's to write.
             grant(device, "r", "kernel")
-            grant("monitor", "rw", f"bell:{device}", f"translation:{device}")
+            grant("monitor", "rw", f"bell:{device}", f"translation:{device}", f"vectors:{device}")
             for server in self.fabric.servers:
                 grant("monitor", "rw", f"requests:{server}:{device}")
                 grant(device, "rw", f"requests:{server}:{device}", f"completions:{server}:{device}", f"bell:{server}")

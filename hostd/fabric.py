@@ -23,6 +23,7 @@ from hostd.records import Record
 from hostd.wire import RemoteError, WireError, close_fds
 from pyx import abi
 from pyx.statistics import Reader, initialize
+from pyx.vectors import VectorReader
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
@@ -42,11 +43,12 @@ class Fabric:
         self.processors = processors  # of the data threads
         self.symmetric = symmetric
         self.segments: Segments = {}
-        self.readers: list[tuple[str, Reader]] = []
+        self.readers: list[tuple[str, Reader | VectorReader]] = []
         self._monitor: Record | None = None
         self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
+        self.host_managed: list[str] = []  # devices that the console drives by itself
         self._of_kernel: list[str] = []  # names of the segments that go with the kernel
         self.charging = False  # the monitor reads what the roles spend for each partition
         self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"
@@ -70,9 +72,15 @@ class Fabric:
     # ---- building ----
 
     async def make_device_segments(self, devices: dict[str, str]) -> None:
-        """At boot: doorbell, statistics and queue translation entries of each device. `devices`: name -> kind."""
+        """At boot: doorbell, statistics, queue translation entries and interrupt vectors of each device. `devices`:
+        name -> kind."""
         wanted = [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
+        wanted += [(f"vectors:{device}", "vectors", abi.vectors_size()) for device in devices]
         await self._make(wanted, devices, [])
+        for device in devices:
+            vectors = await self.read_only(f"vectors:{device}")
+            self.readers.append((device, VectorReader(vectors)))
+            close_fds([vectors])
 
     async def make_kernel_segments(self, servers: list[str]) -> None:
         """With the load call: kernel region, and what monitor and I/O partitions share with each other and with the
@@ -145,26 +153,13 @@ class Fabric:
         await ask(server, "connect_hardware", common, [completions])
         await ask(self.monitor, "connect_hardware", common, [requests, self.fd(f"bell:{device.name}")])
 
-    async def disconnect(self, server: Record, device: Record) -> None:
-        """The device forgets an I/O partition that has ended: rings and buffers."""
-        await _release(device, "disconnect", {"server": server.number})
-
-    async def connect_kernel(self, device: Record) -> None:
-        """The device may look up offices and worlds in the kernel region."""
-        kernel = await self.read_only("kernel")
-        try:
-            await ask(device, "connect_kernel", {}, [kernel])
-        finally:
-            close_fds([kernel])
-
-    async def disconnect_kernel(self, device: Record) -> None:
-        await _release(device, "disconnect_kernel", {})
-
     async def connect_translations(self, device: str, slot: int) -> None:
         """The monitor writes what the queue pairs of a device may touch; the device got them read-only. It is told
-        where guests find the device, too."""
+        where guests find the device, too, and routes its interrupts."""
         message = {"device": slot, "location": self.locations[device].document()}
         await ask(self.monitor, "connect_translations", message, [self.fd(f"translation:{device}")])
+        forwarded = {"device": slot, "forwarded": device in self.host_managed}
+        await ask(self.monitor, "connect_vectors", forwarded, [self.fd(f"vectors:{device}")])
 
     async def lend_buffers(self, server: Record) -> None:
         """Memory of an I/O partition, for the copy path: monitor and devices map it; the server itself needs not."""

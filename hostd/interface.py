@@ -85,8 +85,17 @@ class Supervisor(Protocol):
     async def touch(self, device: str) -> dict[str, Any]:
         """{"device", "decision"} where the console may touch the device; code `denied` with the rule where not."""
 
-    async def stream(self, on: bool) -> dict[str, Any]:
-        """As `console`, after the stream was turned on or off."""
+    async def vectors(self, name: str) -> dict[str, Any]:
+        """{"partition", "vectors"}: owner, mask, pending state and counts of each interrupt vector."""
+
+    async def mask_vector(self, name: str, endpoint: str, queue: int, on: bool) -> dict[str, Any]:
+        """{"partition", "endpoint", "queue", "masked"}: its interrupts are held, or not any more."""
+
+    async def hold(self, name: str, on: bool) -> dict[str, Any]:
+        """{"partition", "held"}: the console's world stands, or runs again."""
+
+    async def stream(self, on: bool, depth: int) -> dict[str, Any]:
+        """As `console`, after the stream was turned on, with so many disk requests at once, or off."""
 
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
         """{"role", "stage", "seconds"}: a fault on purpose; the role loses that time in that stage of each request."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hostd import vectors
 from hostd.boot import Boot
 from hostd.children import Children
 from hostd.errors import HostError
@@ -55,6 +56,9 @@ class KernelLife:
     async def _until_ended(self, record: Record) -> None:
         raise NotImplementedError
 
+    def _record(self, name: str) -> Record:
+        raise NotImplementedError
+
     @staticmethod
     async def _told(role: Record, op: str) -> Row:
         raise NotImplementedError
@@ -96,6 +100,8 @@ class KernelLife:
         async with self._moving:
             if not self.fabric.loaded:
                 raise self._not_loaded()
+            if self.records["console"].held:
+                await self.hold("console", False)
             before = await self._inventory.take()
             self._unloading = True
             try:
@@ -129,6 +135,15 @@ class KernelLife:
             async with self._changed:
                 await self._changed.wait_for(lambda: record.state in ENDED)
         await self._discard(record)
+
+    async def vectors(self, name: str) -> Row:
+        return await vectors.of_partition(self._record(name), self.fabric.monitor)
+
+    async def mask_vector(self, name: str, endpoint: str, queue: int, on: bool) -> Row:
+        return await vectors.mask(self._record(name), self.fabric.monitor, endpoint, queue, on)
+
+    async def hold(self, name: str, on: bool) -> Row:
+        return await vectors.hold(self._record(name), self.fabric.monitor, self._children, on)
 
     async def resources(self) -> Row:
         """Who has what: the resource database, the keeper's segments and the processes, without their generations."""
@@ -170,8 +185,8 @@ class KernelLife:
             if device.device_class in held
         }
 
-    async def stream(self, on: bool) -> Row:
-        return _without_reply(await ask(self.records["console"], "stream", {"on": on}))
+    async def stream(self, on: bool, depth: int) -> Row:
+        return _without_reply(await ask(self.records["console"], "stream", {"on": on, "depth": depth}))
 
     async def _worlds(self) -> list[Row]:
         return (await self._told(self.fabric.monitor, "worlds")).get("worlds", []) if self.fabric.loaded else []

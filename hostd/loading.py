@@ -2,8 +2,8 @@
 W2, W10).
 
     load    partitions monitor, io-a -> segments of the kernel -> monitor -> devices see the kernel region -> io-a
-            -> every partition with a call ring is known -> the console gives the entries of its devices to the monitor,
-            which takes them over as they are -> epoch in office -> services by system call
+            -> every partition with a call ring is known -> the console gives entries and interrupt routes of its
+            devices to the monitor, which takes them over as they are -> epoch in office -> services by system call
     unload  (guests are gone) services back on boot wires -> the console's queue pairs are left open -> io-a ends,
             devices forget it and the kernel region -> monitor ends -> the console writes its entries again -> segments
 
@@ -67,8 +67,10 @@ class Loading:
             await boot.place(server, "io", boot.manifest.host.hosting_memory, [], [])
         await fabric.make_kernel_segments(SERVERS)
         await self._start_monitor(self._records["monitor"])
+        kernel = await fabric.read_only("kernel")
         for device in fabric.devices.values():
-            await fabric.connect_kernel(device)
+            await ask(device, "connect_kernel", {}, [kernel])
+        close_fds([kernel])
         for server in SERVERS:
             fabric.servers[server] = self._records[server]
             await self._start_server(self._records[server])
@@ -121,14 +123,16 @@ class Loading:
             close_fds([call, events])
 
     async def _hand_over(self, console: Record) -> None:
-        """The entries of all devices become the monitor's. The console has let go of its own first, by its own word
-        and by the kernel's: two writers would be nobody's rule (U5)."""
+        """Entries and interrupt routes of all devices become the monitor's. The console has let go of its own first, by
+        its own word and by the kernel's: two writers would be nobody's rule (U5)."""
         await ask(console, "give_devices", {})
-        fabric, kept = self._fabric, {identity_of(self._fabric.fd(f"translation:{name}")) for name in self._mine()}
+        fabric = self._fabric
+        given = [f"{kind}:{name}" for name in fabric.host_managed for kind in ("translation", "vectors")]
+        kept = {identity_of(fabric.fd(name)) for name in given}
         assert console.pid is not None
         try:
             if kept & mapped(console.pid).keys():
-                raise HostError("state", "the console still maps the translation entries of its devices")
+                raise HostError("state", "the console still maps the entries and routes of its devices")
         except PermissionError:
             pass  # reading it needs root: `hostctl status` says so too
         for name in fabric.devices:
@@ -138,10 +142,7 @@ class Loading:
             if not (await ask(fabric.monitor, "adopt_pair", message))["adopted"]:
                 text = f"the console's queue pair {endpoint['name']} is not what its descriptor says"
                 raise HostError("internal", text)
-
-    def _mine(self) -> list[str]:
-        """The console's devices."""
-        return self._boot.host_managed()
+        await ask(fabric.monitor, "route", {"partition": console.number})
 
     # ---- services ----
 
@@ -230,26 +231,30 @@ class Loading:
         await self._close_services()
         if fabric.loaded:
             for endpoint in console.plan["endpoints"]:
-                await self._release("give_pair", {"partition": console.number, "endpoint": endpoint["index"]})
+                message = {"partition": console.number, "endpoint": endpoint["index"]}
+                await _release(fabric.monitor, "give_pair", message)
+            await _release(fabric.monitor, "give_vectors", {"partition": console.number})
         for server in [self._records[name] for name in SERVERS if name in self._records]:
             await self._end(server)
             for device in fabric.devices.values():
-                await fabric.disconnect(server, device)
+                await _release(device, "disconnect", {"server": server.number})
             fabric.servers.pop(server.name, None)
         for device in fabric.devices.values():
-            await fabric.disconnect_kernel(device)
+            await _release(device, "disconnect_kernel", {})
         monitor = self._records.get("monitor")
         if monitor is not None:
             await self._end(monitor)
         fabric.monitor, fabric.charging = None, False
-        devices = self._mine()
-        await ask(console, "take_devices", {"devices": devices}, [fabric.fd(f"translation:{name}") for name in devices])
+        devices = fabric.host_managed
+        segments = [f"{kind}:{name}" for name in devices for kind in ("translation", "vectors")]
+        await ask(console, "take_devices", {"devices": devices}, [fabric.fd(name) for name in segments])
         await fabric.drop_kernel_segments()
 
-    async def _release(self, op: str, message: dict[str, Any]) -> None:
-        """Has the monitor give something up. One that has ended holds nothing."""
-        try:
-            await ask(self._fabric.monitor, op, message)
-        except RemoteError as error:
-            if error.code != "unreachable":
-                raise
+
+async def _release(role: Record, op: str, message: dict[str, Any]) -> None:
+    """Has a role give something up. One that has ended holds nothing."""
+    try:
+        await ask(role, op, message)
+    except RemoteError as error:
+        if error.code != "unreachable":
+            raise

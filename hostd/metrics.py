@@ -36,7 +36,7 @@ log = logging.getLogger("hostd.metrics")
 Labels = tuple[str, ...]
 Values = dict[str, dict[Labels, float]]
 _KINDS = {kind: [counter for counter in COUNTERS if counter.kind == kind] for kind in {c.kind for c in COUNTERS}}
-_ENDPOINT_ROWS = {"disk": ("io", "disk"), "nic": ("io", "nic")}
+_ENDPOINT_ROWS = {"disk": ("io", "disk", "vector"), "nic": ("io", "nic", "vector")}
 
 
 def statistics_rows(readers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:

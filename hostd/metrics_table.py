@@ -70,6 +70,12 @@ _SUBMIT_RESULTS = tuple(
     ("submit", reason) for reason in REASONS if not reason.startswith(("call_", "service_", "medium_"))
 )
 
+_INTERRUPTS = ("raised", "delivered", "forwarded", "coalesced", "masked", "unrouted")
+_VECTORS_FOR = {
+    kind: tuple((queue, event) for queue in queues for event in _INTERRUPTS)
+    for kind, queues in (("disk", "0"), ("nic", "01"))
+}
+
 _REFUSABLE = _each("unknown", *refusable("guest"))
 
 # fmt: off
@@ -115,6 +121,10 @@ COUNTERS = (
               by=PARTITION, fixed={"outcome": outcome}) for outcome in ("accepted", "refused", "stale")),
     *(Counter("trap", change, "memory_changes", "What a partition did to its trapped memory, by kind.",
               by=PARTITION, fixed={"change": change}) for change in ("children", "remapped", "unmapped", "removed")),
+    # Vectors of devices: the direct path, one row per endpoint.
+    Counter("vector", "interrupts", "interrupts",
+            "Interrupts of queue pairs, by queue and event: raised = delivered + coalesced + unrouted + held now.",
+            nested=("queue", "event"), known=(), known_for=_VECTORS_FOR),
     # NIC devices: one row per port.
     Counter("nic", "transmit_frames", "network_transmit_packets", "Frames that the guest sent."),
     Counter("nic", "transmit_bytes", "network_transmit_bytes", "Bytes that the guest sent."),

@@ -47,6 +47,7 @@ class Record:
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
+    held: bool = False  # its world stands, by hand (hostd.vectors)
     processors: int = 0  # that a guest may run on
     started_ns: int | None = None
     reports: int = 0

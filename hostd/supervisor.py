@@ -154,7 +154,7 @@ class Supervisor(KernelLife, HotPlug):
             "host": host,
             "processes": self.list(),
             "checks": await Checks(
-                self.records, self.fabric, self.keeper, self._loading.channels, self._boot.host_managed()
+                self.records, self.fabric, self.keeper, self._loading.channels
             ).run(),
         }
 

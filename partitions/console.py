@@ -5,7 +5,8 @@ is loaded it writes their translation entries; `give_devices` and `take_devices`
 no request notices. While a kernel is loaded it has a service at the command partition, opened by a system call, as
 infrastructure partitions do (U15).
 
-Descriptors at start: `memoryN`, `call`, `events`, `pairN`, and `translation.DEVICE` of each device of its own.
+Descriptors at start: `memoryN`, `call`, `events`, `pairN`, and of each device of its own `translation.DEVICE` and
+`vectors.DEVICE`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from partitions import console_drivers
 from partitions.control import ChannelWire
 from partitions.described import described
 from partitions.skeleton import Context, Partition
+from partitions.ultravisor.types import QUEUES
 from pyx import abi
 from pyx.calls import CallRing, RequestError
 from pyx.entries import Entries
 from pyx.memory import Memory
+from pyx.vectors import Routes
 from pyx.waiter import Waiter
 
 SERVICE = "command"
-PREFIX = "translation."
 
 
 class Console(Partition):
@@ -44,9 +46,14 @@ class Console(Partition):
         calls = CallRing(waiter, call, events, plan["call"]["capacity"])
         os.close(call)
         self._entries: dict[str, Entries] = {}
-        for name in [name for name in self.context.fds if name.startswith(PREFIX)]:
+        self._routes: dict[str, Routes] = {}
+        for name in [name for name in self.context.fds if "." in name]:
+            kind, _, device = name.partition(".")
             descriptor = self.context.take(name)
-            self._entries[name.removeprefix(PREFIX)] = Entries(descriptor)
+            if kind == "translation":
+                self._entries[device] = Entries(descriptor)
+            else:
+                self._routes[device] = Routes(descriptor)
             os.close(descriptor)
         keys = {endpoint["index"]: self._open(endpoint) for endpoint in plan["endpoints"]}
         disks, nics = console_drivers.attach(self.context, plan, self.memory, calls, waiter, keys, events)
@@ -62,8 +69,11 @@ class Console(Partition):
         self._connected: int | RequestError | None = None
 
     def _open(self, endpoint: dict[str, Any]) -> int:
-        """Opens the queue pair of an endpoint for the memory of this partition; its key."""
+        """Opens the queue pair of an endpoint for the memory of this partition, and routes its interrupts here; its
+        key."""
         plan = self._plan
+        for queue in range(len(QUEUES[endpoint["kind"]])):
+            self._routes[endpoint["device"]].route(endpoint["port"], queue, plan["partition"]["id"])
         descriptor = {
             "partition": plan["partition"]["id"], "type": abi.PARTITION_TYPES["console"], "state": 0, "memory_pages": 0,
             "endpoints": [described(endpoint)],
@@ -82,16 +92,19 @@ class Console(Partition):
     # ---- load and unload ----
 
     def handle_give_devices(self, _message: Message, _fds: list[int]) -> Message:
-        """After the answer the entries of its devices are the monitor's to write; what is open stays open."""
-        for entries in self._entries.values():
-            entries.detach()
+        """After the answer entries and interrupt routes of its devices are the monitor's to write; what is open stays
+        open, what is routed stays routed."""
+        for mine in (*self._entries.values(), *self._routes.values()):
+            mine.detach()
         self._entries.clear()
+        self._routes.clear()
         return {}
 
     def handle_take_devices(self, message: Message, fds: list[int]) -> Message:
-        """The entries of "devices" are this partition's to write again. Descriptors: of their segments."""
-        for device, descriptor in zip(message["devices"], fds, strict=True):
-            self._entries[device] = Entries(descriptor)
+        """Entries and routes of "devices" are this partition's to write again. Descriptors: both segments of each."""
+        for number, device in enumerate(message["devices"]):
+            self._entries[device] = Entries(fds[2 * number])
+            self._routes[device] = Routes(fds[2 * number + 1])
         return {}
 
     def handle_call_ring(self, _message: Message, _fds: list[int]) -> Message:
@@ -151,7 +164,7 @@ class Console(Partition):
     def handle_stream(self, message: Message, _fds: list[int]) -> Message:
         """Turns the verified stream over its devices on or off; its figures."""
         assert self._drivers is not None
-        self._drivers.stream(bool(message["on"]))
+        self._drivers.stream(bool(message["on"]), message.get("depth", 1))
         return self.handle_figures(message, _fds)
 
     def handle_figures(self, _message: Message, _fds: list[int]) -> Message:

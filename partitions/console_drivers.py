@@ -4,7 +4,7 @@ The console drives host-managed devices over queue pairs alone, so nothing here 
 load and unload of the kernel leave it as it is. One thread has the waiter, the call ring and the queues: connect calls
 are made between two rounds of the stream and nobody waits for their answers.
 
-    disk: write a block of the round's own, read it back, compare
+    disk: write blocks of the round's own, read them back, compare
     NIC:  frames from its first endpoint to its second; number, order and contents are compared
 """
 
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from partitions.guest_devices import Disk, Nic
+from partitions.guest_devices import READ, WRITE, Disk, Nic
 from partitions.skeleton import Context
 from partitions.ultravisor.types import QUEUES
 from pyx.calls import CallRing, RequestError
@@ -27,6 +27,7 @@ from pyx.queue import ClientQueue
 from pyx.waiter import Waiter
 
 BLOCK = 4096  # bytes of one disk transfer
+DEPTH_MAX = 32  # disk requests at once
 FRAMES = 8  # of one round and NIC
 FRAME = 128  # bytes of one of them
 FRAME_TYPE = b"\x88\xb5"  # for experiments, IEEE 802
@@ -66,8 +67,9 @@ class Drivers(threading.Thread):
         self._calls = calls
         self._disks = disks
         self._nics = pairs_of_nics
-        self._written: Buffer = memory.allocate(BLOCK)
-        self._read: Buffer = memory.allocate(BLOCK)
+        self._written: list[Buffer] = [memory.allocate(BLOCK) for _ in range(DEPTH_MAX)]
+        self._read: list[Buffer] = [memory.allocate(BLOCK) for _ in range(DEPTH_MAX)]
+        self._depth = 1
         self._frames: list[Buffer] = [memory.allocate(FRAME) for _ in range(FRAMES)]
         self._wanted = threading.Event()  # there is something to do
         self._streaming = False
@@ -81,8 +83,9 @@ class Drivers(threading.Thread):
 
     # ---- from the control loop ----
 
-    def stream(self, on: bool) -> None:
-        """The verified stream, on or off; its figures stay."""
+    def stream(self, on: bool, depth: int) -> None:
+        """The verified stream, on or off, with `depth` disk requests at once; its figures stay."""
+        self._depth = min(depth, DEPTH_MAX)
         if on and not self._streaming:
             self._last_round = 0
         self._streaming = on
@@ -146,15 +149,19 @@ class Drivers(threading.Thread):
         self._last_round = now
 
     def _verify_disk(self, disk: Disk, number: int) -> None:
-        pattern = struct.pack("<Q8s", number, disk.name.encode()[:8]) * (BLOCK // 16)
-        offset = number * BLOCK % (disk.size // BLOCK * BLOCK)
-        self._written[:] = pattern
-        self._read[:] = bytes(BLOCK)
-        disk.write_from(self._written, offset)
-        disk.read_into(self._read, offset)
-        if bytes(self._read) != pattern:
-            raise ValueError(f"{disk.name}: block at {offset} reads back other bytes than were written")
-        self.counts["disk_bytes"] += 2 * BLOCK
+        depth, blocks = self._depth, disk.size // BLOCK
+        offsets = [(number * depth + position) % blocks * BLOCK for position in range(depth)]
+        patterns = [struct.pack("<QQ", number, offset) * (BLOCK // 16) for offset in offsets]
+        for position, pattern in enumerate(patterns):
+            self._written[position][:] = pattern
+            self._read[position][:] = bytes(BLOCK)
+        disk.transfer_many(WRITE, zip(self._written[:depth], offsets, strict=True))
+        disk.transfer_many(READ, zip(self._read[:depth], offsets, strict=True))
+        for position, pattern in enumerate(patterns):
+            if bytes(self._read[position]) != pattern:
+                text = f"{disk.name}: block at {offsets[position]} reads back other bytes than were written"
+                raise ValueError(text)
+        self.counts["disk_bytes"] += 2 * BLOCK * depth
 
     def _verify_nic(self, sender: Nic, receiver: Nic, number: int) -> None:
         header = receiver.mac + sender.mac + FRAME_TYPE

@@ -1,6 +1,6 @@
 """Programs of the device processes: NIC and disk (U10). Each maps memory of attached partitions, and no other.
 
-Descriptors at start: `bell`, `statistics` and `translations` (read-only). Messages: `connect_kernel` and
+Descriptors at start: `bell`, `statistics`, `vectors` and `translations` (read-only). Messages: `connect_kernel` and
 `disconnect_kernel` (with load and unload), `connect` (hardware rings of an I/O partition), `attach_memory` (of an I/O
 partition), `disconnect` (both), `attach` (an endpoint with the memory of its partition and its queue pair), `detach`,
 `recall`, `settle`, `set_limits`, `memory`.
@@ -36,6 +36,7 @@ class DevicePartition(DataPlane):
         return self.device(
             **loop_arguments(self.context, fds),
             translations_fd=fds["translations"],
+            vectors_fd=fds["vectors"],
             window_first=config["window_first"],
             window_size=config["window_size"],
         )

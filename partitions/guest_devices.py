@@ -6,7 +6,7 @@ has moved the data; a buffer must not change before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pyx import abi
@@ -42,6 +42,15 @@ class Disk:
         self.queue.submit(FLUSH, None, 0)
         self.queue.kick()
         self._finish(1, "flush")
+
+    def transfer_many(self, operation: int, parts: Iterable[tuple[Buffer, int]]) -> None:
+        """Reads or writes (buffer, offset) each, all at once; at most as many as the queue takes."""
+        count = 0
+        for buffer, offset in parts:
+            self.queue.submit(operation, buffer, offset)
+            count += 1
+        self.queue.kick()
+        self._finish(count, f"{self.name}: {abi.OPERATION_NAMES[operation]} of {count} buffers")
 
     def _transfer(self, operation: int, buffer: Buffer, offset: int) -> None:
         """The whole buffer, in requests of at most `transfer_max`, as many in flight as the queue takes."""

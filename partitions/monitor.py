@@ -19,6 +19,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from hostd.errors import HostError
 from hostd.wire import Message, Wire
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.hardware_view import HardwareView
@@ -69,11 +70,13 @@ class MonitorPartition(DataPlane):
             message.get("call_capacity", 0),
             by_name.get("events", -1),
         )
+        self.loop.route(message["partition"])
         return {}
 
     def handle_close(self, message: Message, _fds: list[int]) -> Message:
         self.view.close(message["partition"])
         self._traps.close(message["partition"])
+        self.loop.unroute(message["partition"])
         self.loop.close(message["partition"])
         return {}
 
@@ -95,6 +98,39 @@ class MonitorPartition(DataPlane):
         self.view.locate(message["device"], message["location"])
         self.loop.connect_translations(message["device"], entries)
         return {}
+
+    def handle_connect_vectors(self, message: Message, fds: list[int]) -> Message:
+        """The interrupt vectors of a device, by its slot: this process routes them. "forwarded": it is host-managed."""
+        (vectors,) = fds
+        self.loop.connect_vectors(message["device"], vectors, message["forwarded"])
+        return {}
+
+    def handle_route(self, message: Message, _fds: list[int]) -> Message:
+        """Routes the vectors of all endpoints of a partition to it; also those that came since it was opened."""
+        self.loop.route(message["partition"])
+        return {}
+
+    def handle_give_vectors(self, message: Message, _fds: list[int]) -> Message:
+        """Gives the routes of the console back to it, as they are."""
+        with suppress(KeyError):
+            self.loop.give_vectors(message["partition"])
+        return {}
+
+    def handle_mask(self, message: Message, _fds: list[int]) -> Message:
+        """Holds the interrupts of one vector of a partition, or ends that ("on")."""
+        try:
+            self.loop.mask(message["partition"], message["endpoint"], message["queue"], bool(message["on"]))
+        except KeyError as error:
+            raise HostError("not_found", str(error.args[0])) from None
+        return {}
+
+    def handle_hold(self, message: Message, _fds: list[int]) -> Message:
+        """The world of a partition stands, or runs again ("on"): what its vectors held is delivered then (W3)."""
+        self.loop.hold(message["partition"], bool(message["on"]))
+        return {}
+
+    def handle_vectors(self, message: Message, _fds: list[int]) -> Message:
+        return {"vectors": self.loop.routes(message["partition"])}
 
     def handle_adopt_pair(self, message: Message, _fds: list[int]) -> Message:
         """Takes over a queue pair that the console opened before there was a monitor; its device sees no difference."""

@@ -1,6 +1,7 @@
 /* The shared layout: every byte that crosses a process boundary is described here and nowhere else. This file has numbers,
  * slots, rings, bells and ledgers, and includes the three others: abi_partition.h (views, maps, queue pairs, the kernel
- * region), abi_statistics.h (counters and histograms) and abi_config.h (the configuration region). Nobody else includes
+ * region), abi_statistics.h (counters and histograms), abi_config.h (the configuration region) and abi_vectors.h (interrupt
+ * vectors). Nobody else includes
  * those.
  *
  * Owner: nobody writes a struct of these files except the writer named beside it. Cython reads it through
@@ -359,5 +360,6 @@ _Static_assert(sizeof(struct pv_ledger_entry) == 128, "two cache lines");
 #include "abi_partition.h"
 #include "abi_statistics.h"
 #include "abi_config.h"
+#include "abi_vectors.h"
 
 #endif

@@ -403,6 +403,18 @@ cdef extern from "abi.h" nogil:
         uint8_t mac[6]
         char name[16]
 
+    const size_t PV_VECTORS_SIZE
+    struct pv_vector:
+        uint64_t partition
+        uint32_t endpoint
+        uint32_t queue
+        uint64_t raised
+        uint64_t coalesced
+        uint64_t masked
+        uint64_t delivered
+        uint64_t forwarded
+        uint64_t unrouted
+
     struct pv_translation_extent:
         uint64_t gpa
         uint64_t hpa

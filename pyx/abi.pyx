@@ -120,6 +120,11 @@ def translations_size() -> int:
     return PV_TRANSLATIONS_SIZE
 
 
+def vectors_size() -> int:
+    """Bytes of the interrupt vectors of one device."""
+    return PV_VECTORS_SIZE
+
+
 def ledger_size(capacity: int) -> int:
     return PV_LEDGER_SIZE(_capacity(capacity))
 

@@ -1,12 +1,13 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport PV_REASON_NONE, PV_STATUS_OK, pv_dma_request
+from pyx.abi cimport PV_REASON_NONE, PV_STATUS_OK, pv_dma_request, pv_kernel
 from pyx.loop cimport Loop
 from pyx.portc cimport Job, Port, Server
 from pyx.ringc cimport pv_run_extend
 
 
 cdef class Completions(Loop):
+    cdef pv_kernel *kernel            # NULL: none is loaded
     cdef Server servers[8]
     cdef uint32_t server_count
     cdef Port *ports                  # [PV_PORTS_MAX]

@@ -16,9 +16,10 @@ from pyx.abi cimport (
 from pyx.loop cimport Loop
 from pyx.portc cimport Job, Pair, Port, Server, Tally
 from pyx.ringc cimport (
-    pv_consumer_release, pv_count, pv_interrupt_post, pv_meter_turn, pv_observe, pv_producer_publish, pv_push_completion, pv_run,
+    pv_consumer_release, pv_count, pv_meter_turn, pv_observe, pv_producer_publish, pv_push_completion, pv_run,
     pv_run_end, pv_run_extend, pv_saturate, pv_stamp_last,
 )
+from pyx.vectorc cimport pv_vector_raise
 
 
 cdef class Completions(Loop):
@@ -115,11 +116,14 @@ cdef class Completions(Loop):
         cdef Pair *pair = &port.pair
         cdef Tally *tally = &port.tally
         cdef uint32_t i
-        cdef uint64_t vectors = 0, end
+        cdef uint64_t end
+        cdef uint32_t wakes = 0
         port.dirty = False
         end = self.stamp()
+        cdef bint raised[2]
         pv_meter_turn(&self.meter, port.client, end)
         for i in range(pair.queues):
+            raised[i] = False
             if pair.taken[i]:
                 pv_consumer_release(&pair.requests[i], pair.taken[i])
                 pair.taken[i] = 0
@@ -128,7 +132,7 @@ cdef class Completions(Loop):
                 if self.attribution:
                     pv_stamp_last(&pair.completions[i], pv_saturate(end - now))
                 pv_producer_publish(&pair.completions[i])
-                vectors |= pair.vector << i
+                raised[i] = True
         self.count(port)
         pv_count(&port.counters[<int>PV_IO_COMPLETIONS], tally.completions)
         for i in range(1, PV_OP_COUNT):
@@ -138,9 +142,12 @@ cdef class Completions(Loop):
         if self.attribution:
             self.observe(port, now, end)
         memset(tally, 0, sizeof(Tally))
-        if vectors and pv_interrupt_post(pair.interrupts, vectors, self.symmetric):
-            pv_count(&port.counters[<int>PV_IO_INTERRUPTS], 1)
-            pv_count(&self.counters[<int>PV_THREAD_WAKES_SENT], 1)
+        for i in range(pair.queues):
+            if raised[i] and pv_vector_raise(&pair.vectors[i], self.kernel, pair.interrupts, pair.vector << i, self.symmetric):
+                wakes += 1
+        if wakes:
+            pv_count(&port.counters[<int>PV_IO_INTERRUPTS], wakes)
+            pv_count(&self.counters[<int>PV_THREAD_WAKES_SENT], wakes)
 
     cdef void count(self, Port *port) noexcept nogil:
         """Turns what a device tallied into its counters."""

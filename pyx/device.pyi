@@ -10,6 +10,7 @@ class Device(Intake):
         *,
         kernel_fd: int = -1,
         translations_fd: int,
+        vectors_fd: int,
         window_first: int,
         window_size: int,
     ) -> None: ...

@@ -17,7 +17,7 @@ from libc.stdlib cimport calloc, free
 from pyx.abi cimport (
     PV_EXTENTS_MAX, PV_FLAG_PACK, PV_IO_REQUESTS, PV_KERNEL_MAGIC, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_NONE,
     PV_REASON_PATH_CLOSED, PV_STAGE_DEVICE, PV_STAGE_POST, PV_STAGE_QUEUE, PV_STAGE_VALIDATION, PV_STATUS_REFUSED,
-    PV_TRANSLATIONS_SIZE, pv_kernel, pv_request, pv_translation,
+    PV_TRANSLATIONS_SIZE, PV_VECTORS_SIZE, pv_kernel, pv_request, pv_translation, pv_vector,
 )
 from pyx.dmac cimport pv_span
 from pyx.intake cimport Intake
@@ -47,7 +47,8 @@ cdef uint64_t FOREVER = <uint64_t>-1
 
 cdef class Device(Intake):
     """`window_first`, `window_size`: machine memory in bytes. `translations_fd`: the queue translation entries of this
-    device, `kernel_fd`: the kernel region, both read-only here. -1: no kernel is loaded yet."""
+    device, `kernel_fd`: the kernel region, both read-only here (-1: no kernel is loaded yet). `vectors_fd`: its interrupt
+    vectors."""
 
     def __cinit__(self, *args, **kwargs):
         self.scratch = <pv_span *>calloc(BATCH * PV_EXTENTS_MAX, sizeof(pv_span))
@@ -58,11 +59,13 @@ cdef class Device(Intake):
         free(self.scratch)
 
     def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
-                 int kernel_fd=-1, int translations_fd, uint64_t window_first, uint64_t window_size):
+                 int kernel_fd=-1, int translations_fd, int vectors_fd, uint64_t window_first, uint64_t window_size):
         if kernel_fd >= 0:
             self.connect_kernel(kernel_fd)
         self.translations_mapping = Mapping(translations_fd, PV_TRANSLATIONS_SIZE, writable=False)
         self.translations = <const pv_translation *>self.translations_mapping.base
+        self.vectors_mapping = Mapping(vectors_fd, PV_VECTORS_SIZE)
+        self.vectors = <pv_vector *>self.vectors_mapping.base
         self.window = Window(window_first, window_size)
         self.origin = self.window.origin()
         self.kept = {}

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint16_t, uint32_t
 
-from pyx.abi cimport pv_dma_request, pv_kernel
+from pyx.abi cimport pv_dma_request
 from pyx.dmac cimport pv_span
 from pyx.portc cimport Fifo, Port, Server
 from pyx.ports cimport Ports
@@ -9,7 +9,6 @@ from pyx.segment cimport Mapping
 
 cdef class Intake(Ports):
     cdef Mapping kernel_mapping
-    cdef pv_kernel *kernel
     cdef bint stalled                 # a server takes no completions: its requests wait
 
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil

@@ -2,10 +2,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_reason, pv_system_call
 from pyx.callers cimport Caller
-from pyx.pairs cimport Pairs
+from pyx.vectors cimport Vectors
 
 
-cdef class Monitor(Pairs):
+cdef class Monitor(Vectors):
     cdef bint device_full                 # a call waited for room at a device in this round
 
     cdef uint32_t serve(self, Caller *c) noexcept nogil

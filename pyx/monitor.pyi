@@ -1,4 +1,4 @@
-from pyx.pairs import Pairs
+from pyx.vectors import Vectors
 
-class Monitor(Pairs):
+class Monitor(Vectors):
     def answer(self, partition: int, call: int, connected: bool, result: int) -> None: ...

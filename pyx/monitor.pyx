@@ -1,6 +1,6 @@
 """Call worker of the monitor: takes system calls, one bounded batch of each caller per round, and answers them (U3, U11, U15).
 
-    callers.pyx: tables <-- translator.pyx: submit, copy <-- pairs.pyx: paths, queue pairs <-- here: calls in turn
+    callers.pyx: tables <-- translator.pyx: submit, copy <-- pairs.pyx: paths, queue pairs <-- vectors.pyx: routes <-- here: calls in turn
 
 Reads views and partition maps; maps guest memory only while an endpoint of that guest is on the copy path. Writes
 hardware rings, call completions, queue translation entries and the kernel region.
@@ -19,7 +19,7 @@ from pyx.abi cimport (
 )
 from pyx.callers cimport Caller, EVENTS_MAX
 from pyx.loop cimport Loop
-from pyx.pairs cimport Pairs
+from pyx.vectors cimport Vectors
 from pyx.ringc cimport (
     PV_CHARGE_IDLE, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_consumer_release,
     pv_count, pv_interrupt_post, pv_meter_turn, pv_now, pv_producer_free, pv_producer_publish, pv_producer_push,
@@ -36,7 +36,7 @@ cdef enum:
 cdef uint64_t FULL_NS = 100_000  # between two looks at a device whose ring is full
 
 
-cdef class Monitor(Pairs):
+cdef class Monitor(Vectors):
     """One call worker."""
 
     def answer(self, uint64_t partition, uint64_t call, bint connected, uint32_t result):

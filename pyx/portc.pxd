@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_dma_request, pv_interrupts, pv_request, pv_translation
+from pyx.abi cimport pv_dma_request, pv_interrupts, pv_request, pv_translation, pv_vector
 from pyx.dmac cimport pv_span
 from pyx.ringc cimport pv_consumer, pv_producer, pv_run
 
@@ -40,7 +40,8 @@ cdef struct Pair:
     uint32_t part[2]                  # requests done of the slot behind those (a pack holds several)
     pv_request head[2]                # while there are such: that slot, as it was fetched (rules.md 8)
     pv_interrupts *interrupts
-    uint64_t vector                   # of queue 0; the next bit is queue 1's
+    uint64_t vector                   # bit of queue 0 in the pending word; the next one is queue 1's
+    pv_vector *vectors                # of queue 0, then of queue 1
     const pv_translation *entry       # the monitor's
     pv_translation translation        # private copy
     uint32_t operations[2]            # bit per operation that belongs on the queue

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_request, pv_translation
+from pyx.abi cimport pv_request, pv_translation, pv_vector
 from pyx.completions cimport Completions
 from pyx.portc cimport Fifo, Port
 from pyx.segment cimport Mapping
@@ -10,6 +10,8 @@ from pyx.sharec cimport pv_flow, pv_share
 cdef class Ports(Completions):
     cdef Mapping translations_mapping
     cdef const pv_translation *translations
+    cdef Mapping vectors_mapping
+    cdef pv_vector *vectors           # [PV_PORTS_MAX * PV_QUEUES_MAX]
     cdef pv_flow *flows               # [PV_PORTS_MAX]
     cdef pv_share share
     cdef uint16_t active[256]         # ports in use

@@ -9,8 +9,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pyx.abi cimport (
-    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REFUSED, PV_IO_REQUESTS, PV_PACK_ENTRIES, PV_PAGE,
-    PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX, PV_REASON_DETACHED, PV_REASON_PATH_CHANGED,
+    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REFUSED, PV_IO_REQUESTS, PV_PACK_ENTRIES,
+    PV_PAGE, PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX, PV_QUEUES_MAX, PV_REASON_DETACHED, PV_REASON_PATH_CHANGED,
     PV_REASON_QUEUE_BROKEN, PV_STAGE_COUNT, PV_STATUS_CANCELLED, PV_THREAD_BROKEN_QUEUES, PV_VECTOR, pv_doorbell,
     pv_interrupts, pv_request,
 )
@@ -24,6 +24,7 @@ from pyx.ringc cimport (
 )
 from pyx.segment cimport Mapping
 from pyx.sharec cimport pv_bucket, pv_bucket_clear, pv_bucket_set, pv_flow, pv_flow_weigh, pv_share_add, pv_share_remove
+from pyx.vectorc cimport pv_vector_open
 
 from pyx import abi as names
 
@@ -104,6 +105,9 @@ cdef class Ports(Completions):
             p.pair.interrupts = <pv_interrupts *>events.base
             p.pair.vector = <uint64_t>1 << PV_VECTOR(endpoint, 0)
             p.pair.entry = &self.translations[number]
+            p.pair.vectors = &self.vectors[number * PV_QUEUES_MAX]
+            for i in range(p.pair.queues):
+                pv_vector_open(&p.pair.vectors[i], partition, endpoint, i)
             p.pair.used = True
             self.kept["pair", number] = (events, rings)
         made = make_fifo(&p.queue, capacity, spans_max)

@@ -128,7 +128,16 @@ class FakeSupervisor:
     async def touch(self, device: str) -> dict[str, Any]:
         return {"device": device, "decision": 1}
 
-    async def stream(self, on: bool) -> dict[str, Any]:
+    async def vectors(self, name: str) -> dict[str, Any]:
+        return {"partition": name, "vectors": []}
+
+    async def mask_vector(self, name: str, endpoint: str, queue: int, on: bool) -> dict[str, Any]:
+        return {"partition": name, "endpoint": endpoint, "queue": queue, "masked": on}
+
+    async def hold(self, name: str, on: bool) -> dict[str, Any]:
+        return {"partition": name, "held": on}
+
+    async def stream(self, on: bool, depth: int) -> dict[str, Any]:
         return {"endpoints": [], "writes_entries_of": [], "stream": {"streaming": on}}
 
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:

@@ -181,9 +181,21 @@ class Host:
         """The console asks for a device."""
         return self.client.post(f"/v1/console/devices/{device}")
 
-    def stream(self, on: bool) -> dict[str, Any]:
+    def vectors(self, name: str) -> dict[tuple[str, int], dict[str, Any]]:
+        """Interrupt vectors of a partition by endpoint and queue."""
+        rows = self.client.get(partition_path(name, "/vectors"))["vectors"]
+        return {(row["endpoint"], row["queue"]): row for row in rows}
+
+    def mask(self, name: str, endpoint: str, queue: int, masked: bool) -> None:
+        self.client.request("PUT", partition_path(name, f"/vectors/{endpoint}/{queue}"), {"masked": masked})
+
+    def hold(self, name: str, held: bool) -> None:
+        """Has the world of the console stand, or run again."""
+        self.client.request("PUT", partition_path(name, "/held"), {"held": held})
+
+    def stream(self, on: bool, depth: int = 1) -> dict[str, Any]:
         """Turns the console's verified stream on or off; its figures so far."""
-        return self.client.request("PUT", "/v1/console/stream", {"on": on})["stream"]
+        return self.client.request("PUT", "/v1/console/stream", {"on": on, "depth": depth})["stream"]
 
     def console(self) -> dict[str, Any]:
         return self.client.get("/v1/console")

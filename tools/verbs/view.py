@@ -15,12 +15,21 @@ SIDES = (("BELIEVED", "believed"), ("ENFORCED", "enforced"), ("TRUE", "true"))
 FACTS = ("kind", "length", "offset", "read_only", "mac", "max_transfer", "path", "wanted", "weight", "device", "file",
          "server")  # fmt: skip
 SIZES = frozenset(("length", "offset", "max_transfer"))
+VECTORS: list[output.Column] = [
+    ("ENDPOINT", lambda row: f"{row['endpoint']}.{row['queue']}"),
+    ("DEVICE", itemgetter("device")),
+    ("OWNER", itemgetter("owner")),
+    ("STATE", lambda row: "masked" if row["mask"] else "forwarded" if row["forwarded_route"] else "direct"),
+    ("PENDING", lambda row: "yes" if row["pending"] else "-"),
+    *((event.upper(), itemgetter(event)) for event in ("raised", "delivered", "forwarded", "coalesced", "masked")),
+]
 
 
 @options.verb()
 @click.argument("name", type=options.NAME)
 @click.option("--hardware", is_flag=True, help="What it is shown of devices and buses, beside the machine.")
-def command(session: options.Session, name: str, hardware: bool) -> None:
+@click.option("--vectors", is_flag=True, help="Its interrupt vectors: owner, mask, pending state and counts.")
+def command(session: options.Session, name: str, hardware: bool, vectors: bool) -> None:
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
     Below stands the processor time that each process of the data plane has spent for it.
@@ -30,6 +39,10 @@ def command(session: options.Session, name: str, hardware: bool) -> None:
     if hardware:
         document = session.client().get(partition_path(name, "/hardware"))
         session.emit(document, lambda: _hardware(document))
+        return
+    if vectors:
+        document = session.client().get(partition_path(name, "/vectors"))
+        session.emit(document, lambda: output.table(document["vectors"], VECTORS))
         return
     document = session.client().get(partition_path(name, "/view"))
     session.emit(document, lambda: _text(document))

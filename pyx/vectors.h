@@ -1,0 +1,97 @@
+/* Interrupt vectors: raising one at a device, holding it, and delivering it at the end of the hold (W3, H6, A7).
+ *
+ * Holding is a store-load race on both sides. The device sets `pending` and looks again whether the hold is over; whoever
+ * ends the hold clears its reason and then looks at `pending`. With sequentially consistent operations one of the two
+ * sees the other, and the exchange of `pending` lets exactly one of them deliver: never lost, never twice.
+ */
+#ifndef PV_VECTORS_H
+#define PV_VECTORS_H
+
+#include "interrupt.h"
+#include "statistics.h"
+
+/* The device's part, at the attachment of a port: counts begin at 0. */
+static inline void pv_vector_open(struct pv_vector *v, uint64_t partition, uint32_t endpoint, uint32_t queue)
+{
+    v->raised = v->coalesced = v->masked = v->delivered = v->forwarded = v->unrouted = 0;
+    v->endpoint = endpoint;
+    v->queue = queue;
+    __atomic_store_n(&v->partition, partition, __ATOMIC_RELEASE);
+    atomic_store_explicit(&v->pending, 0, memory_order_seq_cst);
+}
+
+/* The master's part: routes the vector to `owner` (0: to nobody), unmasked. */
+static inline void pv_vector_route(struct pv_vector *v, uint64_t owner, uint32_t flags)
+{
+    if (atomic_load_explicit(&v->owner, memory_order_relaxed) != owner) {
+        atomic_store_explicit(&v->delivered_later, 0, memory_order_relaxed);
+        atomic_store_explicit(&v->forwarded_later, 0, memory_order_relaxed);
+    }
+    atomic_store_explicit(&v->mask, 0, memory_order_seq_cst);
+    atomic_store_explicit(&v->flags, flags, memory_order_seq_cst);
+    atomic_store_explicit(&v->owner, owner, memory_order_seq_cst);
+}
+
+/* Must an interrupt wait? `kernel`: NULL where none is loaded, and then nobody is scheduled. */
+static inline bool pv_vector_held(const struct pv_vector *vector, const struct pv_kernel *region)
+{
+    struct pv_vector *v = (struct pv_vector *)vector;
+    struct pv_kernel *kernel = (struct pv_kernel *)region;
+    if (atomic_load_explicit(&v->mask, memory_order_seq_cst))
+        return true;
+    if (!kernel || !(atomic_load_explicit(&v->flags, memory_order_seq_cst) & PV_VECTOR_FORWARDED))
+        return false;
+    uint64_t owner = atomic_load_explicit(&v->owner, memory_order_seq_cst);
+    return !atomic_load_explicit(&kernel->worlds[PV_ID_SLOT(owner) % PV_PARTITIONS_MAX].running, memory_order_seq_cst);
+}
+
+/* The device has published something on the queue of `v`. Returns whether a wake-up was sent. */
+static inline bool pv_vector_raise(struct pv_vector *v, const struct pv_kernel *kernel, struct pv_interrupts *to,
+                                   uint64_t bit, bool symmetric)
+{
+    pv_count(&v->raised, 1);
+    if (atomic_load_explicit(&v->owner, memory_order_relaxed) != v->partition) {
+        pv_count(&v->unrouted, 1);
+        return false;
+    }
+    if (pv_vector_held(v, kernel)) {
+        if (atomic_exchange_explicit(&v->pending, 1, memory_order_seq_cst)) {
+            pv_count(&v->coalesced, 1);
+            return false;
+        }
+        pv_count(&v->masked, 1);
+        /* pairs with pv_vector_release */
+        if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->pending, 0, memory_order_seq_cst))
+            return false;
+    }
+    if (!pv_interrupt_post(to, bit, symmetric)) {
+        pv_count(&v->coalesced, 1);
+        return false;
+    }
+    pv_count(&v->delivered, 1);
+    if (kernel && atomic_load_explicit(&v->flags, memory_order_relaxed) & PV_VECTOR_FORWARDED)
+        pv_count(&v->forwarded, 1);
+    return true;
+}
+
+/* The reason to hold is gone: delivers what is pending, once. Returns whether something was. An owner that is awake, or
+ * stopped before it slept, finds it on its rings. */
+static inline bool pv_vector_release(struct pv_vector *v, const struct pv_kernel *kernel, struct pv_interrupts *to,
+                                     uint64_t bit, bool symmetric)
+{
+    /* pairs with pv_vector_raise */
+    if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->pending, 0, memory_order_seq_cst))
+        return false;
+    atomic_fetch_add_explicit(&v->delivered_later, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&v->flags, memory_order_relaxed) & PV_VECTOR_FORWARDED)
+        atomic_fetch_add_explicit(&v->forwarded_later, 1, memory_order_relaxed);
+    pv_interrupt_post(to, bit, symmetric);
+    return true;
+}
+
+static inline void pv_vector_mask(struct pv_vector *v, uint32_t mask)
+{
+    atomic_store_explicit(&v->mask, mask, memory_order_seq_cst);
+}
+
+#endif

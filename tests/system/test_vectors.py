@@ -1,0 +1,145 @@
+"""Interrupt vectors: routes, masks, and the console's that are held while its world stands (W3, H6)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hostd.errors import HostError
+from tests.framework.host import MANIFEST, Host, running
+from tests.system.test_load import DEVICES, assert_verified, await_rounds
+
+DISK = {"name": "vda", "size": "1MiB", "path": "direct"}
+DEPTH = 32  # requests of the console at once: several publications of its device
+SLOW = 0.1  # seconds that the device loses with each batch: its completions come while the world stands
+STORM_REQUESTS = 16_000
+STORM = STORM_REQUESTS // 64  # interrupts at least: a batch of the device has 64 requests
+EVENTS = ("raised", "delivered", "forwarded", "coalesced", "masked", "unrouted")
+
+
+@pytest.fixture(scope="module")
+def with_classes() -> Iterator[Host]:
+    with running({**MANIFEST, "devices": DEVICES}) as host:
+        yield host
+
+
+@pytest.fixture
+def loaded(with_classes: Host) -> Iterator[Host]:
+    """A host with a kernel and all classes of devices; guests of the test are removed."""
+    try:
+        yield with_classes
+    finally:
+        with_classes.remove_guests()
+
+
+def assert_balanced(row: dict[str, Any]) -> None:
+    ended = row["delivered"] + row["coalesced"] + row["unrouted"] + row["pending"]
+    assert row["raised"] == ended, row
+
+
+def counts(row: dict[str, Any]) -> dict[str, int]:
+    return {event: row[event] for event in EVENTS}
+
+
+def test_interrupts_of_a_guest_reach_it_directly(loaded: Host) -> None:
+    """H6: the device wakes the guest that owns the vector; nothing is forwarded, and the console hears nothing."""
+    console = loaded.vectors("console")
+    guest = loaded.guest("guest", disks=[DISK], nics=[{"name": "eth0", "path": "direct"}])
+    for number in range(30):
+        guest.call("disk:write", disk="vda", length=4096, seed=number)
+    vectors = loaded.vectors("guest")
+    assert set(vectors) == {("vda", 0), ("eth0", 0), ("eth0", 1)}
+    disk = vectors["vda", 0]
+    assert (disk["owner"], disk["forwarded_route"], disk["mask"], disk["pending"]) == ("guest", False, False, False)
+    assert disk["raised"] >= 60 and disk["forwarded"] == disk["unrouted"] == 0  # a write and a flush each
+    assert_balanced(disk)
+    assert loaded.vectors("console") == console
+    metrics = loaded.metrics()
+    for event in EVENTS:
+        shown = metrics.value("interrupts_total", partition="guest", endpoint="vda", queue="0", event=event)
+        assert shown == disk[event], event
+
+
+def test_storm_on_a_masked_vector(loaded: Host) -> None:
+    """Thousands of interrupts while masked are one that is pending; the end of the mask delivers that one. The guest
+    polls meanwhile, so it needs none of them."""
+    guest = loaded.guest("guest", disks=[DISK])
+    guest.call("disk:write", disk="vda", length=4096, seed=1)
+    loaded.mask("guest", "vda", 0, True)
+    before = loaded.vectors("guest")["vda", 0]
+    assert guest.call("disk:poll", disk="vda", requests=STORM_REQUESTS) == STORM_REQUESTS
+    storm = loaded.vectors("guest")["vda", 0]
+    assert storm["mask"] and storm["pending"]
+    assert storm["raised"] >= before["raised"] + STORM
+    assert storm["masked"] == before["masked"] + 1
+    assert storm["delivered"] == before["delivered"], "an interrupt of a masked vector came through"
+    loaded.mask("guest", "vda", 0, False)
+    after = loaded.vectors("guest")["vda", 0]
+    assert (after["mask"], after["pending"], after["delivered"]) == (False, False, storm["delivered"] + 1)
+    assert_balanced(after)
+    guest.call("disk:read", disk="vda", length=4096, seed=1)
+    with pytest.raises(HostError) as unknown:
+        loaded.mask("guest", "vda", 1, True)
+    assert unknown.value.code == "not_found"
+
+
+def test_the_console_gets_a_burst_once_its_world_runs(loaded: Host) -> None:
+    """W3: interrupts of a host-managed device are held while the console's world stands, delivered once when it runs,
+    and the request that they tell of is not lost."""
+    vector = next(key for key, row in loaded.vectors("console").items() if row["device"] == "disk1")
+    loaded.stream(True, depth=DEPTH)
+    await_rounds(loaded)
+    loaded.delay("disk1", "device", SLOW)
+    try:
+        for _ in range(20):  # the device may happen to have nothing of the console when its world is stopped
+            loaded.hold("console", True)
+            before = loaded.vectors("console")[vector]
+            held = settled(loaded, vector)
+            if held["pending"]:
+                break
+            loaded.hold("console", False)
+            await_rounds(loaded, 1)
+        assert held["pending"] and held["forwarded_route"], held
+        assert held["masked"] == before["masked"] + (0 if before["pending"] else 1)
+        assert held["delivered"] == before["delivered"], "the console was woken while its world stood"
+    finally:
+        loaded.delay("disk1", "device", 0)
+        loaded.hold("console", False)
+    await_rounds(loaded)
+    after = loaded.vectors("console")[vector]
+    assert after["delivered"] > held["delivered"] and after["forwarded"] > held["forwarded"]
+    assert_verified(loaded.stream(False))
+    assert_balanced(settled(loaded, vector))
+
+
+def settled(host: Host, vector: tuple[str, int]) -> dict[str, Any]:
+    """The row of a vector of the console once nothing of it changes over several batches of its slow device."""
+    row, same = host.vectors("console")[vector], 0
+
+    def quiet() -> bool:
+        nonlocal row, same
+        now = host.vectors("console")[vector]
+        same, row = (same + 1, row) if counts(now) == counts(row) else (0, now)
+        return same > 60  # looks, 5 ms apart at least
+
+    host.until(quiet)
+    return row
+
+
+def test_only_the_console_is_held_by_hand(loaded: Host) -> None:
+    with pytest.raises(HostError, match="only the console"):
+        loaded.hold("io-a", True)
+
+
+def test_a_held_console_does_not_stop_the_unload(loaded: Host) -> None:
+    loaded.stream(True)
+    await_rounds(loaded)
+    loaded.hold("console", True)
+    assert loaded.unload()["same"]
+    await_rounds(loaded)
+    assert loaded.console()["writes_entries_of"] == ["disk1", "nic1"]
+    loaded.load()
+    assert_verified(loaded.stream(False))
+    assert loaded.failed_checks() == []
+
+
