@@ -43,7 +43,8 @@ class Fabric:
         self.processors = processors  # of the data threads
         self.symmetric = symmetric
         self.segments: Segments = {}
-        self.readers: list[tuple[str, Reader | VectorReader]] = []
+        self.readers: list[tuple[str, Reader]] = []
+        self.vectors: list[tuple[str, VectorReader]] = []
         self._monitor: Record | None = None
         self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
@@ -79,7 +80,7 @@ class Fabric:
         await self._make(wanted, devices, [])
         for device in devices:
             vectors = await self.read_only(f"vectors:{device}")
-            self.readers.append((device, VectorReader(vectors)))
+            self.vectors.append((device, VectorReader(vectors)))
             close_fds([vectors])
 
     async def make_kernel_segments(self, servers: list[str]) -> None:
@@ -335,6 +336,7 @@ class Fabric:
         for _, reader in self.readers:
             reader.detach()
         self.readers.clear()
+        self.vectors.clear()
         close_fds([descriptor for _, descriptor in self.segments.values()])
         self.segments.clear()
 

@@ -135,7 +135,7 @@ class Supervisor(KernelLife, HotPlug):
 
     def statistics(self) -> Sequence[tuple[str, Any]]:
         """(role, reader) pairs for the metrics."""
-        return tuple(self.fabric.readers)
+        return (*self.fabric.readers, *self.fabric.vectors)
 
     async def status(self) -> dict[str, Any]:
         host = {

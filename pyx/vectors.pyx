@@ -200,5 +200,8 @@ cdef class VectorReader:
     def thread(self) -> dict:
         return {}
 
+    def charges(self) -> dict:
+        return {}
+
     def detach(self):
         self.mapping.detach()

@@ -50,7 +50,7 @@ def test_nothing_is_lost_or_delivered_twice(build_dir: Path, long: bool) -> None
     assert outcome.status == 0, outcome
     values = outcome.values()
     assert values["raised"] >= rounds and values["masked"] > rounds // 4
-    assert values["master"] > rounds // 100 and values["device"] > rounds // 100, "one side alone did all the work"
+    assert values["master"] > rounds // 100, "hardly any hold ended with something pending"
 
 
 def test_slow_sides_are_right_too(build_dir: Path) -> None:
