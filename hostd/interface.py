@@ -97,6 +97,13 @@ class Supervisor(Protocol):
     async def stream(self, on: bool, depth: int) -> dict[str, Any]:
         """As `console`, after the stream was turned on, with so many disk requests at once, or off."""
 
+    async def registers(self, name: str) -> dict[str, Any]:
+        """{"threads": [{"thread", "process", "registers": {name: value}, "vector": hexadecimal}]}: the saved state of a
+        guest's world; code `state` where the host's scheduling saves none."""
+
+    async def set_register(self, name: str, thread: int, register: str, value: int) -> dict[str, Any]:
+        """{"thread", "register", "value"}: written into the saved state; the thread has it when it runs next."""
+
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
         """{"role", "stage", "seconds"}: a fault on purpose; the role loses that time in that stage of each request."""
 

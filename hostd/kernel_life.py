@@ -188,8 +188,6 @@ class KernelLife:
     async def stream(self, on: bool, depth: int) -> Row:
         return _without_reply(await ask(self.records["console"], "stream", {"on": on, "depth": depth}))
 
-    async def _worlds(self) -> list[Row]:
-        return (await self._told(self.fabric.monitor, "worlds")).get("worlds", []) if self.fabric.loaded else []
 
 
 def _without_reply(answer: Row) -> Row:

@@ -98,11 +98,19 @@ class Loading:
                (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
                 ("faults", "statistics:view"), ("traps", "statistics:traps"))}  # fmt: skip
         config = fabric.role_config(
-            "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._boot.window()
+            "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._boot.window(),
+            scheduling=self._system_worlds(),
         )
         await self._boot.start(record, "partitions.monitor:main", config, fds, self._hear_monitor)
         fabric.monitor = record
         await ask(record, "ping", {})  # it answers once it has begun the kernel region, which the devices look for
+
+    def _system_worlds(self) -> dict[str, Any] | None:
+        """What the monitor's system worlds are told; None where the kernel schedules."""
+        asked = self._boot.manifest.host.scheduling
+        if asked.mechanism == "none":
+            return None
+        return {**asked.model_dump(), "processors": self._boot.processors.guests}
 
     async def _start_server(self, record: Record) -> None:
         boot, fabric, plan = self._boot, self._fabric, record.plan

@@ -40,6 +40,7 @@ from hostd.manifest_types import (
     Variable,
     fault,
 )
+from hostd.manifest_worlds import Cap, Scheduling, Weight
 from hostd.units import format_size
 from pyx.abi import BUS_DEVICES, BUSES_MAX
 
@@ -114,6 +115,11 @@ class PartitionSpec(Model):
         default="ones",
         description="a look at a function that it does not have: ones: reads all ones; refuse: ends it with SIGBUS",
     )
+    weight: Weight = Field(default=100, description="share of a processor against the other guests on it")
+    cap: Cap | None = Field(default=None, description='most of a processor that it may use, like "25%"; null: all')
+    processors: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(
+        default=None, description="some of the host's processors for guests; null: all of them"
+    )
     disks: Annotated[list[Disk], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
     nics: Annotated[list[Nic], Field(max_length=ENDPOINTS_MAX)] = Field(default_factory=list)
 
@@ -151,6 +157,7 @@ class Host(Model):
         description="how guests find their devices: trapped: each page at its first touch, through the monitor; built: "
         "in advance, as it is done where the kernel cannot trap",
     )
+    scheduling: Scheduling = Field(default_factory=Scheduling, description="how guests share processors")
     sandbox: Literal["required", "permissive"] = Field(
         default="required", description="permissive: start guests although a part of the sandbox is missing"
     )

@@ -32,7 +32,7 @@ def placement_request(
         endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
     request: dict[str, Any] = {
         "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
-        "processors": processors, "program": {"argv": spec.program},
+        "processors": spec.processors or processors, "program": {"argv": spec.program},
     }  # fmt: skip
     if os.geteuid() == 0:
         request["uid_base"] = UID_BASE

@@ -40,6 +40,7 @@ from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
+from hostd.world_life import WorldLife
 from pyx.loop import register_membarrier
 
 Row = dict[str, Any]
@@ -49,7 +50,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(KernelLife, HotPlug):
+class Supervisor(KernelLife, HotPlug, WorldLife):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -145,10 +146,10 @@ class Supervisor(KernelLife, HotPlug):
             "processors": self._boot.processors.model_dump(),
             "sandbox": self._manifest.host.sandbox,
             "wake_up": "symmetric" if self.fabric.symmetric else "membarrier",
-            "scheduling": await self._scheduling(),
+            "scheduling": await self.data_threads(),
             "metrics_url": self.metrics_url,
             "kernel": "loaded" if self.fabric.loaded else "not loaded",
-            "worlds": await self._worlds(),
+            **await self.worlds(),
         }
         return {
             "host": host,
@@ -167,11 +168,6 @@ class Supervisor(KernelLife, HotPlug):
             if error.code != "unreachable":
                 raise
             return {}
-
-    async def _scheduling(self) -> str:
-        """Class of the data threads."""
-        realtime = [(await self._told(role, "scheduling")).get("realtime", False) for role in self.fabric.roles()]
-        return "real-time" if all(realtime) else "normal: the right to real-time scheduling is missing"
 
     def manifest(self) -> Manifest:
         guests = [record.spec for record in self.records.values() if record.type == "guest"]
@@ -304,7 +300,7 @@ class Supervisor(KernelLife, HotPlug):
                         {"op": "partition.state", "partition": record.number, "state": "running"},
                     ]
                 ),
-                ask(self.fabric.monitor, "started", process),
+                self.schedule(record),
             )
         finally:
             record.recorded.set()
@@ -330,7 +326,7 @@ class Supervisor(KernelLife, HotPlug):
         document: Row = {
             "uid": record.plan["partition"]["uid"],
             "gid": record.plan["partition"]["uid"],
-            "processors": self._boot.processors.guests,
+            "processors": spec.processors or self._boot.processors.guests,
             "sandbox": "guest",
             "directory": spec.directory,
             "environment": spec.environment,
@@ -494,6 +490,7 @@ class Supervisor(KernelLife, HotPlug):
         clean = record.exit_status == {"exited": 0} or record.stop_asked
         if record.type == "monitor":
             await self._refusals.monitor_ended()
+        self.free_worlds(record)
         if record.type == "guest":
             try:
                 await self.fabric.detach(record)

@@ -3,8 +3,8 @@ partitions on and lets them go (U3, U5, H2).
 
 Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other two threads, `faults` and `traps`.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
-`offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `trap`, `hardware`, `refresh_hardware`,
-`watch_charges`, `charged`, `drop_endpoint`. Events to hostd:
+`offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `started`, `registers`, `set_register`,
+`turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
@@ -24,6 +24,7 @@ from hostd.wire import Message, Wire
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.hardware_view import HardwareView
 from partitions.skeleton import CONTROL, Context
+from partitions.worlds import Worlds
 from pyx.charges import Charges
 from pyx.monitor import Monitor
 from pyx.trap_memory import MemoryTraps
@@ -34,6 +35,7 @@ class MonitorPartition(DataPlane):
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
         self.charges = Charges()
+        self._worlds = Worlds(config.get("scheduling"))
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = MemoryTraps(fds["traps"], config["traps_size"])
@@ -190,6 +192,8 @@ class MonitorPartition(DataPlane):
         return super().handle_forget(message, fds)
 
     def stop(self) -> None:
+        if hasattr(self, "_worlds"):
+            self._worlds.stop()
         if hasattr(self, "view"):
             self.view.stop()
         if hasattr(self, "_trap_thread"):
@@ -215,12 +219,32 @@ class MonitorPartition(DataPlane):
         return {"path": self.loop.path(message["partition"], message["endpoint"])}
 
     def handle_started(self, message: Message, _fds: list[int]) -> Message:
-        """Records the process of a world. A guest that ended meanwhile has none any more: no fault of anybody."""
+        """Records the process of a world, and schedules it where it has a "weight". A guest that ended meanwhile has
+        none any more: no fault of anybody."""
+        partition, pid = message["partition"], message["pid"]
         try:
-            self.loop.set_pid(message["partition"], message["pid"])
+            self.loop.set_pid(partition, pid)
         except KeyError:
             return {"world": False}
-        return {"world": True}
+        if "weight" not in message:
+            return {"world": True}
+        unscheduled = self._worlds.add(
+            partition, self.loop.world_address(partition), pid, message["weight"], message["cap"], message["processors"]
+        )
+        return {"world": True, "unscheduled": unscheduled}
+
+    def handle_registers(self, message: Message, _fds: list[int]) -> Message:
+        """Saved state of a world's threads (W5)."""
+        return {"threads": self._worlds.registers(message["partition"])}
+
+    def handle_set_register(self, message: Message, _fds: list[int]) -> Message:
+        """Changes a register in the saved state of a thread."""
+        self._worlds.change(message["partition"], message["thread"], message["register"], message["value"])
+        return {}
+
+    def handle_turns(self, _message: Message, _fds: list[int]) -> Message:
+        """The system worlds and what switching took."""
+        return self._worlds.rows()
 
     def handle_descriptor(self, message: Message, _fds: list[int]) -> Message:
         return {"descriptor": self.loop.descriptor(message["partition"])}

@@ -445,6 +445,14 @@ cdef extern from "abi.h" nogil:
         pv_descriptor bodies[2]
 
     struct pv_world:
+        uint32_t weight
+        uint32_t cap
+        uint32_t processor
+        uint32_t threads
+        uint64_t used
+        uint64_t turns
+        uint64_t capped
+        uint64_t charged
         uint64_t partition
         uint32_t type
         uint32_t state

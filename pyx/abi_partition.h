@@ -105,9 +105,17 @@ struct pv_world {                 /* control block of one schedulable entity (W4
     uint32_t pid;
     uint64_t view_generation;     /* generation of the view in force */
     uint64_t calls;               /* system calls taken from this world */
-    uint64_t reserved[3];
+    uint32_t weight;              /* share against the others of its processor; 0: not scheduled */
+    uint32_t cap;                 /* millionths of a processor; 0: none */
+    uint32_t processor;
+    uint32_t threads;             /* of all its processes */
+    uint64_t used;                /* ns of processor time, by the kernel */
+    uint64_t turns;               /* times that it was let run */
+    uint64_t capped;              /* times that it was held for its cap */
+    uint64_t charged;             /* ns that were spent on its behalf by I/O partitions, devices and monitor */
+    uint64_t reserved[5];
 };
-_Static_assert(sizeof(struct pv_world) == 64, "one cache line");
+_Static_assert(sizeof(struct pv_world) == 128, "two cache lines");
 
 #define PV_KERNEL_MAGIC 0x6c656e72656b5650ull
 struct pv_kernel {

@@ -17,6 +17,7 @@ from pyx.abi cimport (
 )
 from pyx.loop cimport Loop
 from pyx.pairc cimport pv_translation_close
+from pyx.worldc cimport pv_world_run, pv_world_runs
 from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_row, pv_row_counters
 from pyx.segment cimport Mapping, Window, map_ring
 
@@ -31,11 +32,8 @@ cdef extern from *:
     #include "abi.h"
     static inline void pv_epoch_store(struct pv_kernel *kernel, uint32_t slot, uint64_t epoch)
     { atomic_store_explicit(&kernel->epochs[slot], epoch, memory_order_seq_cst); }
-    static inline void pv_world_run(struct pv_world *world, uint32_t running)
-    { atomic_store_explicit(&world->running, running, memory_order_seq_cst); }
     """
     void pv_epoch_store(pv_kernel *kernel, uint32_t slot, uint64_t epoch) nogil
-    void pv_world_run(pv_world *world, uint32_t running) nogil
 
 cdef enum:
     SERVERS_MAX = 8     # I/O partitions
@@ -228,6 +226,12 @@ cdef class Callers(Loop):
             raise KeyError(f"partition {partition:#x} has no world")
         self.kernel.worlds[PV_ID_SLOT(partition)].pid = pid
 
+    def world_address(self, uint64_t partition) -> int:
+        """Where the control block of an open partition's world lies, for its system world in this process."""
+        if self.kernel.worlds[PV_ID_SLOT(partition)].partition != partition:
+            raise KeyError(f"partition {partition:#x} has no world")
+        return <uint64_t>&self.kernel.worlds[PV_ID_SLOT(partition)]
+
     def descriptor(self, uint64_t partition) -> dict:
         """The descriptor that this worker enforces for a partition: its private copy of the view."""
         cdef Caller *c = &self.callers[PV_ID_SLOT(partition)]
@@ -247,10 +251,14 @@ cdef class Callers(Loop):
             }
 
     def worlds(self) -> list:
-        """Control blocks in use: [{"partition", "type", "pid", "state", "calls", "view_generation"}] (W4)."""
+        """Control blocks in use (W4): [{"partition", "type", "pid", "state", "calls", "view_generation", "running"}], with
+        "weight", "cap", "processor", "threads", "used" (ns), "turns" and "capped" where the world is scheduled."""
         return [
             {"partition": w.partition, "type": names.TYPE_NAMES[w.type], "pid": w.pid,
-             "state": names.STATE_NAMES.get(w.state, "none"), "calls": w.calls, "view_generation": w.view_generation}
+             "state": names.STATE_NAMES.get(w.state, "none"), "calls": w.calls, "view_generation": w.view_generation,
+             "running": bool(pv_world_runs(&w)),
+             **({"weight": w.weight, "cap": w.cap / 1e6, "processor": w.processor, "threads": w.threads, "used": w.used,
+                 "turns": w.turns, "capped": w.capped} if w.weight else {})}
             for w in self.kernel.worlds[:256] if w.partition
         ]
 

@@ -109,6 +109,14 @@ class FakeSupervisor:
         subject = {"partition": name, "endpoint": endpoint}
         return {**subject, "path": path, "before": before, "seconds": 0.002, "decision": 1}
 
+    async def registers(self, name: str) -> dict[str, Any]:
+        await self._begin("registers", name, None, "")
+        return {"threads": [{"thread": 7, "process": 7, "registers": {"rip": 0x1000, "rax": 1}, "vector": "00"}]}
+
+    async def set_register(self, name: str, thread: int, register: str, value: int) -> dict[str, Any]:
+        await self._begin("set_register", name, None, "")
+        return {"thread": thread, "register": register, "value": value}
+
     async def set_attribution(self, on: bool) -> dict[str, Any]:
         await self._begin("set_attribution", str(on), None, "")
         return {"on": on}

@@ -29,7 +29,8 @@ VECTORS: list[output.Column] = [
 @click.argument("name", type=options.NAME)
 @click.option("--hardware", is_flag=True, help="What it is shown of devices and buses, beside the machine.")
 @click.option("--vectors", is_flag=True, help="Its interrupt vectors: owner, mask, pending state and counts.")
-def command(session: options.Session, name: str, hardware: bool, vectors: bool) -> None:
+@click.option("--registers", is_flag=True, help="Show the saved registers of each of its threads instead.")
+def command(session: options.Session, name: str, hardware: bool, vectors: bool, registers: bool) -> None:
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
     Below stands the processor time that each process of the data plane has spent for it.
@@ -44,8 +45,20 @@ def command(session: options.Session, name: str, hardware: bool, vectors: bool) 
         document = session.client().get(partition_path(name, "/vectors"))
         session.emit(document, lambda: output.table(document["vectors"], VECTORS))
         return
+    if registers:
+        found = session.client().get(partition_path(name, "/registers"))
+        session.emit(found, lambda: _registers(found["threads"]))
+        return
     document = session.client().get(partition_path(name, "/view"))
     session.emit(document, lambda: _text(document))
+
+
+def _registers(threads: list[dict[str, Any]]) -> Iterable[str]:
+    for thread in threads:
+        vector = len(thread["vector"]) // 2
+        yield f"thread {thread['thread']} of process {thread['process']}, {vector} bytes of vector state"
+        values = [f"{name:>8} {value:016x}" for name, value in thread["registers"].items()]
+        yield from ("  ".join(values[place : place + 4]) for place in range(0, len(values), 4))
 
 
 def _text(document: dict[str, Any]) -> Iterable[str]:

@@ -1,0 +1,74 @@
+"""The supervisor's part in worlds (U6, W5): a guest becomes one, its registers are looked at, and none stays held."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hostd.boot import Boot
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.fabric import Fabric, ask
+from hostd.families import free
+from hostd.manifest import Manifest, PartitionSpec
+from hostd.records import Record
+
+Row = dict[str, Any]
+
+
+class WorldLife:
+    """Mixin of the supervisor, which owns everything that is named here without a value."""
+
+    events: EventLog
+    records: dict[str, Record]
+    fabric: Fabric
+    _boot: Boot
+    _manifest: Manifest
+
+    _going_down: bool
+
+    def _record(self, name: str) -> Record:
+        raise NotImplementedError
+
+    @staticmethod
+    async def _told(role: Record, op: str) -> Row:
+        raise NotImplementedError
+
+    async def registers(self, name: str) -> Row:
+        return await ask(self._monitor(), "registers", {"partition": self._record(name).number})
+
+    async def set_register(self, name: str, thread: int, register: str, value: int) -> Row:
+        change = {"thread": thread, "register": register, "value": value}
+        await ask(self._monitor(), "set_register", {"partition": self._record(name).number, **change})
+        return change
+
+    def _monitor(self) -> Record:
+        if not self.fabric.loaded:
+            raise HostError("state", "no kernel is loaded, so nobody keeps registers")
+        return self.fabric.monitor
+
+    async def schedule(self, record: Record) -> None:
+        """Makes the guest's process a world of its own; says so where it is not scheduled as asked."""
+        spec: PartitionSpec = record.spec
+        answer = await ask(self.fabric.monitor, "started", {
+            "partition": record.number, "pid": record.pid, "weight": spec.weight, "cap": round((spec.cap or 0) * 1e6),
+            "processors": spec.processors or self._boot.processors.guests,
+        })  # fmt: skip
+        if answer.get("unscheduled") and self._manifest.host.scheduling.mechanism != "none":
+            self.events.publish("unscheduled", partition=record.name, message=answer["unscheduled"])
+
+    async def worlds(self) -> Row:
+        """{"worlds": control blocks (W4), "turns": the system worlds}; empty while no kernel is loaded."""
+        if not self.fabric.loaded:
+            return {"worlds": [], "turns": {}}
+        worlds = (await self._told(self.fabric.monitor, "worlds")).get("worlds", [])
+        return {"worlds": worlds, "turns": await self._told(self.fabric.monitor, "turns")}
+
+    def free_worlds(self, ended: Record) -> None:
+        """Where the monitor has ended, no guest stays held."""
+        if ended.type == "monitor" and not self._going_down:
+            free([record.pid for record in self.records.values() if record.type == "guest" and record.pid])
+
+    async def data_threads(self) -> str:
+        """Class of the data threads."""
+        realtime = [(await self._told(role, "scheduling")).get("realtime", False) for role in self.fabric.roles()]
+        return "real-time" if all(realtime) else "normal: the right to real-time scheduling is missing"

@@ -1,0 +1,21 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+from pyx.world_table cimport World, WorldTable
+
+
+cdef class SystemWorld(WorldTable):
+    cdef uint64_t slice
+    cdef bint stopping
+    cdef readonly bint realtime
+    cdef uint64_t last           # ns, of the last accounting of all
+    cdef uint64_t looked         # and of the last look at the current world
+    cdef uint64_t due            # ns, of the next
+    cdef bint contended          # others wait for the current world's turn to end
+    cdef readonly uint64_t switches, switch_ns, rounds
+
+    cdef void loop(self) noexcept nogil
+    cdef bint works(self, uint64_t now) noexcept nogil
+    cdef void account(self, uint64_t now) noexcept nogil
+    cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil
+    cdef uint64_t schedule(self) noexcept nogil
+    cdef void switch_to(self, int place, const uint8_t *ready) noexcept nogil

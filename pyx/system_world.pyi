@@ -1,0 +1,13 @@
+import threading
+
+from pyx.policy import Policy
+from pyx.world_table import WorldTable
+
+class SystemWorld(WorldTable):
+    realtime: bool
+    switches: int
+    switch_ns: int
+    rounds: int
+    def __init__(self, processor: int, mechanism: str, policy: Policy, slice: float) -> None: ...
+    def run(self, ready: threading.Event | None = None) -> None: ...
+    def stop(self) -> None: ...

@@ -1,0 +1,197 @@
+"""The system world of a processor: a thread of the monitor that does nothing but say whose turn it is there (U6, W5, W6).
+
+    control thread -- command --> system world -- hold, release (world.h) --> all threads of each world
+                                     | asks
+                                  policy (policy.pyx)
+
+It runs in the class SCHED_FIFO on the processor that it schedules, because a switch from another processor costs ten times
+as much. At the end of a slice, or when something happened, it reads from the kernel what each world has used, charges it to the
+policy, and gives the next turn. In between, while others wait, it looks whether the present one still works: who sleeps in
+its turn loses the rest of it. A world that sleeps is left free: it costs nothing, its wake-up needs nobody, and what it then
+uses is seen at the next accounting and makes it take turns. One that is ahead of its share is not left free.
+"""
+
+import os
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from pyx.policy cimport Policy, WORLDS_MAX
+from pyx.ringc cimport pv_now
+from pyx.world_table cimport World, WorldTable
+from pyx.worldc cimport pv_kick, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time, sem_post, sem_trywait
+
+cdef extern from "<unistd.h>" nogil:
+    int getpid()
+    int gettid()
+
+cdef enum:
+    MILLION = 1_000_000
+    PRIORITY = 60        # above the data threads: order of precedence (design.md section 6)
+
+cdef uint64_t ASLEEP_NS = 50_000_000       # between two accountings while all worlds sleep
+cdef uint64_t LOOK_NS = 1_000_000          # between two looks at the current world while others wait
+cdef uint64_t CAP_NS = 20_000_000          # what a capped world may save up, as time at its rate
+cdef uint64_t CAP_PART_NS = 5_000_000      # and what it has again before it goes on
+cdef uint64_t SOON_NS = 50_000             # no wait is shorter: a cap is met by debts
+
+
+cdef class SystemWorld(WorldTable):
+    """`processor` to be scheduled by `policy` in turns of `slice` seconds. `run` is the thread; everything else may be
+    called from others."""
+
+    def __init__(self, int processor, str mechanism, Policy policy, double slice):
+        super().__init__(processor, mechanism, policy)
+        self.slice = <uint64_t>(slice * 1e9)
+
+    def stop(self) -> None:
+        """Ends `run`; all worlds go on as the kernel likes."""
+        self.stopping = True
+        if self.tid:
+            pv_kick(getpid(), self.tid)
+
+    def run(self, ready=None) -> None:
+        """The system world's thread, until `stop`. `ready` (an event) is set when it takes commands. OSError where it
+        gets no timer."""
+        cdef int failed
+        os.sched_setaffinity(0, [self.processor])
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+            self.realtime = True
+        except PermissionError:
+            pass  # turns are as exact as the kernel lets this thread run
+        failed = pv_kick_open()
+        if failed:
+            raise OSError(failed, f"timer of processor {self.processor}: {os.strerror(failed)}")
+        self.tid = gettid()
+        if ready is not None:
+            ready.set()
+        with nogil:
+            self.loop()
+            pv_kick_close()
+
+    cdef void loop(self) noexcept nogil:
+        cdef uint32_t i
+        cdef uint64_t now, wait
+        cdef bint happened = True
+        self.last = self.looked = pv_now()
+        while not self.stopping:
+            pv_kick_clear()
+            happened = self.obey_all() or happened
+            now = pv_now()
+            if happened or now >= self.due or not self.works(now):
+                self.account(now)
+                self.due = now + self.schedule()
+                self.rounds += 1
+            wait = max(self.due - now, SOON_NS)
+            happened = self.wait(min(wait, LOOK_NS) if self.contended else wait)
+        for i in range(<uint32_t>WORLDS_MAX):
+            if self.worlds[i].used:
+                self.let_go(i)
+        while sem_trywait(&self.asked) == 0:
+            self.command.error = -1
+            sem_post(&self.answered)
+
+    cdef bint works(self, uint64_t now) noexcept nogil:
+        """Has the current world used its turn so far, or does it sleep?"""
+        cdef World *w
+        cdef uint64_t used, passed = now - self.looked
+        if self.current < 0 or not self.contended:
+            return True
+        w = &self.worlds[self.current]
+        used = pv_threads_time(w.threads)
+        self.spend(w, passed, used)
+        self.looked = now
+        return used * 5 >= passed or not pv_threads_asleep(w.threads)
+
+    cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil:
+        """Charges what a world used in the time that passed."""
+        w.control.used += used
+        if used:
+            self.policy.charge(<uint32_t>(w - self.worlds), used)
+        if w.cap:
+            w.tokens += <long long>(passed * w.cap // MILLION) - <long long>used
+            if w.tokens > <long long>(CAP_NS * w.cap // MILLION):
+                w.tokens = <long long>(CAP_NS * w.cap // MILLION)
+            if w.tokens <= 0 and not w.over:
+                w.over = True
+                w.control.capped += 1
+            elif w.over and w.tokens >= <long long>(CAP_PART_NS * w.cap // MILLION):
+                w.over = False
+
+    cdef void account(self, uint64_t now) noexcept nogil:
+        """What every world used since it was looked at last; who woke, who sleeps, who is over its cap."""
+        cdef uint64_t passed, used
+        cdef uint32_t i, j
+        cdef World *w
+        cdef uint8_t others[WORLDS_MAX]
+        for i in range(<uint32_t>WORLDS_MAX):
+            w = &self.worlds[i]
+            if not w.used:
+                continue
+            passed = now - (self.looked if <int>i == self.current else self.last)
+            used = pv_threads_time(w.threads)
+            w.control.threads = w.threads.count
+            if w.threads.count == 0:
+                w.awake = False
+            elif not w.awake and used and used * 5 >= passed:
+                # It has slept. One that uses little is left free, and pays for it, too.
+                for j in range(<uint32_t>WORLDS_MAX):
+                    others[j] = self.worlds[j].used and self.worlds[j].awake and j != i
+                self.policy.wake(i, others)
+                w.awake = True
+            elif w.awake and not w.threads.held and used * 5 < passed and pv_threads_asleep(w.threads):
+                w.awake = False
+            self.spend(w, passed, used)
+        self.last = self.looked = now
+
+    cdef uint64_t schedule(self) noexcept nogil:
+        """Gives the turn; returns for how many ns at most."""
+        cdef uint8_t ready[WORLDS_MAX]
+        cdef uint32_t i, wanting = 0, present = 0
+        cdef int chosen
+        cdef uint64_t due, left
+        cdef World *w
+        for i in range(<uint32_t>WORLDS_MAX):
+            w = &self.worlds[i]
+            ready[i] = w.used and w.awake and not w.over
+            wanting += ready[i]
+            present += w.used
+        chosen = self.policy.pick(ready)
+        self.switch_to(chosen, ready)
+        self.contended = wanting > 1
+        due = self.slice if wanting and present > 1 else ASLEEP_NS
+        for i in range(<uint32_t>WORLDS_MAX):
+            w = &self.worlds[i]
+            if w.used and w.cap and (w.over or not w.threads.held):
+                if w.over:
+                    left = <uint64_t>(<long long>(CAP_PART_NS * w.cap // MILLION) - w.tokens) * MILLION // w.cap
+                else:
+                    left = <uint64_t>w.tokens + 1   # it may use all of it at once
+                due = min(due, left)
+        return due
+
+    cdef void switch_to(self, int place, const uint8_t *ready) noexcept nogil:
+        """First all others are held, then the chosen world goes on. Who sleeps is left free while it is entitled to."""
+        cdef uint32_t i
+        cdef World *w
+        cdef uint64_t begin = pv_now()
+        cdef bint left = False, free
+        for i in range(<uint32_t>WORLDS_MAX):
+            w = &self.worlds[i]
+            if not w.used or <int>i == place:
+                continue
+            free = not w.over and (place < 0 or (not w.awake and self.policy.entitled(i, ready)))
+            if free and w.threads.held:
+                self.release(w)
+            elif not free and (not w.threads.held or (w.over and not w.threads.frozen)):
+                left = left or (<int>i == self.current and not w.threads.held)
+                self.hold(w, w.over)
+        if place >= 0:
+            w = &self.worlds[place]
+            if w.threads.held:
+                self.release(w)
+                w.control.turns += 1
+                if left:
+                    self.switches += 1
+                    self.switch_ns += pv_now() - begin
+        self.current = place

@@ -1,0 +1,63 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from pyx.abi cimport pv_world
+from pyx.policy cimport Policy, WORLDS_MAX
+from pyx.worldc cimport pv_threads, sem_t
+
+
+# A world in its place on a processor.
+cdef struct World:
+    bint used
+    uint64_t partition           # id
+    pv_threads *threads
+    pv_world *control            # its control block in the kernel region
+    uint32_t weight
+    uint32_t cap                 # millionths of a processor; 0: none
+    long long tokens             # ns of processor time that the cap allows still
+    bint awake                   # wants to run, as far as is known
+    bint over                    # its cap is used up
+
+
+# What the control thread asks of the system world's thread.
+cdef struct Command:
+    uint32_t kind
+    uint64_t partition
+    int pid
+    uint32_t weight, cap
+    pv_world *control
+    int tid
+    uint32_t at                  # byte of the general registers
+    uint64_t value
+    int error                    # answer: errno; -1: no such world
+
+
+cdef class WorldTable:
+    cdef readonly int processor
+    cdef readonly uint32_t mechanism
+    cdef Policy policy
+    cdef World worlds[WORLDS_MAX]
+    cdef int current             # place of the world whose turn it is; -1: none
+    cdef int tid                 # of the system world's thread
+    cdef sem_t asked, answered   # around `command`
+    cdef Command command
+    cdef object lock             # of those who ask
+    cdef uint8_t *snapshot       # images of one world, as they were asked for
+    cdef uint32_t snapshot_count
+    cdef int tracees             # worlds with the mechanism stop
+    cdef int early_tid[32]       # threads that stopped before their maker told of them
+    cdef int early_status[32]
+    cdef uint32_t early_count
+
+    cdef object ask(self, str what)
+    cdef int place_of(self, uint64_t partition) noexcept nogil
+    cdef bint obey_all(self) noexcept nogil
+    cdef void obey(self) noexcept nogil
+    cdef void take_in(self) noexcept nogil
+    cdef void join_threads(self, World *w) noexcept nogil
+    cdef void let_go(self, uint32_t place) noexcept nogil
+    cdef void stand(self, World *w) noexcept nogil
+    cdef void hold(self, World *w, bint frozen) noexcept nogil
+    cdef void release(self, World *w) noexcept nogil
+    cdef bint wait(self, uint64_t ns) noexcept nogil
+    cdef void events(self, int tid, int status) noexcept nogil
+    cdef bint event(self, int tid, int status) noexcept nogil
