@@ -35,7 +35,7 @@ class MonitorPartition(DataPlane):
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
         self.charges = Charges()
-        self._worlds = Worlds(config.get("scheduling"))
+        self._worlds = Worlds(config.get("scheduling"), self.charges)
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = MemoryTraps(fds["traps"], config["traps_size"])

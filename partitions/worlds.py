@@ -10,6 +10,7 @@ from typing import Any
 
 from hostd.errors import HostError
 from hostd.families import families, threads_of
+from pyx.charges import Charges
 from pyx.policy import Policy, Proportional, RoundRobin
 from pyx.system_world import SystemWorld
 
@@ -29,9 +30,9 @@ REGISTERS = {
 
 class Worlds:
     """`settings`: {"mechanism", "policy", "slice": seconds, "processors"}; without them nobody is scheduled, and
-    `reason` says why."""
+    `reason` says why. `charges`: what is charged to worlds beside what they use themselves."""
 
-    def __init__(self, settings: dict[str, Any] | None) -> None:
+    def __init__(self, settings: dict[str, Any] | None, charges: Charges) -> None:
         self.systems: dict[int, SystemWorld] = {}
         self._threads: list[threading.Thread] = []
         self.where: dict[int, SystemWorld] = {}  # partition -> its processor's
@@ -43,7 +44,8 @@ class Worlds:
         self.mechanism, self.reason = settings["mechanism"], ""
         for processor in settings["processors"]:
             policy = policy_class(settings["policy"])(settings["slice"])
-            self.systems[processor] = system = SystemWorld(processor, self.mechanism, policy, settings["slice"])
+            system = SystemWorld(processor, self.mechanism, policy, settings["slice"], charges)
+            self.systems[processor] = system
             ready = threading.Event()
             thread = threading.Thread(target=system.run, args=(ready,), name=f"world{processor}", daemon=True)
             thread.start()

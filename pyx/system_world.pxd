@@ -16,6 +16,7 @@ cdef class SystemWorld(WorldTable):
     cdef void loop(self) noexcept nogil
     cdef bint works(self, uint64_t now) noexcept nogil
     cdef void account(self, uint64_t now) noexcept nogil
+    cdef void bill(self, World *w) noexcept nogil
     cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil
     cdef uint64_t schedule(self) noexcept nogil
     cdef void switch_to(self, int place, const uint8_t *ready) noexcept nogil

@@ -1,5 +1,6 @@
 import threading
 
+from pyx.charges import Charges
 from pyx.policy import Policy
 from pyx.world_table import WorldTable
 
@@ -8,6 +9,8 @@ class SystemWorld(WorldTable):
     switches: int
     switch_ns: int
     rounds: int
-    def __init__(self, processor: int, mechanism: str, policy: Policy, slice: float) -> None: ...
+    def __init__(
+        self, processor: int, mechanism: str, policy: Policy, slice: float, charges: Charges | None = None
+    ) -> None: ...
     def run(self, ready: threading.Event | None = None) -> None: ...
     def stop(self) -> None: ...

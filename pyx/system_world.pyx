@@ -15,6 +15,7 @@ import os
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from pyx.charges cimport Charges
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.ringc cimport pv_now
 from pyx.world_table cimport World, WorldTable
@@ -37,10 +38,10 @@ cdef uint64_t SOON_NS = 50_000             # no wait is shorter: a cap is met by
 
 cdef class SystemWorld(WorldTable):
     """`processor` to be scheduled by `policy` in turns of `slice` seconds. `run` is the thread; everything else may be
-    called from others."""
+    called from others. `charges`: what the data plane spends for worlds counts as their own as far as it has sources."""
 
-    def __init__(self, int processor, str mechanism, Policy policy, double slice):
-        super().__init__(processor, mechanism, policy)
+    def __init__(self, int processor, str mechanism, Policy policy, double slice, Charges charges=None):
+        super().__init__(processor, mechanism, policy, charges or Charges())
         self.slice = <uint64_t>(slice * 1e9)
 
     def stop(self) -> None:
@@ -118,6 +119,16 @@ cdef class SystemWorld(WorldTable):
             elif w.over and w.tokens >= <long long>(CAP_PART_NS * w.cap // MILLION):
                 w.over = False
 
+    cdef void bill(self, World *w) noexcept nogil:
+        """Charges what I/O partitions, devices and monitor spent for a world since it was looked at last (charge.h). It
+        is no turn of the world, so it does not count as time that it used itself."""
+        cdef uint64_t spent = self.charges.charged_ns(w.partition)
+        if spent > w.charged:
+            self.policy.charge(<uint32_t>(w - self.worlds), spent - w.charged)
+            if w.cap:
+                w.tokens -= <long long>(spent - w.charged)
+            w.charged = spent
+
     cdef void account(self, uint64_t now) noexcept nogil:
         """What every world used since it was looked at last; who woke, who sleeps, who is over its cap."""
         cdef uint64_t passed, used
@@ -141,6 +152,7 @@ cdef class SystemWorld(WorldTable):
                 w.awake = True
             elif w.awake and not w.threads.held and used * 5 < passed and pv_threads_asleep(w.threads):
                 w.awake = False
+            self.bill(w)
             self.spend(w, passed, used)
         self.last = self.looked = now
 

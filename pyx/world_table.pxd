@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyx.abi cimport pv_world
+from pyx.charges cimport Charges
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.worldc cimport pv_threads, sem_t
 
@@ -16,6 +17,7 @@ cdef struct World:
     long long tokens             # ns of processor time that the cap allows still
     bint awake                   # wants to run, as far as is known
     bint over                    # its cap is used up
+    uint64_t charged             # ns that the data plane had spent for it when it was looked at last
 
 
 # What the control thread asks of the system world's thread.
@@ -35,6 +37,7 @@ cdef class WorldTable:
     cdef readonly int processor
     cdef readonly uint32_t mechanism
     cdef Policy policy
+    cdef Charges charges         # what the data plane spends for worlds; without sources nothing is charged
     cdef World worlds[WORLDS_MAX]
     cdef int current             # place of the world whose turn it is; -1: none
     cdef int tid                 # of the system world's thread

@@ -12,6 +12,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove, memset
 
 from pyx.abi cimport pv_world
+from pyx.charges cimport Charges
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.worldc cimport (
     PV_HOLD_BOUND_NS, PV_MECHANISM_CLASS, PV_MECHANISM_STOP, PV_STAND_BOUND_NS, PV_WORLD_THREADS, pv_image,
@@ -50,10 +51,11 @@ cdef class WorldTable:
         sem_init(&self.asked, 0, 0)
         sem_init(&self.answered, 0, 0)
 
-    def __init__(self, int processor, str mechanism, Policy policy):
+    def __init__(self, int processor, str mechanism, Policy policy, Charges charges not None):
         self.processor = processor
         self.mechanism = MECHANISMS[mechanism]
         self.policy = policy
+        self.charges = charges
         self.current = -1
         self.lock = threading.Lock()
 
@@ -213,6 +215,7 @@ cdef class WorldTable:
         w.weight = c.weight
         w.cap = c.cap
         w.tokens = 0
+        w.charged = self.charges.charged_ns(w.partition)
         w.awake = True
         w.over = False
         w.control.weight = w.weight

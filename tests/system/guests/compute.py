@@ -101,3 +101,27 @@ def wait_for_register(puppet: Puppet) -> dict[str, Any]:
     page.write(_CODE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(page))
     return {"value": ctypes.CFUNCTYPE(ctypes.c_uint64)(address)()}
+
+
+def write(puppet: Puppet, disk: str, block: int, depth: int) -> dict[str, Any]:
+    """Computes, and a thread of it writes blocks to a disk meanwhile, until the test wants the end."""
+    from pyx import abi
+    from pyx.disk_load import DiskLoad
+
+    device = puppet.guest.disk(disk)
+    load = DiskLoad(device.queue, puppet.guest.memory.allocate(depth * block), device.size)
+    stopping: list[int] = []
+    requests: list[int] = []
+
+    def run() -> None:
+        while not stopping:
+            requests.append(load.run(abi.OPERATIONS["write"], block, depth, 0.2)["requests"])
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not puppet.wanted():
+        for _ in range(1000):
+            pass
+    stopping.append(1)
+    thread.join()
+    return {"requests": sum(requests)}
