@@ -11,12 +11,14 @@ ROUNDS = 100_000
 ROUNDS_LONG = 20_000_000
 STATUS_WRONG, STATUS_LOST = 2, 3
 
+# Between the look and the act, so that the other side gets in: harmless where the protocol is whole.
+LATE = "for (volatile int i = 0; i < 100; i++)\n            pv_pause();\n"
 TAKE = """if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->pending, 0, memory_order_seq_cst))
         return false;
     atomic_fetch_add"""
-LOOK = """if (pv_vector_held(v, kernel) || !atomic_load_explicit(&v->pending, memory_order_seq_cst))
+LOOK = f"""if (pv_vector_held(v, kernel) || !atomic_load_explicit(&v->pending, memory_order_seq_cst))
         return false;
-    atomic_store_explicit(&v->pending, 0, memory_order_seq_cst);
+    {LATE}    atomic_store_explicit(&v->pending, 0, memory_order_seq_cst);
     atomic_fetch_add"""
 SECOND_LOOK = """if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->pending, 0, memory_order_seq_cst))
             return false;
@@ -24,8 +26,6 @@ SECOND_LOOK = """if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->
 WAKE = """    pv_interrupt_post(to, bit, symmetric);
     return true;"""
 
-# Between the look and the act, so that the other side gets in: harmless where the protocol is whole.
-LATE = "for (volatile int i = 0; i < 100; i++)\n            pv_pause();\n"
 TAKEN = "        if (atomic_exchange_explicit(&v->pending, 1"
 SLOW_RAISE = (TAKEN, f"        {LATE}{TAKEN}")
 SLOW_RELEASE = ("    /* pairs with pv_vector_raise */\n", f"    {LATE}")
