@@ -13,7 +13,7 @@ Each step of unload may find that there is nothing left for it to do: a load tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from hostd import charging
@@ -35,7 +35,7 @@ class Loading:
     monitor, by their names."""
 
     def __init__(
-        self, boot: Boot, end: Callable[[Record], Awaitable[None]], heard: dict[str, Callable[[Message], None]]
+        self, boot: Boot, end: Callable[[Record], Awaitable[None]], heard: Mapping[str, Callable[[Message], None]]
     ) -> None:
         self._boot = boot
         self._fabric = boot.fabric
