@@ -17,7 +17,6 @@ from importlib import metadata
 from typing import Annotated, Any, Self
 
 from fastapi import FastAPI, Header, Query, Request
-from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
@@ -85,14 +84,6 @@ class UnloadRequest(Model):
 class StreamRequest(Model):
     on: bool
     depth: Annotated[int, Field(ge=1, le=DEPTH_MAX)] = 1
-
-
-class MaskRequest(Model):
-    masked: bool
-
-
-class HoldRequest(Model):
-    held: bool
 
 
 class WaitRequest(Model):
@@ -311,20 +302,6 @@ def _add_kernel(app: FastAPI, supervisor: Supervisor, once: Callable[..., Corout
     @app.get("/v1/resources")
     async def get_resources() -> Response:
         return Document(await supervisor.resources())
-
-    @app.get("/v1/partitions/{name}/vectors")
-    async def get_vectors(name: str) -> Response:
-        return Document(await supervisor.vectors(name))
-
-    @app.put("/v1/partitions/{name}/vectors/{endpoint}/{queue}")
-    async def mask_vector(
-        name: str, endpoint: str, queue: Annotated[int, PathParameter(ge=0, le=1)], body: MaskRequest
-    ) -> Response:
-        return Document(await supervisor.mask_vector(name, endpoint, queue, body.masked))
-
-    @app.put("/v1/partitions/{name}/held")
-    async def hold(name: str, body: HoldRequest) -> Response:
-        return Document(await supervisor.hold(name, body.held))
 
     @app.get("/v1/console")
     async def get_console() -> Response:
