@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +20,7 @@ from hostd.events import EventLog
 from hostd.fabric import OF_PORT, Fabric, ask
 from hostd.hardware import claim
 from hostd.keeper import Keeper
-from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
+from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, Policy, complete
 from hostd.paths import Paths
 from hostd.placement import placement_request
 from hostd.records import Record, is_python
@@ -56,6 +57,7 @@ class HotPlug:
             record = self._running(name)
             if any(end["name"] == entry.name for end in record.plan["endpoints"]):
                 raise HostError("conflict", f"{name} has an endpoint {entry.name} already")
+            check_path(self._manifest.policies, f"{name}.{entry.name}", entry.path)
             spec = self._with(record, kind, entry)
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
             fields = next(one for one in wanted["endpoints"] if one["name"] == entry.name)
@@ -189,6 +191,14 @@ class HotPlug:
             send_packet(record.lifecycle, encode(message), fds)
             return True
         return False
+
+
+def check_path(policies: Sequence[Policy], endpoint: str, path: str) -> None:
+    """HostError `denied` where the policy in force does not let endpoints of guests use that path."""
+    for policy in policies:
+        if policy.name == Policy().name and policy.paths is not None and path not in policy.paths:
+            allowed = ", ".join(policy.paths) or "none"
+            raise HostError("denied", f"{endpoint}: the policy allows the paths {allowed}, not {path}")
 
 
 def _of(record: Record, endpoint: Row) -> Row:
