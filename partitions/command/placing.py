@@ -175,6 +175,8 @@ def checked_request(request: object) -> dict[str, Any]:
         if request["type"] != "console":  # which may drive a device by itself
             endpoint.name("server")
         endpoint.choice("path", tuple(abi.PATHS), default=None)
+    if fields.take("op", default=None) is not None:  # it would choose the rules
+        raise Refusal("invalid", "request.op: a request for a place has none", field="op")
     if fields.take("extents", default=None) is not None:
         raise Refusal("invalid", "request.extents: the command partition chooses them", field="extents")
     return request

@@ -210,6 +210,8 @@ def test_records_are_never_changed_and_old_ones_go(tmp_path: Path, monkeypatch: 
         {"name": "store", "type": "spaceship"},
         {"name": "store", "type": "guest", "memory": -1},
         {"name": "store", "type": "guest", "memory": MIB, "extents": [{"frame": 65536, "frames": 256}]},
+        {"name": "store", "type": "guest", "memory": MIB, "op": "device.use"},
+        {"name": "store", "type": "guest", "memory": MIB, "op": ["device.use"]},
         {"name": "store", "type": "guest", "processors": "all"},
         {"name": "store", "type": "guest", "endpoints": [{"kind": "tape", "device": "disk0", "server": "io-a"}]},
         {"name": "store", "type": "guest", "endpoints": [{"kind": "disk", "server": "io-a"}]},
