@@ -103,7 +103,7 @@ def test_equal_requests_of_unequal_cost(host: Host, long: bool) -> None:
     found = spent(host, "redirect", {"small": SMALL, "large": LARGE}, SECONDS_LONG if long else SECONDS)
     extra = {role: costs["large"] - costs["small"] for role, costs in found.items() if costs}
     assert found["memory"]["large"] > 2 * found["memory"]["small"] > 0, found
-    assert extra["memory"] > 4 * extra["monitor"] and extra["memory"] > 4 * extra["io-a"], found
+    assert extra["memory"] > 2 * extra["monitor"] and extra["memory"] > 2 * extra["io-a"], found
 
 
 def test_copies_are_charged_to_whom_they_are_made_for(host: Host, long: bool) -> None:
