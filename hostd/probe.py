@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -120,6 +121,29 @@ def _real_time() -> Found:
     return code == 0, "SCHED_FIFO" if code == 0 else f"SCHED_FIFO: {os.strerror(code)}"
 
 
+def _worlds() -> Found:
+    """Holds a process of its own, as system worlds do with guests: by ptrace, and by its scheduling class."""
+    from pyx.bare_switch import bare_switches
+
+    processor = min(os.sched_getaffinity(0))
+    pids = []
+    try:
+        for _ in range(2):
+            pids.append(os.fork())
+            if pids[-1] == 0:
+                os.sched_setaffinity(0, [processor])
+                signal.pause()
+                os._exit(0)
+        costs = [f"{name} {bare_switches(name, *pids, 0.01) * 1e6:.1f} us" for name in ("stop", "class")]
+        return True, ", ".join(costs) + " a switch from here"
+    finally:
+        for pid in pids:
+            descriptor = os.pidfd_open(pid)
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            os.close(descriptor)
+            os.waitpid(pid, 0)
+
+
 def _page_faults() -> Found:
     """Without them the hardware view of a guest is built in advance: nothing is counted, and nothing changes while it
     runs."""
@@ -183,6 +207,7 @@ _CHECKS: list[tuple[str, Callable[[], Found], str]] = [
     ("counted calls", _counted_calls, "run hostd outside of a container with a seccomp listener of its own"),
     ("trapped memory", _trapped_memory, "trap_memory needs minor faults of shared memory (5.14) and poison (6.6)"),
     ("processor tables", _tables, "use a (virtual) processor with UMIP; guests learn kernel addresses without"),
+    ("worlds", _worlds, "give CAP_SYS_PTRACE and CAP_SYS_NICE; guests share processors as the kernel likes without"),
     ("real-time scheduling", _real_time, "give CAP_SYS_NICE and a real-time budget; worlds run unscheduled without"),
 ]
 

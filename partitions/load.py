@@ -14,6 +14,7 @@ from typing import Any
 from hostd.wire import Message, Wire, error_reply
 from partitions.guest import Guest
 from pyx import abi, load
+from pyx.baseline import compute
 from pyx.disk_load import DiskLoad
 from pyx.frame_load import FrameReceiver, FrameSender
 
@@ -83,6 +84,11 @@ class Generators:
         while self.guest.paths[name].path != path and time.monotonic() < end:
             load.follow(self.guest.queues(name)[0], FOLLOW_SECONDS)
         return {"path": self.guest.paths[name].path}
+
+    def compute(self, seconds: float) -> dict[str, Any]:
+        """Does nothing but compute, for so long."""
+        compute(seconds)
+        return {}
 
     def sleeps(self) -> dict[str, Any]:
         """How often this guest has slept."""

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import struct
 import threading
+import time
 from typing import Any
 
 from hostd.errors import HostError
@@ -114,13 +115,15 @@ class Worlds:
             raise HostError("state", text if self.mechanism != "stop" else str(error)) from error
 
     def rows(self) -> dict[str, Any]:
-        """{"mechanism", "reason", "processors": [{"processor", "realtime", "switches", "switch_seconds", "rounds"}]}"""
+        """{"mechanism", "reason", "processors": [{"processor", "realtime", "switches", "switch_seconds", "rounds",
+        "cpu_seconds": of its thread, "seconds": the time}]}"""
         return {
             "mechanism": self.mechanism, "reason": self.reason,
             "processors": [
                 {
                     "processor": number, "realtime": system.realtime, "switches": system.switches,
                     "switch_seconds": system.switch_ns / 1e9, "rounds": system.rounds,
+                    "cpu_seconds": system.cpu_ns / 1e9, "seconds": time.monotonic(),
                 }
                 for number, system in self.systems.items()
             ],

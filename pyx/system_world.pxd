@@ -11,7 +11,7 @@ cdef class SystemWorld(WorldTable):
     cdef uint64_t looked         # and of the last look at the current world
     cdef uint64_t due            # ns, of the next
     cdef bint contended          # others wait for the current world's turn to end
-    cdef readonly uint64_t switches, switch_ns, rounds
+    cdef readonly uint64_t switches, switch_ns, rounds, cpu_ns
 
     cdef void loop(self) noexcept nogil
     cdef bint works(self, uint64_t now) noexcept nogil

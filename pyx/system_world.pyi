@@ -9,6 +9,7 @@ class SystemWorld(WorldTable):
     switches: int
     switch_ns: int
     rounds: int
+    cpu_ns: int
     def __init__(
         self, processor: int, mechanism: str, policy: Policy, slice: float, charges: Charges | None = None
     ) -> None: ...

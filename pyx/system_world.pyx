@@ -25,6 +25,18 @@ cdef extern from "<unistd.h>" nogil:
     int getpid()
     int gettid()
 
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline uint64_t pv_thread_time(void)
+    {
+        struct timespec time;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+    }
+    """
+    uint64_t pv_thread_time() nogil
+
 cdef enum:
     MILLION = 1_000_000
     PRIORITY = 60        # above the data threads: order of precedence (design.md section 6)
@@ -83,6 +95,7 @@ cdef class SystemWorld(WorldTable):
                 self.account(now)
                 self.due = now + self.schedule()
                 self.rounds += 1
+            self.cpu_ns = pv_thread_time()
             wait = max(self.due - now, SOON_NS)
             happened = self.wait(min(wait, LOOK_NS) if self.contended else wait)
         for i in range(<uint32_t>WORLDS_MAX):

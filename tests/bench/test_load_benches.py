@@ -55,3 +55,12 @@ def test_search(path: str) -> None:
     found = only(document, "no_drop_rate")
     assert found["parameters"]["path"] == path and 0 < found["ratio"] <= 2
     assert only(document, "latency", quantile=0.5)["value"] <= only(document, "latency", quantile=1.0)["value"]
+
+
+def test_worlds() -> None:
+    document = bench("worlds", "--seconds", "3", deadline=180)
+    for mechanism in ("stop", "class"):
+        cost = only(document, "switch_cost", mechanism=mechanism)
+        assert cost["value"] > 0 and cost["baseline"]["value"] > 0
+        assert 0 <= only(document, "share_error", mechanism=mechanism)["value"] < 1
+        assert 0 < only(document, "overhead", mechanism=mechanism)["value"] < 1

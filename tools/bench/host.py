@@ -106,7 +106,7 @@ class BenchHost:
         self.client.request("PUT", "/v1/host/attribution", {"on": on})
 
 
-def manifest(folder: Path, medium: str) -> dict[str, Any]:
+def manifest(folder: Path, medium: str, scheduling: dict[str, Any] | None = None) -> dict[str, Any]:
     """The host of every benchmark: one NIC, one disk device with its files in `folder`."""
     disk: dict[str, Any] = {"name": "disk0", "kind": "disk"}
     if medium in WITH_FILES:
@@ -115,23 +115,26 @@ def manifest(folder: Path, medium: str) -> dict[str, Any]:
         disk["medium"] = medium
     return {
         "version": 1,
-        "host": {"memory": "6GiB", "metrics": "127.0.0.1:0"},
+        "host": {"memory": "6GiB", "metrics": "127.0.0.1:0", **({"scheduling": scheduling} if scheduling else {})},
         "devices": [{"name": "nic0", "kind": "nic"}, disk],
     }
 
 
 @contextmanager
-def bench_host(disks: Path | None = None, medium: str = "file") -> Iterator[BenchHost]:
-    """A fresh host; `disks`: folder of its disk files (default: beside its other files)."""
+def bench_host(
+    disks: Path | None = None, medium: str = "file", scheduling: dict[str, Any] | None = None
+) -> Iterator[BenchHost]:
+    """A fresh host; `disks`: folder of its disk files (default: beside its other files); `scheduling` as in a
+    manifest."""
     folder = Path(tempfile.mkdtemp(prefix="partvisor-bench-"))
     try:
         paths = Paths(folder / "run", folder / "state")
         files = disks or folder / "disks"
         files.mkdir(exist_ok=True)
         # The hash is that of the host, not of the folder that it happens to be in.
-        bare = json.dumps(manifest(Path("DISKS"), medium), sort_keys=True)
+        bare = json.dumps(manifest(Path("DISKS"), medium, scheduling), sort_keys=True)
         file = folder / "host.yaml"
-        file.write_text(json.dumps(manifest(files, medium)))  # JSON is YAML
+        file.write_text(json.dumps(manifest(files, medium, scheduling)))  # JSON is YAML
         try:
             daemon.start(paths, str(file))
             yield BenchHost(paths, hashlib.sha256(bare.encode()).hexdigest())
