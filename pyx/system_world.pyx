@@ -6,7 +6,7 @@
 
 It runs in the class SCHED_FIFO on the processor that it schedules, because a switch from another processor costs ten times
 as much. At the end of a slice, or when something happened, it reads from the kernel what each world has used, charges it to the
-policy, and gives the next turn. In between, while others wait, it looks whether the present one still works: who sleeps in
+policy, and gives the next turn. In the middle of a turn, while others wait, it looks whether the present one still works: who sleeps in
 its turn loses the rest of it. A world that sleeps is left free: it costs nothing, its wake-up needs nobody, and what it then
 uses is seen at the next accounting and makes it take turns. One that is ahead of its share is not left free.
 """
@@ -42,7 +42,6 @@ cdef enum:
     PRIORITY = 60        # above the data threads: order of precedence (design.md section 6)
 
 cdef uint64_t ASLEEP_NS = 50_000_000       # between two accountings while all worlds sleep
-cdef uint64_t LOOK_NS = 1_000_000          # between two looks at the current world while others wait
 cdef uint64_t CAP_NS = 20_000_000          # what a capped world may save up, as time at its rate
 cdef uint64_t CAP_PART_NS = 5_000_000      # and what it has again before it goes on
 cdef uint64_t SOON_NS = 50_000             # no wait is shorter: a cap is met by debts
@@ -97,7 +96,7 @@ cdef class SystemWorld(WorldTable):
                 self.rounds += 1
             self.cpu_ns = pv_thread_time()
             wait = max(self.due - now, SOON_NS)
-            happened = self.wait(min(wait, LOOK_NS) if self.contended else wait)
+            happened = self.wait(min(wait, self.slice // 2) if self.contended else wait)
         for i in range(<uint32_t>WORLDS_MAX):
             if self.worlds[i].used:
                 self.let_go(i)
@@ -106,7 +105,7 @@ cdef class SystemWorld(WorldTable):
             sem_post(&self.answered)
 
     cdef bint works(self, uint64_t now) noexcept nogil:
-        """Has the current world used its turn so far, or does it sleep?"""
+        """Has the current world used its turn so far? One that sleeps loses the rest."""
         cdef World *w
         cdef uint64_t used, passed = now - self.looked
         if self.current < 0 or not self.contended:
@@ -115,7 +114,9 @@ cdef class SystemWorld(WorldTable):
         used = pv_threads_time(w.threads)
         self.spend(w, passed, used)
         self.looked = now
-        return used * 5 >= passed or not pv_threads_asleep(w.threads)
+        if used * 5 < passed and pv_threads_asleep(w.threads):
+            w.awake = False
+        return w.awake
 
     cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil:
         """Charges what a world used in the time that passed."""

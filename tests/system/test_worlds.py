@@ -119,6 +119,20 @@ def test_work_is_conserved(host: Host) -> None:
     assert shares(host, 0.5, "busy", "asleep")[0] > 0.98
 
 
+def test_a_world_that_goes_to_sleep_lets_the_others_go_on(host: Host) -> None:
+    """Again and again, each of three in turn, in the middle of whoever's turn it is."""
+    guests = {name: host.guest(name) for name in ("first", "second", "third")}
+    for _ in range(4):
+        for sleeper in guests:
+            calls = {name: guest.begin("compute:spin") for name, guest in guests.items()}
+            time.sleep(0.05)
+            calls.pop(sleeper).finish()
+            before = used(host, *calls)
+            host.until(lambda: all(b > a for a, b in zip(before, used(host, *calls), strict=True)))
+            for call in calls.values():
+                call.finish()
+
+
 def test_sleeping_before_the_tick_gains_nothing(host: Host) -> None:
     spinner(host, "honest")
     spinner(host, "dodger", "compute:dodge", arguments={"run": SLICE * 0.9, "sleep": SLICE * 0.1})

@@ -13,6 +13,7 @@ from pyx.bare_switch import bare_switches
 from pyx.baseline import compute
 from tools.bench.crew import Crew, LoadGuest, crew
 from tools.bench.host import BenchHost, bench_host
+from tools.bench.loads import DiskLoads
 from tools.measure.command import Run, benchmark
 from tools.measure.result import Result
 
@@ -21,6 +22,9 @@ MECHANISMS = ("stop", "class")
 WEIGHTS = {"one": 100, "two": 200, "four": 400}
 SLICE = 0.005
 WINDOWS = 4
+READS = 8
+PATH = "redirect"
+BLOCK, DEPTH, DISK_SIZE = 4096, 32, 16 << 20
 BARE = "bare kernel operations"
 PRIORITY = 60  # of a system world
 
@@ -31,13 +35,33 @@ def command(run: Run) -> None:
 
     `switch_cost`: seconds from the decision until the next guest may run; its baseline are the same operations of the
     kernel on two processes, without a scheduler. `share_error`: largest difference from what a guest is due, over that.
-    `overhead`: part of the processor that the system world itself takes at slices of 5 ms.
+    `overhead`: part of the processor that the system world itself takes at slices of 5 ms. `iops`: two guests that read
+    from a null medium; the baseline is another host whose guests share the processor as the kernel likes.
     """
     part = run.seconds / len(MECHANISMS)
-    for mechanism in MECHANISMS:
-        with bench_host(scheduling={"mechanism": mechanism, "slice": SLICE}) as host, crew(host) as guests:
-            run.describe(**host.describe(), slice=SLICE, verified="processor time of each guest by the kernel's count")
-            _measure(run, mechanism, host, guests, part)
+    with bench_host(medium="null") as plain, crew(plain) as free:
+        unscheduled = DiskLoads(free, PATH, DISK_SIZE, DEPTH * BLOCK, guests=2)
+        for mechanism in MECHANISMS:
+            scheduling = {"mechanism": mechanism, "slice": SLICE}
+            with bench_host(medium="null", scheduling=scheduling) as host, crew(host) as guests:
+                run.describe(
+                    **host.describe(), slice=SLICE,
+                    verified="processor time of each guest by the kernel's count; status of every completion",
+                )  # fmt: skip
+                _measure(run, mechanism, host, guests, part * 0.8)
+                _read(run, mechanism, guests, unscheduled, part * 0.2)
+
+
+def _read(run: Run, mechanism: str, guests: Crew, unscheduled: DiskLoads, seconds: float) -> None:
+    scheduled = DiskLoads(guests, PATH, DISK_SIZE, DEPTH * BLOCK, guests=2)
+    window = seconds / (2 * READS)
+    pairs = [
+        [load.window(window, op="read", block=BLOCK, depth=DEPTH).rate for load in (scheduled, unscheduled)]
+        for _ in range(READS)
+    ]
+    parameters: dict[str, Any] = {"mechanism": mechanism, "path": PATH, "block": BLOCK, "depth": DEPTH, "guests": 2}
+    on, off = ([pair[side] for pair in pairs] for side in (0, 1))
+    run.results.append(Result("iops", parameters, "requests/s", "unscheduled", on, off))
 
 
 def _measure(run: Run, mechanism: str, host: BenchHost, guests: Crew, seconds: float) -> None:
