@@ -6,6 +6,7 @@ wake-up later than the host makes them. Such figures are taken a few times, and 
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import signal
@@ -128,9 +129,13 @@ def test_a_world_that_goes_to_sleep_lets_the_others_go_on(host: Host) -> None:
             time.sleep(0.05)
             calls.pop(sleeper).finish()
             before = used(host, *calls)
-            host.until(lambda: all(b > a for a, b in zip(before, used(host, *calls), strict=True)))
+            host.until(functools.partial(_all_used_more, host, before, list(calls)))
             for call in calls.values():
                 call.finish()
+
+
+def _all_used_more(host: Host, before: list[float], names: list[str]) -> bool:
+    return all(now > then for then, now in zip(before, used(host, *names), strict=True))
 
 
 def test_sleeping_before_the_tick_gains_nothing(host: Host) -> None:
