@@ -203,7 +203,7 @@ class Fabric:
         try:
             await self.attach_devices(record)
         except BaseException:
-            await _release(self.monitor, "close", {"partition": record.number})
+            await release(self.monitor, "close", {"partition": record.number})
             raise
 
     async def attach_devices(self, record: Record) -> None:
@@ -226,13 +226,7 @@ class Fabric:
                 device = self.devices[endpoint["device"]]
                 first = endpoint["device"] not in seen
                 seen.add(endpoint["device"])
-                message = {
-                    **{name: endpoint[name] for name in OF_PORT},
-                    "capacity": endpoint["pair"]["capacity"],
-                    "partition": record.number,
-                    "endpoint": endpoint["index"],
-                    "memory": plan["memory"] if first else [],
-                }
+                message = of_port(record, endpoint, plan["memory"] if first else [])
                 await ask(device, "attach", message, [fds[0], pair, *(memory if first else [])])
                 done.append(functools.partial(_detach, device, record.number, endpoint["port"]))
             if queue_ids:
@@ -246,17 +240,7 @@ class Fabric:
             close_fds([*memory, *fds, *pair_fds])
 
     async def _add_queues(self, record: Record, fds: list[int]) -> None:
-        queues = [
-            {
-                "endpoint": endpoint["index"],
-                "queue": queue["queue"],
-                "kind": endpoint["kind"],
-                "capacity": queue["capacity"],
-                "budget": endpoint["budget"],
-            }
-            for endpoint in record.plan["endpoints"]
-            for queue in endpoint["queues"]
-        ]
+        queues = [queue for endpoint in record.plan["endpoints"] for queue in of_queues(endpoint)]
         server = self.servers[record.plan["endpoints"][0]["server"]]
         reply = await ask(server, "add_queues", {"partition": record.number, "queues": queues}, fds)
         record.queues = reply["queues"]
@@ -270,14 +254,14 @@ class Fabric:
             return
         record.attached = False
         # Removes its translation entries and unmaps its memory too.
-        await _release(self.monitor, "close", {"partition": record.number})
+        await release(self.monitor, "close", {"partition": record.number})
         record.copied = False
         for endpoint in record.plan["endpoints"]:
             if not endpoint.get("unplugged"):
                 await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
         if record.queues:
             server = self.servers[record.plan["endpoints"][0]["server"]]
-            await _release(server, "remove_queues", {"queues": record.queues})
+            await release(server, "remove_queues", {"queues": record.queues})
             record.queues = []
 
     # ---- paths (hostd.path_changes) ----
@@ -296,7 +280,7 @@ class Fabric:
     async def unmap_memory(self, record: Record) -> None:
         if record.copied and record.attached:
             record.copied = False
-            await _release(self.monitor, "unmap_memory", {"partition": record.number})
+            await release(self.monitor, "unmap_memory", {"partition": record.number})
 
     async def offer_path(self, record: Record, endpoint: dict[str, Any]) -> str:
         """The monitor reads the wanted path in the descriptor and tells the guest; the path in force."""
@@ -326,7 +310,7 @@ class Fabric:
 
     async def forget(self, record: Record) -> None:
         """Frees the statistics rows of a removed partition."""
-        await asyncio.gather(*(_release(role, "forget", {"partition": record.number}) for role in self.roles()))
+        await asyncio.gather(*(release(role, "forget", {"partition": record.number}) for role in self.roles()))
 
     def roles(self) -> list[Record]:
         """Processes of the data plane."""
@@ -357,7 +341,7 @@ async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] |
     return reply
 
 
-async def _release(role: Record, op: str, message: dict[str, Any]) -> None:
+async def release(role: Record, op: str, message: dict[str, Any]) -> None:
     """Has a role give something up. One that has ended holds nothing any more."""
     try:
         await ask(role, op, message)
@@ -367,7 +351,24 @@ async def _release(role: Record, op: str, message: dict[str, Any]) -> None:
 
 
 async def _detach(device: Record, partition: int, port: int) -> None:
-    await _release(device, "detach", {"partition": partition, "port": port})
+    await release(device, "detach", {"partition": partition, "port": port})
+
+
+def of_port(record: Record, endpoint: dict[str, Any], memory: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the device of an endpoint is told; `memory`: of the partition, with its first endpoint there."""
+    return {
+        **{name: endpoint[name] for name in OF_PORT},
+        "capacity": endpoint["pair"]["capacity"],
+        "partition": record.number,
+        "endpoint": endpoint["index"],
+        "memory": memory,
+    }
+
+
+def of_queues(endpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the channel server of an endpoint is told of each of its queues."""
+    facts = {"endpoint": endpoint["index"], "kind": endpoint["kind"], "budget": endpoint["budget"]}
+    return [{**facts, "queue": queue["queue"], "capacity": queue["capacity"]} for queue in endpoint["queues"]]
 
 
 def _extents(record: Record) -> list[dict[str, int]]:

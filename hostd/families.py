@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 
 
 def families(roots: dict[int, int]) -> dict[int, list[int]]:
@@ -39,9 +40,23 @@ def free(roots: list[int]) -> None:
     for processes in families(dict(enumerate(roots))).values():
         for process in processes:
             with contextlib.suppress(OSError):
-                descriptor = os.pidfd_open(process)
-                signal.pidfd_send_signal(descriptor, signal.SIGCONT)
-                os.close(descriptor)
+                send(process, signal.SIGCONT)
             for thread in threads_of(process):
                 with contextlib.suppress(OSError):
                     os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def send(process: int, number: int) -> None:
+    """A signal, by a pidfd. OSError where it has ended, or is not ours."""
+    descriptor = os.pidfd_open(process)
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+    finally:
+        os.close(descriptor)
+
+
+def end(children: Iterable[int]) -> None:
+    """Kills children of this process, and takes their exit status."""
+    for child in children:
+        send(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 from hostd.errors import HostError
 from hostd.events import EventLog
-from hostd.fabric import OF_PORT, Fabric, ask
+from hostd.fabric import Fabric, ask, of_port, of_queues
 from hostd.hardware import claim
 from hostd.keeper import Keeper
 from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, Policy, complete
@@ -136,22 +136,11 @@ class HotPlug:
         events, pair, *rest = fds
         channels, ledgers = rest[: len(queues)], rest[len(queues) : 2 * len(queues)]
         try:
-            message = {
-                **{name: endpoint[name] for name in OF_PORT},
-                "capacity": endpoint["pair"]["capacity"],
-                "partition": record.number,
-                "endpoint": endpoint["index"],
-                "memory": plan["memory"] if first else [],
-            }
+            message = of_port(record, endpoint, plan["memory"] if first else [])
             await ask(device, "attach", message, [events, pair, *rest[2 * len(queues) :]])
             endpoint["unplugged"] = False
-            facts = {name: endpoint[name] for name in ("kind", "budget")}
-            served = [
-                {"endpoint": endpoint["index"], "queue": queue["queue"], "capacity": queue["capacity"], **facts}
-                for queue in queues
-            ]
             both = [fd for couple in zip(channels, ledgers, strict=True) for fd in couple]
-            request = {"partition": record.number, "queues": served}
+            request = {"partition": record.number, "queues": of_queues(endpoint)}
             reply = await ask(fabric.servers[endpoint["server"]], "add_queues", request, [events, *both])
             record.served[endpoint["generation"]] = reply["queues"]
             record.queues += reply["queues"]

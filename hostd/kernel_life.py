@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from hostd.inventory import Inventory
 from hostd.keeper import Keeper
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec
-from hostd.records import ENDED, Record
+from hostd.records import Record
 from hostd.wire import RemoteError
 
 Row = dict[str, Any]
@@ -53,7 +52,7 @@ class KernelLife:
     async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
         raise NotImplementedError
 
-    async def _until_ended(self, record: Record) -> None:
+    async def _end_process(self, record: Record, timeout: float) -> None:
         raise NotImplementedError
 
     def _record(self, name: str) -> Record:
@@ -125,15 +124,7 @@ class KernelLife:
         """Stops the process of a role and removes its partition; also where neither came to life."""
         if record.pid is not None:
             record.stop_asked = True
-            self._children.signal(record, signal.SIGTERM)
-            try:
-                async with asyncio.timeout(ROLE_STOP_TIMEOUT):
-                    await self._until_ended(record)
-            except TimeoutError:
-                self._children.signal(record, signal.SIGKILL)
-                await self._until_ended(record)
-            async with self._changed:
-                await self._changed.wait_for(lambda: record.state in ENDED)
+            await self._end_process(record, ROLE_STOP_TIMEOUT)
         await self._discard(record)
 
     async def vectors(self, name: str) -> Row:

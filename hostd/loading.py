@@ -19,10 +19,10 @@ from typing import Any
 from hostd import charging
 from hostd.boot import Boot
 from hostd.errors import HostError
-from hostd.fabric import ask, statistics_size
+from hostd.fabric import ask, release, statistics_size
 from hostd.mapcheck import identity_of, mapped
 from hostd.records import Record
-from hostd.wire import Message, RemoteError, close_fds, pair
+from hostd.wire import Message, close_fds, pair
 
 SERVERS = ["io-a"]
 EPOCHS = 1 << 16  # terms of office reserved per load
@@ -240,15 +240,15 @@ class Loading:
         if fabric.loaded:
             for endpoint in console.plan["endpoints"]:
                 message = {"partition": console.number, "endpoint": endpoint["index"]}
-                await _release(fabric.monitor, "give_pair", message)
-            await _release(fabric.monitor, "give_vectors", {"partition": console.number})
+                await release(fabric.monitor, "give_pair", message)
+            await release(fabric.monitor, "give_vectors", {"partition": console.number})
         for server in [self._records[name] for name in SERVERS if name in self._records]:
             await self._end(server)
             for device in fabric.devices.values():
-                await _release(device, "disconnect", {"server": server.number})
+                await release(device, "disconnect", {"server": server.number})
             fabric.servers.pop(server.name, None)
         for device in fabric.devices.values():
-            await _release(device, "disconnect_kernel", {})
+            await release(device, "disconnect_kernel", {})
         monitor = self._records.get("monitor")
         if monitor is not None:
             await self._end(monitor)
@@ -257,12 +257,3 @@ class Loading:
         segments = [f"{kind}:{name}" for name in devices for kind in ("translation", "vectors")]
         await ask(console, "take_devices", {"devices": devices}, [fabric.fd(name) for name in segments])
         await fabric.drop_kernel_segments()
-
-
-async def _release(role: Record, op: str, message: dict[str, Any]) -> None:
-    """Has a role give something up. One that has ended holds nothing."""
-    try:
-        await ask(role, op, message)
-    except RemoteError as error:
-        if error.code != "unreachable":
-            raise

@@ -5,7 +5,7 @@ of prefix; units are base units. A new counter in `pyx/abi_statistics.h` is one 
 bounded: partitions and endpoints come from the supervisor, everything else from the shared layout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hostd.seccomp import refusable
@@ -37,7 +37,7 @@ class Counter:
     by: tuple[str, ...] = ENDPOINT
     nested: tuple[str, ...] = ()
     known: tuple[tuple[str, ...], ...] = ((),)
-    known_for: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    known_for: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
     everyone: bool = False
     scale: float = 1

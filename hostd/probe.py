@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hostd import rootfs, seccomp, segments
+from hostd import families, rootfs, seccomp, segments
 from hostd.abilities import Abilities
 from pyx import memory, process, trap_memory, userfault
 
@@ -110,15 +110,20 @@ def _pidfd() -> Found:
 
 
 def _real_time() -> Found:
+    return _in_child("SCHED_FIFO", lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)))
+
+
+def _in_child(name: str, action: Callable[[], object]) -> Found:
+    """Whether a process of its own may do that."""
     pid = os.fork()
     if pid == 0:
         try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            action()
             os._exit(0)
         except OSError as error:
             os._exit(error.errno or 1)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code == 0, "SCHED_FIFO" if code == 0 else f"SCHED_FIFO: {os.strerror(code)}"
+    return code == 0, name if code == 0 else f"{name}: {os.strerror(code)}"
 
 
 def _worlds() -> Found:
@@ -134,14 +139,11 @@ def _worlds() -> Found:
                 os.sched_setaffinity(0, [processor])
                 signal.pause()
                 os._exit(0)
-        costs = [f"{name} {bare_switches(name, *pids, 0.01) * 1e6:.1f} us" for name in ("stop", "class")]
+        first, second = pids
+        costs = [f"{name} {bare_switches(name, first, second, 0.01) * 1e6:.1f} us" for name in ("stop", "class")]
         return True, ", ".join(costs) + " a switch from here"
     finally:
-        for pid in pids:
-            descriptor = os.pidfd_open(pid)
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            os.close(descriptor)
-            os.waitpid(pid, 0)
+        families.end(pids)
 
 
 def _page_faults() -> Found:
@@ -155,16 +157,12 @@ def _page_faults() -> Found:
 
 def _counted_calls() -> Found:
     """A filter around this host may have a listener already (some containers): then refusals are not counted."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            process.set_no_new_privileges()
-            os.close(process.install_counted_filter(seccomp.program("guest", counted=True)))
-            os._exit(0)
-        except OSError as error:
-            os._exit(error.errno or 1)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return code == 0, "seccomp listener" if code == 0 else f"seccomp listener: {os.strerror(code)}"
+
+    def install() -> None:
+        process.set_no_new_privileges()
+        os.close(process.install_counted_filter(seccomp.program("guest", counted=True)))
+
+    return _in_child("seccomp listener", install)
 
 
 def _trapped_memory() -> Found:

@@ -398,6 +398,9 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         if not record.stop_asked and record.exit_status is None:
             record.stop_asked = True
             await self._stopping(record)
+        await self._end_process(record, timeout)
+
+    async def _end_process(self, record: Record, timeout: float) -> None:
         self._children.signal(record, signal.SIGTERM)
         try:
             async with asyncio.timeout(timeout):

@@ -30,16 +30,6 @@ async def hand_over(fabric: Fabric, record: Record) -> None:
         close_fds(handed.values())
 
 
-async def hand_over_again(fabric: Fabric, record: Record) -> None:
-    """The same for a new monitor, from what the keeper holds. Every page traps again; who waits for one goes on."""
-    held = await fabric.keeper.get_held(_key(record)) if record.trapped else None
-    if held is not None:
-        try:
-            await _tell(fabric, record, held)
-        finally:
-            close_fds(held)
-
-
 async def release(keeper: Keeper, record: Record) -> None:
     """Of a process that has ended."""
     if record.trapped:

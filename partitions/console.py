@@ -94,8 +94,10 @@ class Console(Partition):
     def handle_give_devices(self, _message: Message, _fds: list[int]) -> Message:
         """After the answer entries and interrupt routes of its devices are the monitor's to write; what is open stays
         open, what is routed stays routed."""
-        for mine in (*self._entries.values(), *self._routes.values()):
-            mine.detach()
+        for entries in self._entries.values():
+            entries.detach()
+        for routes in self._routes.values():
+            routes.detach()
         self._entries.clear()
         self._routes.clear()
         return {}

@@ -46,7 +46,6 @@ cdef extern from *:
     static struct pv_image bare_images[2];
     static void bare_pause(void) { struct timespec t = {0, 200000}; nanosleep(&t, NULL); }
     static int bare_seize(int tid) { return pv_tracee_seize(tid); }
-    static void bare_detach(int tid) { ptrace(PTRACE_DETACH, tid, 0, 0); }
     """
     struct pv_image:
         pass
@@ -55,7 +54,6 @@ cdef extern from *:
     int bare_release(int tid, pv_image *image, bint stop) nogil
     void bare_pause() nogil
     int bare_seize(int tid) nogil
-    void bare_detach(int tid) nogil
 
 
 def bare_switches(str mechanism, int first, int second, double seconds) -> float:

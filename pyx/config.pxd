@@ -3,11 +3,8 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport pv_statistics
+from pyx.eventc cimport pthread_mutex_t
 from pyx.segment cimport Mapping
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
 
 cdef struct Shown:            # a page that is not all ones
     uint32_t page

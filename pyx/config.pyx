@@ -20,34 +20,19 @@ from pyx.abi cimport (
     PV_FAULT_REMOVED, PV_FAULT_REPLACED, PV_FAULT_UNMAPPED, PV_HIDDEN_PAGES_MAX, PV_PAGE, PV_PAGE_SHIFT,
     PV_PARTITIONS_MAX, PV_TABLE_ENTRIES_MAX, pv_statistics,
 )
-from pyx.ringc cimport pv_count, pv_row, pv_row_close, pv_row_counters, pv_row_open
+from pyx.eventc cimport (
+    EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLIN, epoll_create1, epoll_ctl, epoll_event, epoll_wait,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
+from pyx.ringc cimport pv_count, pv_row, pv_row_counters, pv_row_find, pv_row_take, pv_rows_close
 from pyx.segment cimport Mapping
 
 from pyx import abi as names
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int poll, int operation, int fd, epoll_event *event)
-    int epoll_wait(int poll, epoll_event *events, int most, int timeout)
-    int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
-    uint32_t EPOLLIN
+from pyx.process import become_realtime
 
 cdef extern from *:
     """
     #include "userfault.h"
-    #include "statistics.h"
-    static inline uint64_t fault_row_partition(struct pv_statistics *s, uint32_t index)
-    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
     /* Takes pages out of the region: the next touch traps again. */
     static inline int pv_region_punch(int fd, uint64_t offset, uint64_t length)
     { return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length); }
@@ -70,7 +55,6 @@ cdef extern from *:
     struct uffd_msg:
         pass
     uint8_t UFFD_EVENT_PAGEFAULT, UFFD_EVENT_REMAP, UFFD_EVENT_REMOVE, UFFD_EVENT_UNMAP
-    uint64_t fault_row_partition(pv_statistics *s, uint32_t index) nogil
     int pv_region_punch(int fd, uint64_t offset, uint64_t length) nogil
     uint8_t pv_uffd_said(const uffd_msg *m, uint64_t *first, uint64_t *end) nogil
     int pv_uffd_copy(int fd, uint64_t address, const void *page, uint64_t length) nogil
@@ -212,19 +196,12 @@ cdef class Faults:
 
     def forget(self, uint64_t partition):
         """Frees the statistics row of a removed partition."""
-        for i in range(1, self.statistics.rows):
-            if fault_row_partition(self.statistics, i) == partition:
-                pv_row_close(self.statistics, i)
+        pv_rows_close(self.statistics, partition)
 
     def run(self, int priority=0):
         """The thread: returns after `stop`. Real-time where the right is there, so that no computing guest delays the
         answer to another; not pinned, because an answer from the guest's own processor costs a tenth."""
-        if priority:
-            try:
-                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
-                self.realtime = True
-            except PermissionError:
-                pass
+        self.realtime = bool(priority) and become_realtime(os.SCHED_RR, priority)
         with nogil:
             self.loop()
 
@@ -239,14 +216,11 @@ cdef class Faults:
         return t
 
     def open_row(self, uint64_t partition):
-        for i in range(1, self.statistics.rows):
-            if fault_row_partition(self.statistics, i) == partition:
-                return i  # it goes on counting under the next monitor
-        for i in range(1, self.statistics.rows):
-            if fault_row_partition(self.statistics, i) == 0:
-                pv_row_open(self.statistics, i, partition, 0)
-                return i
-        raise ValueError(f"no free statistics row among {self.statistics.rows}")
+        # One that it has already goes on counting under the next monitor.
+        row = pv_row_find(self.statistics, partition, 0) or pv_row_take(self.statistics, partition, 0)
+        if row == 0:
+            raise ValueError(f"no free statistics row among {self.statistics.rows}")
+        return row
 
     # ---- fault thread ----
 

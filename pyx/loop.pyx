@@ -18,22 +18,12 @@ from pyx.ringc cimport (
     FUTEX_32, pv_count, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbells_wait, pv_gate_close,
     pv_gate_init, pv_gate_open, pv_gate_park, pv_gate_run, pv_gate_wanted, pv_idle_init, pv_idle_sleep, pv_idle_step,
     pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_meter_due, pv_meter_settle, pv_meter_start, pv_meter_turn, pv_now,
-    pv_pause, pv_row, pv_row_close, pv_row_counters, pv_row_open, pv_wait, PV_CHARGE_IDLE, pv_charge_close, pv_charge_open,
+    pv_pause, pv_row, pv_row_counters, pv_row_find, pv_row_take, pv_rows_close, pv_wait, PV_CHARGE_IDLE, pv_charge_close, pv_charge_open,
 )
 from pyx.segment cimport Mapping
 
 from pyx import abi as names
-
-cdef extern from *:
-    """
-    #include "statistics.h"
-    static inline uint64_t row_partition(struct pv_statistics *s, uint32_t index)
-    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
-    static inline uint64_t row_endpoint(struct pv_statistics *s, uint32_t index)
-    { return atomic_load_explicit(&pv_row(s, index)->endpoint, memory_order_relaxed); }
-    """
-    uint64_t row_partition(pv_statistics *s, uint32_t index) nogil
-    uint64_t row_endpoint(pv_statistics *s, uint32_t index) nogil
+from pyx.process import become_realtime
 
 cdef extern from *:
     """
@@ -115,12 +105,7 @@ cdef class Loop:
         between. Where the right is missing the thread stays in the normal class and `realtime` says so."""
         if processors:
             os.sched_setaffinity(0, processors)
-        if priority:
-            try:
-                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
-                self.realtime = True
-            except PermissionError:
-                pass
+        self.realtime = bool(priority) and become_realtime(os.SCHED_RR, priority)
         with nogil:
             pv_gate_run(&self.gate, True)
             self.loop()
@@ -249,21 +234,18 @@ cdef class Loop:
 
     def forget(self, uint64_t partition):
         """Frees the statistics rows of a removed partition. A detached one keeps its counts until then."""
-        for i in range(1, self.statistics.rows):
-            if row_partition(self.statistics, i) == partition:
-                pv_row_close(self.statistics, i)
+        pv_rows_close(self.statistics, partition)
         pv_charge_close(self.statistics, partition)
 
     cdef int open_row(self, uint64_t partition, uint64_t endpoint) except -1:
-        cdef uint32_t i
+        cdef uint32_t row
         if PV_ID_SLOT(partition) >= PV_PARTITIONS_MAX:
             raise ValueError(f"partition slot {PV_ID_SLOT(partition)}: at most {PV_PARTITIONS_MAX}")
-        for i in range(1, self.statistics.rows):
-            if row_partition(self.statistics, i) == partition and row_endpoint(self.statistics, i) == endpoint:
-                return i  # of an endpoint that came back under its number: it goes on counting there
-        for i in range(1, self.statistics.rows):
-            if row_partition(self.statistics, i) == 0:
-                pv_row_open(self.statistics, i, partition, endpoint)
-                pv_charge_open(self.statistics, partition)
-                return i
-        raise ValueError(f"no free statistics row among {self.statistics.rows}")
+        row = pv_row_find(self.statistics, partition, endpoint)
+        if row:
+            return row  # of an endpoint that came back under its number: it goes on counting there
+        row = pv_row_take(self.statistics, partition, endpoint)
+        if row == 0:
+            raise ValueError(f"no free statistics row among {self.statistics.rows}")
+        pv_charge_open(self.statistics, partition)
+        return row

@@ -233,6 +233,15 @@ def register_membarrier() -> None:
         raise _failed("membarrier registration")
 
 
+def become_realtime(int kind, int priority) -> bool:
+    """The calling thread gets a real-time class of the kernel. False: the right is missing, and nothing changed."""
+    try:
+        os.sched_setscheduler(0, kind, os.sched_param(priority))
+    except PermissionError:
+        return False
+    return True
+
+
 def set_title(str comm, str title) -> None:
     """Name of the thread (cut to 15 bytes) and, over the argument vector in place, what `ps` shows.
 

@@ -47,6 +47,44 @@ static inline void pv_row_close(struct pv_statistics *s, uint32_t index)
     atomic_store_explicit(&pv_row(s, index)->partition, 0, memory_order_release);
 }
 
+static inline uint64_t pv_row_partition(const struct pv_statistics_row *row)
+{
+    return atomic_load_explicit(&row->partition, memory_order_acquire);
+}
+
+static inline uint64_t pv_row_endpoint(const struct pv_statistics_row *row)
+{
+    return atomic_load_explicit(&row->endpoint, memory_order_relaxed);
+}
+
+/* Index of the row of (partition, endpoint); 0: it has none. Row 0 is the thread's own. */
+static inline uint32_t pv_row_find(struct pv_statistics *s, uint64_t partition, uint64_t endpoint)
+{
+    for (uint32_t i = 1; i < s->rows; i++)
+        if (pv_row_partition(pv_row(s, i)) == partition && pv_row_endpoint(pv_row(s, i)) == endpoint)
+            return i;
+    return 0;
+}
+
+/* Opens a free row for (partition, endpoint); its index, 0: none is free. */
+static inline uint32_t pv_row_take(struct pv_statistics *s, uint64_t partition, uint64_t endpoint)
+{
+    for (uint32_t i = 1; i < s->rows; i++)
+        if (pv_row_partition(pv_row(s, i)) == 0) {
+            pv_row_open(s, i, partition, endpoint);
+            return i;
+        }
+    return 0;
+}
+
+/* Frees all rows of a partition. */
+static inline void pv_rows_close(struct pv_statistics *s, uint64_t partition)
+{
+    for (uint32_t i = 1; i < s->rows; i++)
+        if (pv_row_partition(pv_row(s, i)) == partition)
+            pv_row_close(s, i);
+}
+
 static inline uint32_t pv_bucket(uint64_t ns)
 {
     if (ns < 64)

@@ -15,6 +15,8 @@ from pyx import abi as names
 
 cdef extern from "statistics.h" nogil:
     pv_statistics_row *pv_row(pv_statistics *s, uint32_t index)
+    uint64_t pv_row_partition(const pv_statistics_row *row)
+    uint64_t pv_row_endpoint(const pv_statistics_row *row)
     uint64_t *pv_row_counters(pv_statistics_row *row)
     uint64_t *pv_row_histogram(pv_statistics_row *row, uint32_t counters, uint32_t index)
     uint64_t pv_bucket_limit(uint32_t index)
@@ -26,16 +28,10 @@ cdef extern from * nogil:
     """
     #include "abi.h"
     static inline uint64_t pv_word(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
-    static inline uint64_t pv_row_partition(struct pv_statistics_row *row)
-    { return atomic_load_explicit(&row->partition, memory_order_acquire); }
     static inline uint64_t pv_charge_partition(struct pv_statistics *s, uint32_t slot)
     { return atomic_load_explicit(&s->charges[slot].partition, memory_order_acquire); }
-    static inline uint64_t pv_row_endpoint(struct pv_statistics_row *row)
-    { return atomic_load_explicit(&row->endpoint, memory_order_relaxed); }
     """
     uint64_t pv_word(const uint64_t *word)
-    uint64_t pv_row_partition(pv_statistics_row *row)
-    uint64_t pv_row_endpoint(pv_statistics_row *row)
     uint64_t pv_charge_partition(pv_statistics *s, uint32_t slot)
 
 KINDS = ["io", "monitor", "nic", "disk", "view", "trap"]

@@ -21,6 +21,8 @@ from pyx.ringc cimport pv_now
 from pyx.world_table cimport World, WorldTable
 from pyx.worldc cimport pv_kick, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time, sem_post, sem_trywait
 
+from pyx.process import become_realtime
+
 cdef extern from "<unistd.h>" nogil:
     int getpid()
     int gettid()
@@ -66,11 +68,7 @@ cdef class SystemWorld(WorldTable):
         gets no timer."""
         cdef int failed
         os.sched_setaffinity(0, [self.processor])
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-            self.realtime = True
-        except PermissionError:
-            pass  # turns are as exact as the kernel lets this thread run
+        self.realtime = become_realtime(os.SCHED_FIFO, PRIORITY)  # else turns are as exact as the kernel has them
         failed = pv_kick_open()
         if failed:
             raise OSError(failed, f"timer of processor {self.processor}: {os.strerror(failed)}")

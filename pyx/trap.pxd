@@ -3,11 +3,8 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_statistics
+from pyx.eventc cimport pthread_mutex_t
 from pyx.segment cimport Mapping
-
-cdef extern from "<pthread.h>" nogil:
-    ctypedef struct pthread_mutex_t:
-        pass
 
 cdef enum:
     SOURCES_MAX = 4096      # a listener for each guest, a userfaultfd for each of its processes with trapped memory

@@ -15,24 +15,12 @@ from pyx.abi cimport (
     PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS, PV_THREAD_SLEEPS, PV_THREAD_SLEEP_NS,
     PV_TRAP_NUMBERS, PV_TRAP_REFUSED_CALLS, pv_statistics, pv_statistics_row,
 )
-from pyx.ringc cimport pv_count, pv_now, pv_row, pv_row_close, pv_row_counters, pv_row_open
+from pyx.eventc cimport (
+    EPOLL_CLOEXEC, EPOLLIN, epoll_create1, epoll_event, epoll_wait, pthread_mutex_init, pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
+from pyx.ringc cimport pv_count, pv_now, pv_row, pv_row_counters, pv_row_find, pv_row_take, pv_rows_close
 from pyx.segment cimport Mapping
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        uint64_t u64
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_wait(int epoll, epoll_event *events, int most, int timeout)
-    int EPOLL_CLOEXEC
-    uint32_t EPOLLIN
 
 cdef extern from "<linux/seccomp.h>" nogil:
     struct seccomp_data:
@@ -46,14 +34,6 @@ cdef extern from "trap.h" nogil:
     void pv_refuse_call(int listener, uint64_t id)
     int pv_watch(int epoll, int fd, uint64_t key)
     void pv_unwatch(int epoll, int fd)
-
-cdef extern from *:
-    """
-    #include "statistics.h"
-    static inline uint64_t trap_row_partition(struct pv_statistics *s, uint32_t index)
-    { return atomic_load_explicit(&pv_row(s, index)->partition, memory_order_relaxed); }
-    """
-    uint64_t trap_row_partition(pv_statistics *s, uint32_t index) nogil
 
 cdef enum:
     BATCH = 64              # events taken under one hold of the lock
@@ -125,11 +105,8 @@ cdef class Traps:
 
     def forget(self, uint64_t partition):
         """Frees the statistics row of a removed partition."""
-        cdef uint32_t i
         self.close(partition)
-        for i in range(1, self.statistics.rows):
-            if trap_row_partition(self.statistics, i) == partition:
-                pv_row_close(self.statistics, i)
+        pv_rows_close(self.statistics, partition)
 
     def take(self) -> list:
         """[(partition, kind, number)]: what a guest was refused for the first time. Kinds: "call", with the number of
@@ -155,16 +132,10 @@ cdef class Traps:
 
     cdef uint64_t *row(self, uint64_t partition) except NULL:
         """Counters of `partition`; a row of its own where it has none yet. Rows are opened here alone."""
-        cdef uint32_t i, unused = 0
-        for i in range(1, self.statistics.rows):
-            if trap_row_partition(self.statistics, i) == partition:
-                return pv_row_counters(pv_row(self.statistics, i))
-            if trap_row_partition(self.statistics, i) == 0 and unused == 0:
-                unused = i
-        if unused == 0:
+        cdef uint32_t row = pv_row_find(self.statistics, partition, 0) or pv_row_take(self.statistics, partition, 0)
+        if row == 0:
             raise ValueError(f"no free statistics row among {self.statistics.rows}")
-        pv_row_open(self.statistics, unused, partition, 0)
-        return pv_row_counters(pv_row(self.statistics, unused))
+        return pv_row_counters(pv_row(self.statistics, row))
 
     # ---- the thread; everything below under the lock ----
 

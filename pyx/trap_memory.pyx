@@ -18,13 +18,10 @@ from pyx.abi cimport (
     PV_ID_SLOT, PV_MEMORY_END, PV_MEMORY_FIRST, PV_PAGE, PV_PAGE_SHIFT, PV_PARTITIONS_MAX, PV_TRAP_ACCEPTED,
     PV_TRAP_CHILDREN, PV_TRAP_REFUSED, PV_TRAP_REMAPPED, PV_TRAP_REMOVED, PV_TRAP_STALE, PV_TRAP_UNMAPPED,
 )
+from pyx.eventc cimport pthread_mutex_lock, pthread_mutex_unlock
 from pyx.ringc cimport pv_count
 from pyx.segment cimport Mapping
-from pyx.trap cimport MEMORY, SOURCES_MAX, Source, Traps, pthread_mutex_t
-
-cdef extern from "<pthread.h>" nogil:
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+from pyx.trap cimport MEMORY, SOURCES_MAX, Source, Traps
 
 cdef extern from *:
     """

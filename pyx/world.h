@@ -24,7 +24,7 @@
 #define PV_HOLD_BOUND_NS 5000000u    /* for a switch */
 #define PV_STAND_BOUND_NS 500000000u /* where somebody wants to see it stand */
 
-enum pv_mechanism { PV_MECHANISM_NONE, PV_MECHANISM_CLASS, PV_MECHANISM_STOP };
+enum pv_mechanism { PV_MECHANISM_CLASS = 1, PV_MECHANISM_STOP };
 
 /* Does the world run, or may it? Posters of interrupts read it (W3). */
 static inline void pv_world_run(struct pv_world *world, uint32_t running)
@@ -48,7 +48,6 @@ struct pv_threads {
     bool held;
     bool frozen; /* class: SIGSTOP was sent */
     uint32_t count, member_count;
-    uint64_t used; /* ns of processor time of all members so far */
     struct pv_tracee tracees[PV_WORLD_THREADS];
     struct pv_member members[PV_WORLD_PROCESSES];
 };
@@ -301,7 +300,6 @@ static inline uint64_t pv_threads_time(struct pv_threads *w)
         m->time = now;
         i++;
     }
-    w->used += used;
     return used;
 }
 

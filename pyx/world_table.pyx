@@ -16,7 +16,7 @@ from pyx.charges cimport Charges
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.worldc cimport (
     PV_HOLD_BOUND_NS, PV_MECHANISM_CLASS, PV_MECHANISM_STOP, PV_STAND_BOUND_NS, PV_WORLD_THREADS, pv_image,
-    pv_kick, pv_kick_arm, pv_kick_sleep, pv_registers, pv_threads, pv_threads_at, pv_threads_event, pv_threads_find,
+    pv_kick, pv_kick_sleep, pv_registers, pv_threads, pv_threads_at, pv_threads_event, pv_threads_find,
     pv_threads_free, pv_threads_hold, pv_threads_release, pv_threads_scan, pv_threads_time, pv_tracee,
     pv_tracee_wait_any, pv_world_run, sem_init, sem_post, sem_trywait, sem_wait,
 )
@@ -129,9 +129,6 @@ cdef class WorldTable:
             self.command.at = at
             self.command.value = value
             self.ask(f"thread {thread}")
-
-    def has(self, uint64_t partition) -> bool:
-        return self.place_of(partition) >= 0
 
     def weight(self) -> int:
         """Sum of the weights of its worlds."""

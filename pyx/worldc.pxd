@@ -17,7 +17,6 @@ cdef extern from "world.h" nogil:
         PV_WORLD_THREADS
         PV_HOLD_BOUND_NS
         PV_STAND_BOUND_NS
-        PV_MECHANISM_NONE
         PV_MECHANISM_CLASS
         PV_MECHANISM_STOP
     ctypedef struct pv_registers:
@@ -38,7 +37,6 @@ cdef extern from "world.h" nogil:
         bint held
         bint frozen
         uint32_t count
-        uint64_t used
         pv_tracee tracees[1]
     void pv_world_run(pv_world *world, uint32_t running)
     uint32_t pv_world_runs(const pv_world *world)
@@ -54,7 +52,6 @@ cdef extern from "world.h" nogil:
     bint pv_threads_asleep(pv_threads *w)
     int pv_kick_open()
     void pv_kick_close()
-    void pv_kick_arm(uint64_t ns)
     void pv_kick(int process, int tid)
     void pv_kick_sleep(uint64_t ns)
     int pv_tracee_wait_any(int *status, uint64_t ns)

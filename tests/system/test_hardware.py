@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyx.abi import CONFIG_ADDRESS, HIDDEN_PAGES_MAX, PAGE
-from tests.framework.host import Host, running
+from tests.framework.host import Host
 
 DISKS = [{"name": "vda", "size": "1MiB"}]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Host]:
-    with running() as host:
-        yield host
-
-
-@pytest.fixture
-def host(shared: Host) -> Iterator[Host]:
-    yield shared
-    shared.remove_guests()
 
 
 def faults(host: Host, name: str, outcome: str) -> float:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from hostd.errors import HostError
 from tests.framework.footprint import Footprint
-from tests.framework.host import Host, running
+from tests.framework.host import Host
 from tests.framework.puppet import Puppet
 
 DISK = {"name": "vdb", "size": "1MiB"}
 CYCLES, CYCLES_LONG = 8, 1000
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Host]:
-    with running() as host:
-        yield host
-
-
-@pytest.fixture
-def host(shared: Host) -> Iterator[Host]:
-    yield shared
-    shared.remove_guests()
 
 
 def round_trip(guest: Puppet, disk: str, seed: int) -> None:

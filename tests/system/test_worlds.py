@@ -194,7 +194,7 @@ def test_registers(host: Host) -> None:
     assert call.result() == {"value": MARKER}
 
 
-def test_the_monitors_death_leaves_no_guest_frozen(long: bool) -> None:
+def test_the_monitors_death_leaves_no_guest_frozen() -> None:
     for mechanism in MECHANISMS:
         with running(scheduled(mechanism)) as host:
             names = ["first", "second", "capped"]

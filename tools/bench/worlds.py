@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hostd import families
 from pyx.bare_switch import bare_switches
 from pyx.baseline import compute
 from tools.bench.crew import Crew, LoadGuest, crew
@@ -130,11 +130,7 @@ def spinning(processor: int) -> Iterator[list[int]]:
             pids.append(pid)
         yield pids
     finally:
-        for pid in pids:
-            descriptor = os.pidfd_open(pid)
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            os.close(descriptor)
-            os.waitpid(pid, 0)
+        families.end(pids)
 
 
 def _bare(mechanism: str, processor: int, pids: list[int], seconds: float) -> float:
