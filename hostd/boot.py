@@ -16,7 +16,7 @@ from typing import Any
 
 from hostd.children import Children
 from hostd.fabric import Fabric, ask
-from hostd.hardware import locate
+from hostd.hardware import locate, numbers
 from hostd.hardware_region import traps_work
 from hostd.keeper import Keeper
 from hostd.manifest import Device, Manifest, Processors
@@ -46,9 +46,7 @@ class Boot:
         self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
         self.fabric.locations = locate(manifest)
         self.traps = manifest.host.hardware == "trapped" and traps_work()
-        self.fabric.host_managed = [
-            device.name for device in manifest.devices if device.device_class == "host-managed"
-        ]
+        self.fabric.host_managed = [device.name for device in manifest.devices if device.device_class == "host-managed"]
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
 
@@ -120,20 +118,24 @@ class Boot:
             }
         )  # fmt: skip
         await self.create(creations)
-        devices = [
+        await self._define_devices()
+        await self.place("console", "console", CONSOLE_MEMORY, ["command"], self._console_endpoints())
+
+    async def _define_devices(self) -> None:
+        """Buses, and the devices on them. Without buses in the manifest there is none to be assigned."""
+        buses = self.manifest.buses
+        named = [{"number": number, "name": bus.name} for bus, number in zip(buses, numbers(buses), strict=True)]
+        await self.transaction([{"op": "machine.buses", "buses": named}])
+        devices: list[dict[str, Any]] = [
             {
-                "op": "device.create",
-                "name": device.name,
-                "kind": device.kind,
-                "class": device.device_class,
-                "partition": device.name,
+                "op": "device.create", "name": device.name, "kind": device.kind, "class": device.device_class,
+                "partition": device.name, **({"bus": self.fabric.locations[device.name].bus} if named else {}),
             }
             for device in self.manifest.devices
-        ]
+        ]  # fmt: skip
         if devices:
             for operation, result in zip(devices, await self.transaction(devices), strict=True):
                 self.slots[operation["name"]] = result["slot"]
-        await self.place("console", "console", CONSOLE_MEMORY, ["command"], self._console_endpoints())
 
     async def create(self, creations: list[dict[str, Any]]) -> None:
         """Partitions of the infrastructure without memory: rows and records."""

@@ -55,36 +55,16 @@ def numbers(buses: Iterable[Any]) -> list[int]:
     return [next(free) if bus.number is None else bus.number for bus in buses]
 
 
-def assigned(spec: Any, buses: Iterable[Any]) -> list[str]:
-    """Devices that a partition has to itself, by name or with their bus. HostError `invalid` for an unknown bus."""
-    on_bus = {bus.name: bus.devices for bus in buses}
-    unknown = [name for name in spec.buses if name not in on_bus]
-    if unknown:
-        raise HostError("invalid", f"{spec.name}: no bus {unknown[0]!r}; known: {', '.join(on_bus) or 'none'}")
-    return list(dict.fromkeys([*spec.devices, *(device for name in spec.buses for device in on_bus[name])]))
-
-
-def claim(record: Any, manifest: Any, others: Iterable[Any]) -> None:
-    """Assigns a new partition its devices. HostError `conflict` where another one uses them, or it another's."""
-    spec = record.spec
-    mine = assigned(spec, manifest.buses)
+def assigned(spec: Any, manifest: Any) -> list[str]:
+    """Devices that a partition has to itself, by name or with their bus; whether it may the command partition decides.
+    HostError `invalid` for an unknown name."""
+    on_bus = {bus.name: bus.devices for bus in manifest.buses}
     known = [device.name for device in manifest.devices]
-    for device in mine:
-        if device not in known:
-            raise HostError("invalid", f"{spec.name}: no device {device!r}; known: {', '.join(known) or 'none'}")
-    used = {end.device for end in (*spec.disks, *spec.nics)}
-    for other in others:
-        if other.type != "guest" or other is record:
-            continue
-        theirs = {end.device for end in (*other.spec.disks, *other.spec.nics)}
-        clash = next((device for device in mine if device in theirs or device in other.assigned), None)
-        if clash is not None:
-            raise HostError("conflict", f"{spec.name}: {clash} is used by {other.name}", device=clash, user=other.name)
-        clash = next((device for device in sorted(used) if device in other.assigned), None)
-        if clash is not None:
-            text = f"{spec.name}: {clash} is assigned to {other.name} alone"
-            raise HostError("conflict", text, device=clash, owner=other.name)
-    record.assigned = mine
+    for what, names, there in (("bus", spec.buses, list(on_bus)), ("device", spec.devices, known)):
+        unknown = next((name for name in names if name not in there), None)
+        if unknown is not None:
+            raise HostError("invalid", f"{spec.name}: no {what} {unknown!r}; known: {', '.join(there) or 'none'}")
+    return list(dict.fromkeys([*spec.devices, *(device for name in spec.buses for device in on_bus[name])]))
 
 
 def place(endpoints: Iterable[Facts], locations: Mapping[Any, Location], kept: dict[int, Address]) -> None:
@@ -135,17 +115,13 @@ def functions_of(
         if location.name in own and location.name not in used:
             facts = {"index": WHOLE, "name": location.name, "kind": location.kind, "device": location.name}
             unknown = {"generation": 0, "length": 0, "read_only": False, "mac": ""}
-            functions.append(
-                {**facts, **unknown, "address": (location.bus, location.number, 0), "outcome": "true"}
-            )
+            functions.append({**facts, **unknown, "address": (location.bus, location.number, 0), "outcome": "true"})
     several = {function["address"][:2] for function in functions if function["address"][2]}
     functions.sort(key=lambda function: function["address"])
     return [{**function, "several": function["address"][:2] in several} for function in functions]
 
 
-def pages_of(
-    functions: list[Facts], memory_pages: int, processors: int, changes: int
-) -> list[tuple[int, str, bytes]]:
+def pages_of(functions: list[Facts], memory_pages: int, processors: int, changes: int) -> list[tuple[int, str, bytes]]:
     """Pages of a configuration region that are not all ones: (number, "true" or "changed", content)."""
     pages = [
         (config_page.number(*function["address"]), function["outcome"], config_page.build(function))

@@ -1,7 +1,11 @@
 """Endpoints that come and go while their guest runs (H1, H4): database, data plane, guest, hardware view, interrupt.
 
-    attach: transaction -> device, channel server -> descriptors to the guest -> its view changes, an interrupt tells
-    detach: view and way in are closed -> device drops and confirms -> channel server -> transaction -> view, interrupt
+    attach: decision, transaction -> device, channel server -> descriptors to the guest -> its view changes, an
+            interrupt tells
+    detach: decision -> view and way in are closed -> device drops and confirms -> channel server -> transaction ->
+            view, interrupt
+
+The command partition decides both and says why (`hostctl explain`); the ultravisor's rows follow.
 
 A guest takes the change when it looks for one (`guest.hardware.wait`); one that ignores it loses the endpoint all the
 same, and its requests there are refused as those of an endpoint that is gone (rule 24).
@@ -12,18 +16,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask, of_port, of_queues
-from hostd.hardware import claim
 from hostd.keeper import Keeper
-from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, Policy, complete
+from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
 from hostd.paths import Paths
 from hostd.placement import placement_request
-from hostd.records import Record, is_python
+from hostd.records import ENDED, Record, is_python
 from hostd.wire import RemoteError, WireError, close_fds, encode, send_packet
 
 DRAIN_SECONDS = 1.0  # for the channel server to give back what the device dropped
@@ -47,22 +50,21 @@ class HotPlug:
     def _record(self, name: str) -> Record:
         raise NotImplementedError
 
-    async def _transaction(self, operations: Any) -> Any:
+    def _counted(self, kind: str, devices: Sequence[str | None]) -> AbstractContextManager[None]:
         raise NotImplementedError
 
     async def attach(self, name: str, kind: str, entry: Disk | Nic, *, key: str | None, actor: str) -> Row:
-        """Gives a running guest one more endpoint: {"name", "endpoint", "index", "seconds"}."""
+        """Gives a running guest one more endpoint: {"name", "endpoint", "index", "decision", "seconds"}."""
         begin = time.monotonic_ns()
         async with self._plugging:
             record = self._running(name)
-            if any(end["name"] == entry.name for end in record.plan["endpoints"]):
-                raise HostError("conflict", f"{name} has an endpoint {entry.name} already")
-            check_path(self._manifest.policies, f"{name}.{entry.name}", entry.path)
-            spec = self._with(record, kind, entry)
+            spec = _with(record.spec, self._manifest, kind, entry)
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
-            fields = next(one for one in wanted["endpoints"] if one["name"] == entry.name)
+            fields = next(one for one in reversed(wanted["endpoints"]) if one["name"] == entry.name)
+            message = {"partition": name, "endpoint": fields, "actor": actor} | ({"key": key} if key else {})
             try:
-                await self._transaction([{"op": "endpoint.attach", "partition": record.number, **fields}])
+                with self._counted("guest", [fields["device"]]):
+                    answer = await ask(self.records["command"], "attach", message)
                 record.plan = await self._plan(record)
                 endpoint = next(end for end in record.plan["endpoints"] if end["name"] == entry.name)
                 endpoint["unplugged"] = True
@@ -70,8 +72,9 @@ class HotPlug:
                 try:
                     await self._plug(record, endpoint)
                 except BaseException:
+                    gone = await self._decide_detach(record, endpoint, None, "hostd")
                     await self._unplug(record, endpoint)
-                    await self._drop(record, endpoint)
+                    await self._drop(record, endpoint, gone)
                     raise
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
@@ -79,20 +82,24 @@ class HotPlug:
             await ask(self.fabric.monitor, "refresh_hardware", _of(record, endpoint))
         self.events.publish("attached", partition=name, endpoint=entry.name, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
-        return {"name": name, "endpoint": entry.name, "index": endpoint["index"], "seconds": seconds}
+        return {**_answer(record, endpoint, answer), "seconds": seconds}
 
     async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> Row:
-        """Takes an endpoint from a running guest: {"name", "endpoint", "index", "seconds"}. After the answer nothing of
-        it is in flight, and nobody but the guest maps any of it."""
+        """Takes an endpoint from a running guest: {"name", "endpoint", "index", "decision", "seconds"}. After the
+        answer nothing of it is in flight, and nobody but the guest maps any of it."""
         begin = time.monotonic_ns()
         async with self._plugging:
             record = self._running(name)
-            found = next((end for end in record.plan["endpoints"] if end["name"] == endpoint), None)
-            if found is None:
-                raise HostError("not_found", f"{name} has no endpoint {endpoint!r}")
+            found = next((end for end in record.plan["endpoints"] if end["name"] == endpoint), {"name": endpoint})
             try:
-                await self._unplug(record, found)
-                await self._drop(record, found)
+                answer = await self._decide_detach(record, found, key, actor)
+                try:
+                    await self._unplug(record, found)
+                except RemoteError as error:
+                    failure = {"code": error.code, "message": error.message}
+                    await ask(self.records["command"], "detached", {"decision": answer["decision"], "failure": failure})
+                    raise
+                await self._drop(record, found, answer)
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             self._tell(record, {"detached": endpoint}, [])
@@ -100,25 +107,18 @@ class HotPlug:
             record.spec = _without(record.spec, endpoint)
         self.events.publish("detached", partition=name, endpoint=endpoint, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
-        return {"name": name, "endpoint": endpoint, "index": found["index"], "seconds": seconds}
+        return {**_answer(record, found, answer), "seconds": seconds}
 
     # ---- steps ----
 
     def _running(self, name: str) -> Record:
         record = self._record(name)
-        if record.type != "guest" or record.state != "running" or not record.attached:
+        # Of one that has ended the command partition says so, and it is on record.
+        if record.type != "guest" or record.state not in ENDED and not (record.state == "running" and record.attached):
             raise HostError("state", f"{name} is no running guest: it is {record.type}, {record.state}")
         if not is_python(record.spec.program[0]):
             raise HostError("unsupported", f"{name} is an unmodified program, which maps no endpoints")
         return record
-
-    def _with(self, record: Record, kind: str, entry: Disk | Nic) -> PartitionSpec:
-        lists = {"disks": record.spec.disks, "nics": record.spec.nics}
-        key = "disks" if kind == "disk" else "nics"
-        spec = complete(record.spec.model_copy(update={key: [*lists[key], entry]}), self._manifest.devices)
-        others = [other for other in self.records.values() if other is not record]
-        claim(Record(record.name, "guest", spec=spec), self._manifest, others)
-        return spec
 
     async def _plan(self, record: Record) -> Row:
         message = {"what": "partition", "partition": record.number}
@@ -166,9 +166,13 @@ class HotPlug:
                 record.queues = [number for number in record.queues if number not in numbers]
                 await ask(server, "remove_queues", {"queues": numbers})
 
-    async def _drop(self, record: Record, endpoint: Row) -> None:
-        operation = {"op": "endpoint.detach", "partition": record.number, "name": endpoint["name"], "drained": True}
-        await self._transaction([operation])
+    async def _decide_detach(self, record: Record, endpoint: Row, key: str | None, actor: str) -> Row:
+        message = {"partition": record.name, "endpoint": endpoint["name"], "actor": actor}
+        return await ask(self.records["command"], "detach", message | ({"key": key} if key else {}))
+
+    async def _drop(self, record: Record, endpoint: Row, decided: Row) -> None:
+        """Its rows go: nothing of it is in flight."""
+        await ask(self.records["command"], "detached", {"decision": decided["decision"]})
         record.plan = await self._plan(record)
         record.hot.discard(endpoint["generation"])
 
@@ -182,12 +186,19 @@ class HotPlug:
         return False
 
 
-def check_path(policies: Sequence[Policy], endpoint: str, path: str) -> None:
-    """HostError `denied` where the policy in force does not let endpoints of guests use that path."""
-    for policy in policies:
-        if policy.name == Policy().name and policy.paths is not None and path not in policy.paths:
-            allowed = ", ".join(policy.paths) or "none"
-            raise HostError("denied", f"{endpoint}: the policy allows the paths {allowed}, not {path}")
+def _with(spec: PartitionSpec, manifest: Manifest, kind: str, entry: Disk | Nic) -> PartitionSpec:
+    """The specification of a partition with one endpoint more."""
+    more = {"disks": [*spec.disks, entry]} if kind == "disk" else {"nics": [*spec.nics, entry]}
+    return complete(spec.model_copy(update=more), manifest.devices)
+
+
+def _answer(record: Record, endpoint: Row, decided: Row) -> Row:
+    return {
+        "name": record.name,
+        "endpoint": endpoint["name"],
+        "index": endpoint["index"],
+        "decision": decided["decision"],
+    }
 
 
 def _of(record: Record, endpoint: Row) -> Row:

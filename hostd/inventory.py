@@ -1,8 +1,8 @@
 """Who has what on a host, as one document that two moments can be compared by: before a load, after its unload (W10).
 
-From the resource database: machine, quotas, partitions with their processes, memory, segments, channels, devices. From
-the keeper: segments of hostd's own. From the devices: what they map. Ids, generations and epochs are left out: they
-never repeat, so they always differ.
+From the resource database: machine, quotas, partitions with their processes, memory, segments, channels, devices with
+their endpoints and owners. From the keeper: segments of hostd's own. From the devices: what they map. Ids, generations
+and epochs are left out: they never repeat, so they always differ.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ FACTS = {
     "memory": ("partition", "hpa", "gpa", "size"),
     "segments": ("partition", "kind", "size", "doomed"),
     "channels": ("kind", "client", "server", "service", "queue", "capacity", "size", "state"),
-    "devices": ("name", "kind", "class", "ports", "partition"),
+    "devices": ("name", "kind", "class", "ports", "partition", "bus"),
+    "endpoints": ("partition", "name", "kind", "device", "port", "server", "path"),
+    "assignments": ("partition", "device", "bus"),
 }
-KEYS = {"partitions": "id", "memory": "frame", "segments": "id", "channels": "id", "devices": "id"}
+WHOLE = ("devices", "assignments")  # lists that are answered whole
+KEYS = {"partitions": "id", "memory": "frame", "segments": "id", "channels": "id", "endpoints": "generation"}
 
 
 class Inventory:
@@ -52,10 +55,10 @@ class Inventory:
         rows: list[Row] = []
         after = 0
         while True:
-            paged = {} if what == "devices" else {"after": after, "limit": PAGE}
+            paged = {} if what in WHOLE else {"after": after, "limit": PAGE}
             part = (await ask(self._records["command"], "query", {"what": what, **paged}))[what]
             rows += part
-            if what == "devices" or len(part) < PAGE:
+            if what in WHOLE or len(part) < PAGE:
                 break
             after = part[-1][KEYS[what]]
         return ordered({name: row[name] for name in FACTS[what]} for row in rows)

@@ -13,9 +13,7 @@ SERVER = "io-a"  # the I/O partition in charge of every endpoint
 UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
 
 
-def placement_request(
-    spec: PartitionSpec, manifest: Manifest, paths: Paths, processors: list[int]
-) -> dict[str, Any]:
+def placement_request(spec: PartitionSpec, manifest: Manifest, paths: Paths, processors: list[int]) -> dict[str, Any]:
     """What the command partition is asked for; `spec` has its defaults filled in."""
     endpoints: list[dict[str, Any]] = []
     for disk in spec.disks:
@@ -32,6 +30,7 @@ def placement_request(
         endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
     request: dict[str, Any] = {
         "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
+        "devices": spec.devices, "buses": spec.buses,
         "processors": spec.processors or processors, "program": {"argv": spec.program},
     }  # fmt: skip
     if os.geteuid() == 0:

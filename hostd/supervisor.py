@@ -27,7 +27,7 @@ from hostd.children import Children
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
-from hostd.hardware import claim
+from hostd.hardware import assigned
 from hostd.hotplug import HotPlug
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
@@ -154,9 +154,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         return {
             "host": host,
             "processes": self.list(),
-            "checks": await Checks(
-                self.records, self.fabric, self.keeper, self._loading.channels
-            ).run(),
+            "checks": await Checks(self.records, self.fabric, self.keeper, self._loading.channels).run(),
         }
 
     @staticmethod
@@ -227,7 +225,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             raise HostError("conflict", f"a partition {spec.name!r} exists already")
         record = self._names[spec.name] = Record(spec.name, "guest", spec=spec)
         try:
-            claim(record, self._manifest, [*self.records.values(), *self._names.values()])
+            record.assigned = assigned(spec, self._manifest)
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
             request = {"request": wanted, "key": key or secrets.token_hex(12), "actor": actor}
             with self._counted("guest", [end.device for end in (*spec.disks, *spec.nics)]):

@@ -1,5 +1,5 @@
-"""Decisions where a partition goes and which path an endpoint takes: pure functions of request, resources and policy
-(U13).
+"""Decisions where a partition goes, which endpoints come and go while it runs, and which path one takes: pure functions
+of request, resources and policy (U13).
 
 It reads no clock, file or random number, so a replay over the stored inputs gives the same answer byte for byte.
 Checks run in the order of their table; the first that objects decides against the request and gives its name to
@@ -15,7 +15,7 @@ from typing import Any
 
 from pyx import abi
 
-VERSION = 3
+VERSION = 4
 PIECES_MAX = 8  # extents of one partition: each costs every process that maps the partition a mapping
 REJECTED_MAX = 32  # alternatives that a decision names; the rest is counted
 
@@ -43,7 +43,10 @@ class Inputs:
     """`policy`: as the operations partition keeps it. For a placement `request` has the fields of `partition.create`
     and `resources` is the ultravisor's answer of that name; for a path `request` is {"op": "endpoint.path", "name",
     "endpoint", "path"} and `resources` {"version", "partition", "extents", "endpoints"}; for a touch of a device
-    `request` is {"op": "device.use", "name", "type", "endpoints": [one]} and `resources` as for a placement."""
+    `request` is {"op": "device.use", "name", "type", "endpoints": [one]} and `resources` as for a placement. For an
+    endpoint that comes `request` is {"op": "endpoint.attach", "name", "type", "endpoints": [one]} and `resources` has
+    those of a placement and of a path; for one that goes it is {"op": "endpoint.detach", "name", "endpoint"}, with
+    those of a path."""
 
     request: dict[str, Any]
     resources: dict[str, Any]
@@ -57,7 +60,7 @@ class Inputs:
 def decide(request: dict[str, Any], resources: dict[str, Any], policy: dict[str, Any]) -> Decision:
     """Accepts with a placement or refuses with the first rule that objects."""
     inputs = Inputs(request, resources, policy)
-    rules, codes, accept = KINDS.get(request.get("op", ""), (RULES, {}, _place))
+    rules, codes, accept = KINDS.get(request.get("op", ""), (RULES, CODES, _place))
     for rule, check in rules.items():
         objection = next(check(inputs), None)
         if objection is not None:
@@ -114,6 +117,25 @@ def _device_class(inputs: Inputs) -> Iterator[str]:
             yield f"device {endpoint['device']} is reserved for guests: the console must not touch it"
 
 
+def _assigned(inputs: Inputs) -> Iterator[str]:
+    """What one guest has to itself nobody else has or uses (H4)."""
+    name, devices = inputs.request["name"], {device["name"]: device for device in inputs.resources["devices"]}
+    buses, own = inputs.request.get("buses") or [], inputs.request.get("devices") or []
+    known = inputs.resources.get("buses", [])
+    yield from (f"there is no bus {bus}; known: {', '.join(known) or 'none'}" for bus in buses if bus not in known)
+    yield from (f"there is no device {one}; known: {', '.join(devices) or 'none'}" for one in own if one not in devices)
+    mine = {*own, *(device["name"] for device in devices.values() if device.get("bus") in buses)} & devices.keys()
+    wanted = {endpoint["device"] for endpoint in inputs.request.get("endpoints") or []} & devices.keys()
+    for device in sorted(mine):
+        for user in inputs.resources.get("users", {}).get(device, []):
+            if user != name:
+                yield f"device {device} is used by {user}"
+    for device in sorted(mine | wanted):
+        owner = devices[device].get("owner")
+        if owner not in (None, name):
+            yield f"device {device} is assigned to {owner} alone"
+
+
 def _servers(inputs: Inputs) -> Iterator[str]:
     """Each endpoint's server is an I/O partition that runs. One without a server is driven by its own partition."""
     states = {server["name"]: server["state"] for server in inputs.resources["servers"]}
@@ -152,10 +174,12 @@ RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
     "memory_limit": _memory_limit,
     "devices": _devices,
     "device_class": _device_class,
+    "assigned": _assigned,
     "servers": _servers,
     "paths": _paths,
     "processors": _processors,
 }
+CODES = {"assigned": "conflict"}
 
 
 def _limited(inputs: Inputs) -> bool:
@@ -182,9 +206,7 @@ def _place(inputs: Inputs) -> Decision:
     return Decision(True, inputs.policy["placement"], reason, placement, rejected[:REJECTED_MAX], more)
 
 
-def _first_fit(
-    frames: int, free: list[dict[str, int]]
-) -> tuple[list[dict[str, int]] | None, list[dict[str, Any]]]:
+def _first_fit(frames: int, free: list[dict[str, int]]) -> tuple[list[dict[str, int]] | None, list[dict[str, Any]]]:
     """The first free extent that holds everything; if none does, the largest ones until it is enough."""
     if frames == 0:
         return [], []
@@ -272,6 +294,51 @@ def _use(inputs: Inputs) -> Decision:
     return Decision(True, "device_class", f"{inputs.request['name']} may touch {endpoint['device']}")
 
 
+# -- endpoints that come and go while their guest runs
+
+
+def _taker(inputs: Inputs) -> Iterator[str]:
+    """Only a running guest takes an endpoint, or loses one, on its own."""
+    partition = inputs.resources["partition"]
+    if partition["type"] != "guest" or partition["state"] != "running":
+        yield f"{partition['name']} is no running guest: it is {partition['type']}, {partition['state']}"
+
+
+def _new_name(inputs: Inputs) -> Iterator[str]:
+    (endpoint,) = inputs.request["endpoints"]
+    if any(one["name"] == endpoint["name"] for one in inputs.resources["endpoints"]):
+        yield f"{inputs.request['name']} has an endpoint {endpoint['name']} already"
+
+
+def _attach(inputs: Inputs) -> Decision:
+    (endpoint,) = inputs.request["endpoints"]
+    where = f"{inputs.request['name']} gets {endpoint['name']} at {endpoint['device']}"
+    return Decision(True, "attach", f"{where}, on {endpoint.get('path') or 'redirect'}")
+
+
+def _detach(inputs: Inputs) -> Decision:
+    subject = _subject(inputs)
+    assert subject is not None
+    return Decision(True, "detach", f"{inputs.request['name']} gives back {subject['name']} at {subject['device']}")
+
+
+ATTACH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
+    "running": _taker,
+    "endpoint": _new_name,
+    "devices": _devices,
+    "device_class": _device_class,
+    "assigned": _assigned,
+    "servers": _servers,
+    "paths": _paths,
+}
+ATTACH_CODES = {
+    "running": "state", "endpoint": "conflict", "devices": "invalid", "device_class": "denied", "assigned": "conflict",
+    "servers": "state", "paths": "denied",
+}  # fmt: skip
+DETACH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "endpoint": _endpoint_known}
+DETACH_CODES = {"running": "state", "endpoint": "not_found"}
+
+
 def _change_path(inputs: Inputs) -> Decision:
     """Accepted; the other allowed paths were possible too, but nobody asked for them."""
     endpoint, path = _subject(inputs), inputs.request["path"]
@@ -284,5 +351,7 @@ def _change_path(inputs: Inputs) -> Decision:
 # By `op` of the request: rules, the codes of their refusals, and what is done where none objects.
 KINDS: dict[str, tuple[dict[str, Callable[[Inputs], Iterator[str]]], dict[str, str], Callable[[Inputs], Decision]]] = {
     "endpoint.path": (PATH_RULES, PATH_CODES, _change_path),
+    "endpoint.attach": (ATTACH_RULES, ATTACH_CODES, _attach),
+    "endpoint.detach": (DETACH_RULES, DETACH_CODES, _detach),
     "device.use": (USE_RULES, USE_CODES, _use),
 }

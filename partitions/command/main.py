@@ -1,5 +1,5 @@
-"""The command partition's program: decides where partitions go and which paths endpoints take, and says why; passes
-the rest on (U13).
+"""The command partition's program: decides where partitions go, which endpoints come and go, which paths they take,
+and says why; passes the rest on (U13).
 
 Descriptors: `ultravisor` and `operations` are wires to those partitions; every other one is a wire of a peer
 (`control` is hostd's). Configuration: `decisions`, path of the decisions file.
@@ -14,9 +14,9 @@ from typing import Any
 from hostd.wire import Message, Wire
 from partitions.command.decide import VERSION, decide
 from partitions.command.journal import Journal
-from partitions.command.placing import Placing, ask, checked_request, path_request, use_request
+from partitions.command.placing import Placing, ask, attach_request, checked_request, path_request, use_request
 from partitions.control import ChannelWire, Client
-from partitions.messages import Fields, Refusal
+from partitions.messages import TEXT_MAX, Fields, Refusal
 from partitions.service import Service
 from partitions.skeleton import Context
 
@@ -80,12 +80,42 @@ class Command(Client, Service):
         told to the ultravisor by the operation `endpoint.path_settle`."""
         fields = Fields.of_request(message)
         request = path_request(fields)
+        answer = self._placing.place(request, *self._asked(fields))
+        return {"decision": answer["decision"], "change": answer["plan"], "replayed": answer["replayed"]}
+
+    def handle_attach(self, message: Message, _fds: list[int]) -> Message:
+        """One more `endpoint` (fields of one of `partition.create`) for a running `partition`; `key`, `zone`,
+        `actor`."""
+        fields = Fields.of_request(message)
+        request = attach_request(fields.name("partition"), fields.take("endpoint"))
+        answer = self._placing.place(request, *self._asked(fields))
+        return {"decision": answer["decision"], "endpoint": answer["plan"], "replayed": answer["replayed"]}
+
+    def handle_detach(self, message: Message, _fds: list[int]) -> Message:
+        """May the `endpoint` of a `partition` go? `key`, `zone`, `actor`. It goes with `detached`."""
+        fields = Fields.of_request(message)
+        subject = {"name": fields.name("partition"), "endpoint": fields.name("endpoint")}
+        return self._placing.detach({"op": "endpoint.detach", **subject}, *self._asked(fields))
+
+    def handle_detached(self, message: Message, _fds: list[int]) -> Message:
+        """The end of a detach that was decided: `decision`; `failure` ({"code", "message"}) where it failed."""
+        fields = Fields.of_request(message)
+        decision, given = fields.integer("decision", least=1), fields.take("failure", default=None)
+        fields.done()
+        if given is None:
+            return self._placing.detached(decision, None)
+        failure = Fields(given, "failure")
+        told = {"code": failure.text("code", 31), "message": failure.text("message", TEXT_MAX)}
+        failure.done()
+        return self._placing.detached(decision, told)
+
+    def _asked(self, fields: Fields) -> tuple[str, str, str]:
+        """(zone, key, actor) of a request, whose last fields they are."""
         key = fields.text("key", KEY_MAX, default=None) or secrets.token_hex(16)
         zone = fields.name("zone", default="default")
         actor = fields.text("actor", 64, default=self.peer)
         fields.done()
-        answer = self._placing.place(request, zone, key, actor)
-        return {"decision": answer["decision"], "change": answer["plan"], "replayed": answer["replayed"]}
+        return zone, key, actor
 
     def handle_use(self, message: Message, _fds: list[int]) -> Message:
         """May the console, which asks over its own channel, touch a `device` of that `kind`? (W2)"""

@@ -1,4 +1,5 @@
-"""From a request to a placed partition or a wanted path: policy, resources, decision, record, transaction (U13).
+"""From a request to a placed partition, an endpoint or a wanted path: policy, resources, decision, record,
+transaction (U13).
 
     place -> policy.get (operations) -> query (ultravisor) -> decide -> journal -> transaction (ultravisor)
 
@@ -82,6 +83,34 @@ class Placing:
             self._journal.conclude(record["decision"], "committed", {})
         return {"decision": record["decision"]}
 
+    def detach(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
+        """{"decision", "replayed"}: the endpoint may go. It goes with `detached`, once its device has dropped it."""
+        record = self._journal.latest(key)
+        if record is None or record["outcome"] == "superseded":
+            record = self._decide(request, zone, key, actor)
+        elif record["request"] != request:
+            raise Refusal("conflict", "the key stands for another request", rule="key_reused", rows=[])
+        if record["outcome"] == "refused":
+            raise _refusal(record)
+        return {"decision": record["decision"], "replayed": record["outcome"] == "committed"}
+
+    def detached(self, decision: int, failure: dict[str, Any] | None) -> dict[str, Any]:
+        """{"decision"}: nothing of the endpoint is in flight any more, so its rows go; or it stays, with the
+        `failure` of whoever should have drained it: {"code", "message"}."""
+        record = self._journal.get(decision)
+        if record is None or record["request"].get("op") != "endpoint.detach":
+            raise Refusal("not_found", f"no decision {decision} about an endpoint that goes is on record")
+        if record["outcome"] == "committed":
+            return {"decision": decision}
+        if record["outcome"] is not None:
+            raise _refusal(record)
+        if failure is not None:
+            self._journal.conclude(decision, "refused", failure)
+            return {"decision": decision}
+        # On whatever the resources are by now: what was decided is still what the partition gives back.
+        self._carry_out({**record, "resources": {"version": None}})
+        return {"decision": decision}
+
     def rehearse(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
         """What `place` would answer now. Nothing is recorded, because nothing is decided."""
         decision = decide(**self._inputs(request, zone))
@@ -95,8 +124,12 @@ class Placing:
 
     def _inputs(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
         policy = ask(self._operations, "operations", {"op": "policy.get", "zone": zone})["policy"]
-        if request.get("op") == "endpoint.path":
+        if request.get("op") in ("endpoint.path", "endpoint.detach"):
             resources = self._surroundings(request["name"])
+        elif request.get("op") == "endpoint.attach":
+            # Of the older version where they differ: then the transaction is refused and this is decided anew.
+            resources = ask(self._ultravisor, "ultravisor", {"op": "query", "what": "resources"})
+            resources = {**self._surroundings(request["name"]), **resources}
         else:
             resources = ask(self._ultravisor, "ultravisor", {"op": "query", "what": "resources"})
         return {"request": request, "resources": resources, "policy": policy}
@@ -175,6 +208,8 @@ def checked_request(request: object) -> dict[str, Any]:
         if request["type"] != "console":  # which may drive a device by itself
             endpoint.name("server")
         endpoint.choice("path", tuple(abi.PATHS), default=None)
+    for what, most in (("devices", abi.DEVICES_MAX), ("buses", abi.BUSES_MAX)):
+        fields.texts(what, most, default=[])
     if fields.take("op", default=None) is not None:  # it would choose the rules
         raise Refusal("invalid", "request.op: a request for a place has none", field="op")
     if fields.take("extents", default=None) is not None:
@@ -192,6 +227,14 @@ def path_request(fields: Fields) -> dict[str, Any]:
     }
 
 
+def attach_request(name: str, endpoint: object) -> dict[str, Any]:
+    """The request of one more endpoint, whose fields are those of `partition.create`, for a running guest."""
+    request = {"name": name, "type": "guest", "endpoints": [endpoint]}
+    checked_request(request)
+    Fields(endpoint, "endpoint").name("name")
+    return {"op": "endpoint.attach", **request}
+
+
 def use_request(name: str, kind: str, device: str, device_kind: str) -> dict[str, Any]:
     """The request of a partition called `name` to touch a device: decided as an endpoint there would be."""
     endpoint = {"name": device, "kind": device_kind, "device": device}
@@ -203,5 +246,10 @@ def operation_of(request: dict[str, Any], placement: dict[str, Any] | None) -> d
     if request.get("op") == "endpoint.path":
         subject = {"partition": request["name"], "name": request["endpoint"]}
         return {"op": "endpoint.path", **subject, "path": request["path"]}
+    if request.get("op") == "endpoint.attach":
+        return {"op": "endpoint.attach", "partition": request["name"], **request["endpoints"][0]}
+    if request.get("op") == "endpoint.detach":
+        subject = {"partition": request["name"], "name": request["endpoint"]}
+        return {"op": "endpoint.detach", **subject, "drained": True}
     assert placement is not None
     return {**request, "op": "partition.create", **placement}

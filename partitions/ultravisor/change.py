@@ -103,6 +103,15 @@ class Change:
             )
         return row
 
+    def bus(self, reference: int | str) -> dict[str, Any]:
+        """Row of a bus by number or name."""
+        column = "number" if isinstance(reference, int) else "name"
+        row = self.database.row(f"SELECT * FROM bus WHERE {column} = ?", (reference,))
+        if row is None:
+            known = ", ".join(name for (name,) in self.database.execute("SELECT name FROM bus ORDER BY number"))
+            raise Refusal("not_found", f"no bus {shown(reference)}; known: {known or 'none'}", rule="bus", rows=[])
+        return row
+
 
 def stored(value: Any) -> str:
     """JSON text for a column."""

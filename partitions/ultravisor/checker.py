@@ -31,7 +31,7 @@ def check(database: Database, keeper: Keeper | None = None) -> list[str]:
 
 TABLES = (
     "head", "life", "quota", "machine", "processor", "partition", "partition_processor", "process", "segment",
-    "extent", "device", "endpoint", "channel", "epoch",
+    "extent", "bus", "device", "assignment", "endpoint", "channel", "epoch",
 )  # fmt: skip
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -205,7 +205,32 @@ def _names(tables: Tables) -> Iterable[str]:
             yield f"{row['name']} is granted an unknown service"
 
 
-INVARIANTS = (_memory, _quotas, _generations, _states, _segments, _endpoints, _names)
+def _assignments(tables: Tables) -> Iterable[str]:
+    """What a guest has to itself nobody else has, and nobody else uses (H4)."""
+    names = {row["id"]: row["name"] for row in tables["partition"]}
+    types = {row["id"]: row["type"] for row in tables["partition"]}
+    users: dict[int, set[int]] = {}
+    for row in tables["endpoint"]:
+        users.setdefault(row["device"], set()).add(row["partition"])
+    buses = {row["number"] for row in tables["bus"]}
+    for row in tables["assignment"]:
+        if types.get(row["partition"]) != "guest":
+            yield f"{names.get(row['partition'])} has a device to itself and is no guest"
+    for device in tables["device"]:
+        if device["bus"] is not None and device["bus"] not in buses:
+            yield f"device {device['name']} lies on bus {device['bus']}, which is unknown"
+        mine = [row for row in tables["assignment"] if device["id"] == row["device"]]
+        mine += [row for row in tables["assignment"] if row["bus"] is not None and device["bus"] == row["bus"]]
+        owners = {row["partition"] for row in mine}
+        if len(owners) > 1:
+            yield f"device {device['name']} is assigned to {len(owners)} partitions"
+        for owner in owners:
+            others = [names.get(user, "?") for user in users.get(device["id"], ()) if user != owner]
+            if others:
+                yield f"device {device['name']} of {names.get(owner)} alone is used by {', '.join(others)}"
+
+
+INVARIANTS = (_memory, _quotas, _generations, _states, _segments, _endpoints, _assignments, _names)
 
 
 def _keeper_agrees(tables: Tables, keeper: Keeper) -> Iterable[str]:

@@ -29,12 +29,12 @@ class Database(Store):
 
     WHAT = "resource database"
     APPLICATION_ID = 0x50764442  # "PvDB"
-    SCHEMA_VERSION = 3
+    SCHEMA_VERSION = 4
     # Audit log and answers are left to the `check` operation: they only grow, and a start must not take longer
     # with every change of the past.
     VERIFIED = (
         "head", "life", "quota", "machine", "processor", "partition", "partition_processor", "process",
-        "segment", "extent", "device", "endpoint", "channel", "epoch", "intent",
+        "segment", "extent", "bus", "device", "assignment", "endpoint", "channel", "epoch", "intent",
     )  # fmt: skip
 
     def schema(self) -> str:
@@ -49,6 +49,7 @@ class Database(Store):
             sector=abi.SECTOR,
             partitions_max=abi.PARTITIONS_MAX,
             devices_max=abi.DEVICES_MAX,
+            buses_max=abi.BUSES_MAX,
             endpoints_max=abi.ENDPOINTS_MAX,
             ring_slots_max=abi.RING_SLOTS_MAX,
             ports_max=types.PORTS_MAX,

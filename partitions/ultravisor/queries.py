@@ -64,13 +64,29 @@ def _resources(database: Database, fields: Fields) -> dict[str, Any]:
         "usage": usage,
         "devices": database.rows(
             """SELECT name, kind, class, ports,
-                      (SELECT count(*) FROM endpoint WHERE endpoint.device = device.id) AS used
+                      (SELECT count(*) FROM endpoint WHERE endpoint.device = device.id) AS used,
+                      (SELECT bus.name FROM bus WHERE bus.number = device.bus) AS bus,
+                      (SELECT partition.name FROM device_owner JOIN partition ON partition.id = device_owner.partition
+                       WHERE device_owner.device = device.id) AS owner
                FROM device ORDER BY name"""
         ),
+        "users": _users(database),
+        "buses": [name for (name,) in database.execute("SELECT name FROM bus ORDER BY number")],
         "servers": database.rows(
             "SELECT name, state FROM partition WHERE type = 'io' AND state <> 'removed' ORDER BY slot"
         ),
     }
+
+
+def _users(database: Database) -> dict[str, list[str]]:
+    """By device the names of partitions with endpoints there."""
+    users: dict[str, list[str]] = {}
+    for device, partition in database.execute(
+        """SELECT DISTINCT device.name, partition.name FROM endpoint JOIN device ON device.id = endpoint.device
+           JOIN partition ON partition.id = endpoint.partition ORDER BY device.name, partition.name"""
+    ):
+        users.setdefault(device, []).append(partition)
+    return users
 
 
 def _partitions(database: Database, fields: Fields) -> dict[str, Any]:
@@ -136,10 +152,35 @@ def _segments(database: Database, fields: Fields) -> dict[str, Any]:
 def _devices(database: Database, fields: Fields) -> dict[str, Any]:
     rows = database.rows(
         """SELECT device.id, device.slot, device.generation, device.name, kind, class, ports,
-                  partition.name AS partition
+                  partition.name AS partition, bus
            FROM device JOIN partition ON partition.id = device.partition ORDER BY device.name"""
     )
     return {"devices": rows}
+
+
+def _assignments(database: Database, fields: Fields) -> dict[str, Any]:
+    """Devices and buses that guests have to themselves; of a bus each device on it too, with the bus."""
+    rows = database.rows(
+        """SELECT partition.name AS partition, device.name AS device, bus.name AS bus FROM assignment
+           JOIN partition ON partition.id = assignment.partition
+           LEFT JOIN bus ON bus.number = assignment.bus
+           LEFT JOIN device ON device.id = assignment.device OR device.bus = assignment.bus
+           ORDER BY device.name, bus.name"""
+    )
+    return {"assignments": rows}
+
+
+def _endpoints(database: Database, fields: Fields) -> dict[str, Any]:
+    after, limit = fields.integer("after", default=0), fields.integer("limit", 1, ROWS_MAX, default=ROWS_MAX)
+    rows = database.rows(
+        """SELECT endpoint.generation, partition.name AS partition, endpoint.name, endpoint.kind, device.name AS device,
+                  port, server.name AS server, read_only, file, offset, length, mac, path, wanted
+           FROM endpoint JOIN partition ON partition.id = endpoint.partition JOIN device ON device.id = endpoint.device
+           LEFT JOIN partition AS server ON server.id = endpoint.server
+           WHERE endpoint.generation > ? ORDER BY endpoint.generation LIMIT ?""",
+        (after, limit),
+    )
+    return {"endpoints": rows}
 
 
 def _audit(database: Database, fields: Fields) -> dict[str, Any]:
@@ -168,6 +209,8 @@ QUERIES: dict[str, Query] = {
     "memory": _memory,
     "segments": _segments,
     "devices": _devices,
+    "assignments": _assignments,
+    "endpoints": _endpoints,
     "audit": _audit,
     "transactions": _transactions,
 }

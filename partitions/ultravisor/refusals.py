@@ -32,6 +32,16 @@ _OVERLAPPING_FRAMES = """
     SELECT partition.name AS partition, frame, frames FROM extent JOIN partition ON partition.id = extent.partition
     WHERE frame < :frame + :frames AND :frame < frame + frames ORDER BY frame"""
 
+# Of an assignment or an endpoint, of which only the former has a bus.
+_OWNERS = """
+    SELECT device.name AS device, partition.name AS owner FROM device_owner
+    JOIN device ON device.id = device_owner.device JOIN partition ON partition.id = device_owner.partition
+    WHERE device.id = :device OR device.bus = :bus ORDER BY device.name"""
+_USERS = """
+    SELECT device.name AS device, partition.name AS user, endpoint.name AS endpoint FROM endpoint
+    JOIN device ON device.id = endpoint.device JOIN partition ON partition.id = endpoint.partition
+    WHERE (device.id = :device OR device.bus = :bus) AND endpoint.partition <> :partition ORDER BY device.name"""
+
 RULES = {
     "frames_overlap": Rule("conflict", "these frames are owned already", _OVERLAPPING_FRAMES),
     "addresses_overlap": Rule(
@@ -74,6 +84,14 @@ RULES = {
     "device_class": Rule(
         "denied", "the device's class keeps it from this partition", "SELECT name, class FROM device WHERE id = :device"
     ),
+    "device_owned": Rule("conflict", "another partition has the device to itself", _OWNERS),
+    "device_used": Rule("conflict", "others use the device", _USERS),
+    "assignment_type": Rule(
+        "invalid", "only guests have devices to themselves", "SELECT name, type FROM partition WHERE id = :partition"
+    ),
+    "assignment.device": Rule("conflict", "the device is assigned already", _OWNERS),
+    "assignment.bus": Rule("conflict", "the bus is assigned already", _OWNERS),
+    "bus.name": Rule("conflict", "a bus has this name already", "SELECT number, name FROM bus WHERE name = :name"),
     "endpoint_alone": Rule(
         "denied",
         "only the console drives a device by itself, and only one that is host-managed",
@@ -118,9 +136,7 @@ RULES = {
         "internal", "the keeper gave out a segment twice", "SELECT partition, kind FROM segment WHERE id = :id"
     ),
     "extent.frame": Rule("conflict", "these frames are owned already", _OVERLAPPING_FRAMES),
-    "device.name": Rule(
-        "conflict", "the device exists", "SELECT id, name, kind, class FROM device WHERE name = :name"
-    ),
+    "device.name": Rule("conflict", "the device exists", "SELECT id, name, kind, class FROM device WHERE name = :name"),
     "endpoint.partition, endpoint.name": Rule(
         "conflict",
         "the partition has an endpoint of this name",

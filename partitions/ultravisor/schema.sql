@@ -168,6 +168,12 @@ WHEN EXISTS (SELECT 1 FROM extent WHERE frame < NEW.first_frame
 BEGIN SELECT RAISE(ABORT, 'frames_outside_machine'); END;
 CREATE TRIGGER machine_delete BEFORE DELETE ON machine BEGIN SELECT RAISE(ABORT, 'immutable'); END;
 
+CREATE TABLE bus (
+    number INTEGER PRIMARY KEY CHECK (number BETWEEN 0 AND $buses_max - 1),
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TRIGGER bus_identity BEFORE UPDATE ON bus BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+
 CREATE TABLE device (
     id INTEGER PRIMARY KEY CHECK (id = (slot | (generation << 16))),
     slot INTEGER NOT NULL UNIQUE CHECK (slot BETWEEN 0 AND $devices_max - 1),
@@ -176,12 +182,38 @@ CREATE TABLE device (
     kind TEXT NOT NULL CHECK (kind IN ('nic', 'disk')),
     class TEXT NOT NULL CHECK (class IN ($device_classes)),
     ports INTEGER NOT NULL CHECK (ports BETWEEN 1 AND $ports_max), -- endpoints that it can hold
-    partition INTEGER NOT NULL REFERENCES partition (id) -- its process
+    partition INTEGER NOT NULL REFERENCES partition (id), -- its process
+    bus INTEGER REFERENCES bus (number) -- on which it lies; none where the manifest names no buses
 ) STRICT;
 CREATE TRIGGER device_type BEFORE INSERT ON device
 WHEN (SELECT type FROM partition WHERE id = NEW.partition) <> 'device'
 BEGIN SELECT RAISE(ABORT, 'partition_type'); END;
 CREATE TRIGGER device_identity BEFORE UPDATE ON device BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+
+-- What one guest has to itself: a device, or a bus with whatever lies on it (H4).
+CREATE TABLE assignment (
+    partition INTEGER NOT NULL REFERENCES partition (id),
+    device INTEGER UNIQUE REFERENCES device (id),
+    bus INTEGER UNIQUE REFERENCES bus (number),
+    CONSTRAINT assignment_shape CHECK ((device IS NULL) <> (bus IS NULL))
+) STRICT;
+CREATE INDEX assignment_partition ON assignment (partition);
+-- Devices with the partition that has each to itself.
+CREATE VIEW device_owner AS
+SELECT device.id AS device, assignment.partition AS partition
+FROM device JOIN assignment ON assignment.device = device.id OR assignment.bus = device.bus;
+CREATE TRIGGER assignment_type BEFORE INSERT ON assignment
+WHEN (SELECT type FROM partition WHERE id = NEW.partition) <> 'guest'
+BEGIN SELECT RAISE(ABORT, 'assignment_type'); END;
+CREATE TRIGGER assignment_owned BEFORE INSERT ON assignment
+WHEN EXISTS (SELECT 1 FROM device_owner JOIN device ON device.id = device_owner.device
+             WHERE (device.id = NEW.device OR device.bus = NEW.bus) AND device_owner.partition <> NEW.partition)
+BEGIN SELECT RAISE(ABORT, 'device_owned'); END;
+CREATE TRIGGER assignment_used BEFORE INSERT ON assignment
+WHEN EXISTS (SELECT 1 FROM endpoint JOIN device ON device.id = endpoint.device
+             WHERE (device.id = NEW.device OR device.bus = NEW.bus) AND endpoint.partition <> NEW.partition)
+BEGIN SELECT RAISE(ABORT, 'device_used'); END;
+CREATE TRIGGER assignment_identity BEFORE UPDATE ON assignment BEGIN SELECT RAISE(ABORT, 'immutable'); END;
 
 -- A device as one partition sees it.
 CREATE TABLE endpoint (
@@ -223,6 +255,9 @@ CREATE TRIGGER endpoint_class BEFORE INSERT ON endpoint
 WHEN NOT EXISTS (SELECT 1 FROM device WHERE id = NEW.device AND (class = 'shared'
                  OR (class = 'host-managed') = ((SELECT type FROM partition WHERE id = NEW.partition) = 'console')))
 BEGIN SELECT RAISE(ABORT, 'device_class'); END;
+CREATE TRIGGER endpoint_owned BEFORE INSERT ON endpoint
+WHEN EXISTS (SELECT 1 FROM device_owner WHERE device = NEW.device AND partition <> NEW.partition)
+BEGIN SELECT RAISE(ABORT, 'device_owned'); END;
 -- Only the console drives a device by itself, and only one that is host-managed.
 CREATE TRIGGER endpoint_alone BEFORE INSERT ON endpoint
 WHEN NEW.server IS NULL AND ((SELECT type FROM partition WHERE id = NEW.partition) <> 'console' OR NEW.standby IS NOT NULL

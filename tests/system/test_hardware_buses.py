@@ -64,7 +64,10 @@ def test_a_whole_bus_belongs_to_one_guest(host: Host) -> None:
         with pytest.raises(HostError) as refused:
             host.guest("third", **wanted)  # type: ignore[arg-type]
         assert refused.value.code == "conflict"
-        assert refused.value.details.get("owner", refused.value.details.get("user")) == "owner"
+        assert refused.value.details["rule"] == "assigned" and "owner" in refused.value.message
+    assigned = {"partition": "owner", "bus": "back"}
+    found = host.client.get("/v1/resources")["assignments"]
+    assert found == [{**assigned, "device": "disk1"}, {**assigned, "device": "nic1"}]
     owners = {device["device"]: device["owner"] for device in host.hardware("owner")["true"]}
     assert owners == {"disk0": None, "nic0": None, "disk1": "owner", "nic1": "owner"}
     host.remove("owner")

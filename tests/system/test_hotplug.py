@@ -8,6 +8,7 @@ from hostd.errors import HostError
 from tests.framework.footprint import Footprint
 from tests.framework.host import Host
 from tests.framework.puppet import Puppet
+from tools.verbs.explain import lines
 
 DISK = {"name": "vdb", "size": "1MiB"}
 CYCLES, CYCLES_LONG = 8, 1000
@@ -95,6 +96,33 @@ def test_refusals(host: Host) -> None:
         assert refused.value.code == code
     assert [end["name"] for end in host.row("store")["endpoints"]] == ["eth0"]
     assert host.failed_checks() == []
+
+
+def test_decisions_are_on_record(host: Host) -> None:
+    """What came, what went and what was refused, with rule and policy; a replay gives the same answers (U13)."""
+    host.guest("store", nics=["eth0"])
+    attached = host.attach("store", disk=DISK)
+    with pytest.raises(HostError) as refused:
+        host.attach("store", disk=DISK)
+    detached = host.detach("store", "vdb")
+    with pytest.raises(HostError, match="store has no endpoint vdb; known: eth0"):
+        host.detach("store", "vdb")
+    records = host.client.get("/v1/explain", partition="store", replay=True)["decisions"][-5:]
+    assert [(one["answer"]["rule"], one["outcome"]) for one in records] == [
+        ("first-fit", "committed"), ("attach", "committed"), ("endpoint", "refused"), ("detach", "committed"),
+        ("endpoint", "refused"),
+    ]  # fmt: skip
+    assert all(one["replay"]["same"] for one in records)
+    numbers = [attached["decision"], refused.value.details["decision"], detached["decision"]]
+    assert [one["decision"] for one in records[1:4]] == numbers
+    shown = "\n".join(lines(records))
+    for text in (
+        "vdb@disk0",
+        "store gets vdb at disk0, on redirect",
+        "store has an endpoint vdb already",
+        "detach vdb",
+    ):
+        assert text in shown, shown
 
 
 def test_cycles_leave_nothing(host: Host, long: bool) -> None:

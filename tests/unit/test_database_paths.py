@@ -164,9 +164,7 @@ def test_a_malformed_share_is_refused(host: Host, fields: dict[str, Any], where:
 
 def test_an_io_partition_owns_the_buffers_of_the_copy_path(host: Host) -> None:
     extents = [{"frame": 70000, "frames": 256}]
-    plan = host.do(
-        {"op": "partition.create", "name": "io-c", "type": "io", "memory": 1 << 20, "extents": extents}
-    )
+    plan = host.do({"op": "partition.create", "name": "io-c", "type": "io", "memory": 1 << 20, "extents": extents})
     assert [(row["gpa"], row["hpa"]) for row in plan["memory"]] == [(0, 70000 * 4096)]
     assert plan["map"] is not None and plan["map_pages"] == 256
 
@@ -176,4 +174,4 @@ def test_a_device_has_a_port_for_each_of_its_translation_entries(host: Host) -> 
     # The segment has one record a port; records are a power of two and hold at least all their extents.
     assert ports == PORTS_MAX and abi.translations_size() // PORTS_MAX == 1024
     with pytest.raises(sqlite3.IntegrityError):
-        host.database.execute("INSERT INTO device VALUES (1, 1, 0, 'x', 'nic', 'shared', 257, 1)")
+        host.database.execute("INSERT INTO device VALUES (1, 1, 0, 'x', 'nic', 'shared', 257, 1, NULL)")

@@ -34,11 +34,17 @@ ATTACKS = [
     ("partition_delete", "state_move", "DELETE FROM partition WHERE name = 'io-b'", None),
     ("process_state", "process_without_state", "INSERT INTO process VALUES (:one, 77, 1)", "has a process"),
     ("process_identity", "immutable", "UPDATE process SET pid = 1", None),
-    ("device_type", "partition_type", "INSERT INTO device VALUES (65545, 9, 1, 'x', 'nic', 'shared', 8, :one)", ""),
+    ("device_type", "partition_type", "INSERT INTO device VALUES (65545, 9, 1, 'x', 'nic', 'shared', 8, :one, 3)", ""),
     ("device_identity", "immutable", "UPDATE device SET kind = 'nic' WHERE name = 'disk0'", "does not fit its device"),
     ("endpoint_device", "device_mismatch", "{endpoint} 'nic', :device_disk0, 99, {mac}", "does not fit its device"),
     ("endpoint_class", "device_class", "{endpoint} 'nic', :device_nic1, 0, {mac}", "queues"),
     ("endpoint_alone", "endpoint_alone", "{endpoint_alone} 'nic', :device_nic0, 99, {mac}", "served by nobody"),
+    ("bus_identity", "immutable", "UPDATE bus SET number = 9 WHERE number = 3", "which is unknown"),
+    ("assignment_type", "assignment_type", "INSERT INTO assignment VALUES (:io_a, NULL, 4)", "no guest"),
+    ("assignment_owned", "device_owned", "INSERT INTO assignment VALUES (:one, :device_disk1, NULL)", "to 2 part"),
+    ("assignment_used", "device_used", "INSERT INTO assignment VALUES (:two, :device_nic0, NULL)", "is used by one"),
+    ("assignment_identity", "immutable", "UPDATE assignment SET partition = :one", None),
+    ("endpoint_owned", "device_owned", "{endpoint_of_one} 'disk', :device_disk1, 0, {range}", "is used by one"),
     ("endpoint_server", "partition_type", "{endpoint_of_guest} 'nic', :device_nic0, 99, {mac}", "served by"),
     ("endpoint_writers", "two_writers", "{endpoint} 'disk', :device_disk0, 99, {range}", "two writers"),
     ("endpoint_identity", "immutable", "UPDATE endpoint SET offset = 0 WHERE file = 'a.img'", "two writers"),
@@ -72,6 +78,8 @@ CHECKS = [
     ("INSERT INTO life VALUES ('partition', 70000, 1)", "slot BETWEEN"),
     ("INSERT INTO epoch VALUES (:one, 5, 4)", "last >= first"),
     ("UPDATE endpoint SET wanted = 'sideways'", "wanted IN"),
+    ("INSERT INTO assignment VALUES (:two, :device_disk1, 4)", "assignment_shape"),
+    ("INSERT INTO assignment VALUES (:one, NULL, 77)", "FOREIGN KEY"),
     ("{pair_again}", "channel_pair|channel.endpoint"),
     ("{pair_of_nobody}", "channel_shape|pair_ends"),
 ]
@@ -86,6 +94,7 @@ PAIR = """INSERT INTO channel VALUES ((90 | (1 << 16)), 90, 1, 'pair', :one, (SE
 PARTS = {
     "endpoint": ENDPOINT.format(path="redirect", wanted="redirect", owner="two", server=":io_a"),
     "endpoint_of_guest": ENDPOINT.format(path="redirect", wanted="redirect", owner="two", server=":one"),
+    "endpoint_of_one": ENDPOINT.format(path="redirect", wanted="redirect", owner="one", server=":io_a"),
     "endpoint_on_direct": ENDPOINT.format(path="direct", wanted="redirect", owner="two", server=":io_a"),
     "endpoint_alone": ENDPOINT.format(path="direct", wanted="direct", owner="two", server="NULL"),
     "pair": PAIR.format(device="nic0", endpoint=2),
@@ -98,14 +107,17 @@ PARTS = {
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    """Two guests; the first has a disk, a NIC and nothing in its way, the second room for more memory and a process."""
+    """Two guests; the first has a disk, a NIC and nothing in its way, the second room for more memory, a process, and a
+    bus to itself."""
     host = Host(tmp_path / "resources.db")
     host.transaction(*furnish())
     host.do({"op": "device.create", "name": "nic1", "kind": "nic", "class": "host-managed", "partition": "nic0"})
+    host.do({"op": "machine.buses", "buses": [{"number": 3, "name": "back"}, {"number": 4, "name": "bare"}]})
+    host.do({"op": "device.create", "name": "disk1", "kind": "disk", "partition": "disk0", "bus": 3})
     host.do({"op": "endpoint.attach", "partition": host.do(guest("zero", frame=70000))["partition"]["id"], **nic()})
     host.do({"op": "endpoint.detach", "partition": "zero", "name": "eth0"})  # leaves generation 1 free for attacks
     host.transaction(guest("one", memory_maximum=2 * MIB, endpoints=[disk(offset=MIB), nic()]))
-    host.transaction(guest("two", frame=65792, memory_maximum=4 * MIB, endpoints=[disk(length=512)]))
+    host.transaction(guest("two", frame=65792, memory_maximum=4 * MIB, endpoints=[disk(length=512)], buses=["back"]))
     host.do({"op": "partition.state", "partition": "two", "state": "starting"})
     assert host.check() == []
     yield host

@@ -34,8 +34,8 @@ def resources(free: list[tuple[int, int]] | None = None, **fields: Any) -> dict[
         "quotas": [],
         "usage": usage,
         "devices": [
-            {"name": "disk0", "kind": "disk", "class": "shared", "ports": 2, "used": 0},
-            {"name": "nic0", "kind": "nic", "class": "shared", "ports": 2, "used": 0},
+            {"name": "disk0", "kind": "disk", "class": "shared", "ports": 2, "used": 0, "bus": None, "owner": None},
+            {"name": "nic0", "kind": "nic", "class": "shared", "ports": 2, "used": 0, "bus": None, "owner": None},
         ],
         "servers": [{"name": "io-a", "state": "running"}, {"name": "io-b", "state": "failed"}],
         **fields,
@@ -54,9 +54,7 @@ def test_the_first_extent_that_holds_everything_is_taken() -> None:
     decision = decide(request(), resources([(65536, 255), (66000, 256), (67000, 4096)]), POLICY)
     assert decision.accepted and decision.rule == "first-fit"
     assert decision.placement == {"extents": [{"frame": 66000, "frames": 256}], "processors": [0]}
-    assert decision.rejected == [
-        {"alternative": {"frame": 65536, "frames": 255}, "reason": "255 frames, 256 needed"}
-    ]
+    assert decision.rejected == [{"alternative": {"frame": 65536, "frames": 255}, "reason": "255 frames, 256 needed"}]
 
 
 def test_memory_is_split_where_no_extent_is_large_enough() -> None:

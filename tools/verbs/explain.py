@@ -9,6 +9,8 @@ from hostd.errors import EXIT_FAILURE, EXIT_OK
 from hostd.units import show_size
 from tools import options, output
 
+PLURALS = {"device": "devices", "bus": "buses"}
+
 
 @options.verb()
 @click.argument("name", required=False, type=options.NAME)
@@ -23,12 +25,13 @@ def command(session: options.Session, name: str | None, decision: int | None, re
     """
     document = session.client().get("/v1/explain", partition=name, decision=decision, replay=replay)
     records = document["decisions"]
-    session.emit(document, lambda: _text(records), rows=records)
+    session.emit(document, lambda: lines(records), rows=records)
     different = [record for record in records if replay and not (record.get("replay") or {}).get("same")]
     return EXIT_FAILURE if different else EXIT_OK
 
 
-def _text(records: list[dict[str, Any]]) -> Iterable[str]:
+def lines(records: list[dict[str, Any]]) -> Iterable[str]:
+    """Decisions as people read them."""
     if not records:
         yield "no decision is stored"
     for index, record in enumerate(records):
@@ -65,9 +68,13 @@ def _decision(record: dict[str, Any]) -> Iterable[str]:
 def _request(request: dict[str, Any]) -> str:
     if request.get("op") == "endpoint.path":
         return f"path {request.get('path')} for {request.get('endpoint')}"
+    if request.get("op") == "endpoint.detach":
+        return f"detach {request.get('endpoint')}"
+    kind = "attach" if request.get("op") == "endpoint.attach" else str(request.get("type", "partition"))
     memory = [show_size(request["memory"])] if isinstance(request.get("memory"), int) else []
     endpoints = [f"{end.get('name')}@{end.get('device')}" for end in request.get("endpoints") or []]
-    return ", ".join([str(request.get("type", "partition")), *memory, *endpoints]) if request else ""
+    own = [f"{what} {name} alone" for what in ("device", "bus") for name in request.get(PLURALS[what]) or []]
+    return ", ".join([kind, *memory, *endpoints, *own]) if request else ""
 
 
 def _placement(placement: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ OPERATIONS: dict[str, Operation] = {
     "process.record": partitions.record_process,
     "memory.assign": memory.assign,
     "memory.release": memory.release,
+    "machine.buses": devices.define_buses,
     "device.create": devices.create,
     "device.remove": devices.remove,
     "endpoint.attach": endpoints.attach,

@@ -14,14 +14,15 @@ from partitions.ultravisor.types import CONTROL_CAPACITY, TYPES, TypeRule
 from pyx import abi
 
 PROGRAM_MAX = 64 << 10  # bytes of JSON that hostd may keep with a partition
+ASSIGNED = (("devices", abi.DEVICES_MAX), ("buses", abi.BUSES_MAX))
 UID_MAX = (1 << 32) - 2  # the last value means "no uid" to the kernel
 
 
 def create(change: Change, fields: Fields) -> dict[str, Any]:
     """Defines a partition and returns its plan. Fields: `name`, `type`, `memory` (bytes) with `extents`,
     `memory_maximum` (bytes that its partition map has room for), `uid`, or `uid_base` for a uid of base + slot,
-    `processors`, `services`, `endpoints`, `channels` (control channels with itself as client), and `program`, an
-    object that hostd finds again in the plan."""
+    `processors`, `services`, `endpoints`, `channels` (control channels with itself as client), `devices` and
+    `buses` that it has to itself, by name, and `program`, an object that hostd finds again in the plan."""
     name = fields.name("name")
     kind = fields.choice("type", tuple(TYPES))
     rule = TYPES[kind]
@@ -46,6 +47,7 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     }
     processors = fields.integers("processors", default=[])
     wanted_endpoints = fields.items("endpoints", abi.ENDPOINTS_MAX, default=[])
+    own = [fields.texts(what, most, longest=63, default=[]) for what, most in ASSIGNED]
     wanted_channels = fields.items("channels", abi.PARTITIONS_MAX, default=[])
     fields.done()
     _check_memory(fields, rule, row, extents, maximum)
@@ -54,6 +56,7 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     _add_segments(change, rule, row)
     memory.add_extents(change, row, 0, extents)
     _set_processors(change, row, processors)
+    devices.assign(change, row, *own)
     for position, item in enumerate(wanted_endpoints):
         endpoints.add_endpoint(change, row, Fields(item, f"{fields.where}.endpoints.{position}"))
     for position, item in enumerate(wanted_channels):
@@ -183,6 +186,7 @@ def remove(change: Change, fields: Fields) -> dict[str, Any]:
     _refuse_while_needed(change, row)
     for device in change.database.rows("SELECT * FROM device WHERE partition = ?", (row["id"],)):
         devices.drop(change, device)
+    change.apply("DELETE FROM assignment WHERE partition = :id", id=row["id"])
     for endpoint in change.database.rows("SELECT * FROM endpoint WHERE partition = ?", (row["id"],)):
         endpoints.drop_endpoint(change, endpoint)
     change.apply("DELETE FROM channel WHERE client = :id", id=row["id"])
