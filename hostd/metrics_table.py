@@ -58,7 +58,10 @@ _DROP_REASONS = _each(
     "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached"
 )
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
-_OPERATIONS_FOR = {"disk": _each("read", "write", "flush", "path"), "nic": _each("send", "receive", "path")}
+_OPERATIONS_FOR = {
+    "disk": _each("read", "write", "flush", "discard", "write_zeroes", "path"),
+    "nic": _each("send", "receive", "path"),
+}
 assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)
 _CALL_RESULTS = (
     ("unknown", "call_unknown"),
@@ -146,6 +149,11 @@ COUNTERS = (
     Counter("disk", "writes", "disk_writes_completed", "Writes that the device completed."),
     Counter("disk", "written_bytes", "disk_written_bytes", "Bytes written."),
     Counter("disk", "flushes", "disk_flushes_completed", "Flushes that the device completed."),
+    Counter("disk", "discards", "disk_discards_completed", "Discards that the device completed."),
+    Counter("disk", "discarded_bytes", "disk_discarded_bytes", "Bytes that guests gave up."),
+    Counter("disk", "zeroings", "disk_zeroings_completed", "Ranges that the device set to zeroes."),
+    Counter("disk", "forced", "disk_forced_writes_completed", "Requests made durable before their completion (FUA)."),
+    Counter("disk", "zeroed_bytes", "disk_zeroed_bytes", "Bytes set to zeroes without data."),
     Counter("disk", "errors", "disk_errors", "Requests that the medium failed, by reason.",
             nested=("reason",), known=_MEDIUM_REASONS),
     Counter("nic", "fenced", "device_fenced_requests", "Requests of an old epoch or port that the device refused."),

@@ -15,6 +15,7 @@ from pyx.memory import Buffer, Memory
 from pyx.queue import ClientQueue
 
 READ, WRITE, FLUSH = abi.OPERATIONS["read"], abi.OPERATIONS["write"], abi.OPERATIONS["flush"]
+DISCARD, WRITE_ZEROES = abi.OPERATIONS["discard"], abi.OPERATIONS["write_zeroes"]
 SEND, RECEIVE = abi.OPERATIONS["send"], abi.OPERATIONS["receive"]
 OK = abi.STATUSES["ok"]
 
@@ -33,9 +34,17 @@ class Disk:
         """Fills `buffer` from byte `offset` of the disk; the device writes into it, nothing is copied."""
         self._transfer(READ, buffer, offset)
 
-    def write_from(self, buffer: Buffer, offset: int = 0) -> None:
-        """Writes `buffer` at byte `offset`. Durable after the next `flush`."""
-        self._transfer(WRITE, buffer, offset)
+    def write_from(self, buffer: Buffer, offset: int = 0, *, fua: bool = False) -> None:
+        """Writes `buffer` at byte `offset`. Durable after the next `flush`; with `fua` (forced unit access) at once."""
+        self._transfer(WRITE, buffer, offset, abi.FLAG_FUA if fua else 0)
+
+    def discard(self, offset: int, length: int) -> None:
+        """Says that nobody needs this range any more. It reads as zeroes or as before, and may lose its room."""
+        self._clear(DISCARD, offset, length, 0)
+
+    def write_zeroes(self, offset: int, length: int, *, fua: bool = False, hole: bool = True) -> None:
+        """Sets this range to zeroes, without moving any. `hole` False: it keeps its room on the medium."""
+        self._clear(WRITE_ZEROES, offset, length, (abi.FLAG_FUA if fua else 0) | (0 if hole else abi.FLAG_NO_HOLE))
 
     def flush(self) -> None:
         """Returns when all writes completed before are durable."""
@@ -52,15 +61,31 @@ class Disk:
         self.queue.kick()
         self._finish(count, f"{self.name}: {abi.OPERATION_NAMES[operation]} of {count} buffers")
 
-    def _transfer(self, operation: int, buffer: Buffer, offset: int) -> None:
-        """The whole buffer, in requests of at most `transfer_max`, as many in flight as the queue takes."""
+    def _transfer(self, operation: int, buffer: Buffer, offset: int, flags: int = 0) -> None:
+        parts = (
+            (buffer[start : start + self.transfer_max], offset + start, 0)
+            for start in range(0, len(buffer), self.transfer_max)
+        )
+        self._submit_all(operation, parts, flags, len(buffer), offset)
+
+    def _clear(self, operation: int, offset: int, length: int, flags: int) -> None:
+        parts = (
+            (None, offset + start, min(self.transfer_max, length - start))
+            for start in range(0, length, self.transfer_max)
+        )
+        self._submit_all(operation, parts, flags, length, offset)
+
+    def _submit_all(
+        self, operation: int, parts: Iterable[tuple[Buffer | None, int, int]], flags: int, total: int, offset: int
+    ) -> None:
+        """Parts as (buffer, offset, length where there is no buffer), as many in flight as the queue takes."""
         in_flight = 0
-        what = f"{self.name}: {abi.OPERATION_NAMES[operation]} of {len(buffer)} bytes at {offset}"
-        for start in range(0, len(buffer), self.transfer_max):
+        what = f"{self.name}: {abi.OPERATION_NAMES[operation]} of {total} bytes at {offset}"
+        for buffer, start, length in parts:
             if self.queue.in_flight == self.queue.capacity:
                 self.queue.kick()
                 in_flight -= self._finish(1, what)
-            self.queue.submit(operation, buffer[start : start + self.transfer_max], offset + start)
+            self.queue.submit(operation, buffer, start, length, flags)
             in_flight += 1
         self.queue.kick()
         self._finish(in_flight, what)

@@ -63,6 +63,8 @@ enum pv_operation {
     PV_OP_SEND,    /* NIC: one frame out of guest memory */
     PV_OP_RECEIVE, /* NIC: guest memory that takes one frame */
     PV_OP_PATH,    /* guest channel only: go over to the path `length`; nothing else of the endpoint is in flight */
+    PV_OP_DISCARD, /* disk: the range is not needed any more and reads as zeroes or as before; carries no data */
+    PV_OP_WRITE_ZEROES, /* disk: the range reads as zeroes from now on; carries no data */
     PV_OP_COUNT,
 };
 
@@ -157,12 +159,17 @@ struct pv_request {
     uint32_t list_count;          /* segments by reference; 0: gpa and length are the one segment */
     uint16_t endpoint;            /* index in the partition's descriptor */
     uint8_t operation;            /* enum pv_operation */
-    uint8_t flags;                /* none defined: must be 0 */
+    uint8_t flags;                /* PV_FLAG_FUA, PV_FLAG_NO_HOLE with the operations that know them; otherwise 0 */
     uint32_t taken;               /* ns from the completion of an earlier request until the guest took it; 0: unknown */
     uint64_t key;                 /* direct: of the queue pair; otherwise 0 */
 };
 _Static_assert(sizeof(struct pv_request) == 64, "one cache line");
 _Static_assert(offsetof(struct pv_request, length) == 40 && offsetof(struct pv_request, endpoint) == 48, "layout v1");
+
+/* Flags of requests to a disk. At most four, of the low four bits: they travel beside `path` to the device. */
+#define PV_FLAG_FUA 1u     /* write, write zeroes: durable before the completion */
+#define PV_FLAG_NO_HOLE 2u /* write zeroes: the range keeps, or gets, its room on the medium */
+#define PV_FLAG_BITS 4
 
 /* Guest to NIC, on a queue pair only: up to three sends or three receive buffers in one line. The key stands for the
  * endpoint's generation, of which each set-up has another one. The last 16 bytes lie as in struct pv_request. */
@@ -257,7 +264,8 @@ struct pv_dma_request {
     uint16_t port;           /* endpoint as the device numbers it */
     uint16_t extent_count;
     uint8_t operation;
-    uint8_t path;            /* enum pv_path that it came by: copy or redirect */
+    uint8_t path : 8 - PV_FLAG_BITS; /* enum pv_path that it came by: copy or redirect */
+    uint8_t flags : PV_FLAG_BITS;    /* as the client's request has them */
     uint16_t partition;      /* slot of the client */
     uint32_t port_generation; /* low 32 bits of the endpoint generation: a port's earlier life is refused */
 };

@@ -29,6 +29,8 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_EVENTS_SIZE
     const uint32_t PV_VECTOR_CALL
     const uint32_t PV_ENDPOINT_READ_ONLY
+    const uint8_t PV_FLAG_FUA
+    const uint8_t PV_FLAG_NO_HOLE
     const uint32_t PV_ENDPOINT_PATH_SHIFT
     uint32_t PV_ENDPOINT_PATH(uint32_t flags)
     const uint32_t PV_CALL_OWN
@@ -106,6 +108,8 @@ cdef extern from "abi.h" nogil:
         PV_OP_SEND
         PV_OP_RECEIVE
         PV_OP_PATH
+        PV_OP_DISCARD
+        PV_OP_WRITE_ZEROES
         PV_OP_COUNT
 
     cpdef enum pv_path:
@@ -274,6 +278,11 @@ cdef extern from "abi.h" nogil:
         PV_DISK_WRITTEN_BYTES
         PV_DISK_FLUSHES
         PV_DISK_FENCED
+        PV_DISK_DISCARDS
+        PV_DISK_DISCARDED_BYTES
+        PV_DISK_ZEROINGS
+        PV_DISK_ZEROED_BYTES
+        PV_DISK_FORCED
         PV_DISK_ERRORS
         PV_DISK_COUNTER_COUNT
 
@@ -349,7 +358,8 @@ cdef extern from "abi.h" nogil:
         uint16_t port
         uint16_t extent_count
         uint8_t operation
-        uint8_t path
+        uint8_t path   # a bit field, as `flags` is
+        uint8_t flags
         uint16_t partition
         uint32_t port_generation
 

@@ -60,11 +60,11 @@ enum pv_io_counter {
     PV_IO_COPIED_BYTES,      /* guest data that the monitor copied for this endpoint: the copy path only */
     PV_IO_RECALLED,          /* given back unexecuted because the path changes; the guest submits them again */
     PV_IO_OPERATIONS = 8,    /* completed with PV_STATUS_OK, by operation */
-    PV_IO_BYTES = 16,        /* the same, bytes */
-    PV_IO_REFUSED = 24,      /* by reason */
-    PV_IO_COUNTER_COUNT = 72,
+    PV_IO_BYTES = 24,        /* the same, bytes */
+    PV_IO_REFUSED = 40,      /* by reason */
+    PV_IO_COUNTER_COUNT = 88,
 };
-_Static_assert(PV_OP_COUNT <= 8 && PV_REASON_COUNT <= 48, "room in the counters");
+_Static_assert(PV_OP_COUNT <= 16 && PV_REASON_COUNT <= 48, "room in the counters");
 
 /* Rows of the monitor, one per partition: calls by result. */
 enum pv_monitor_counter {
@@ -110,8 +110,10 @@ enum pv_nic_counter {
 /* Rows of a disk device, one per port. */
 enum pv_disk_counter {
     PV_DISK_READS = PV_IO_COUNTER_COUNT, PV_DISK_READ_BYTES, PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_FLUSHES,
-    PV_DISK_FENCED, PV_DISK_ERRORS = PV_IO_COUNTER_COUNT + 8, /* by reason */
-    PV_DISK_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 56,
+    PV_DISK_FENCED, PV_DISK_DISCARDS, PV_DISK_DISCARDED_BYTES, PV_DISK_ZEROINGS, PV_DISK_ZEROED_BYTES,
+    PV_DISK_FORCED, /* requests with PV_FLAG_FUA that were made durable */
+    PV_DISK_ERRORS = PV_IO_COUNTER_COUNT + 16, /* by reason */
+    PV_DISK_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 64,
 };
 
 /* Rows of the monitor's thread that answers page faults, one per partition (H2, H3, H8). */

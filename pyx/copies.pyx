@@ -9,12 +9,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pyx.abi cimport (
-    PV_CALL_COPY, PV_CALL_OWN, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_OP_FLUSH, PV_STAGE_COPY, PV_STAGE_TIMES,
+    PV_CALL_COPY, PV_CALL_OWN, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_STAGE_COPY, PV_STAGE_TIMES,
     PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request,
 )
 from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_NONE, COPY_OUT, Copy, Queue, Queues
 from pyx.ringc cimport pv_count, pv_meter_items, pv_producer_free, pv_push_submit, pv_saturate
-from pyx.validatec cimport pv_operation_writes_memory
+from pyx.validatec cimport pv_operation_has_data, pv_operation_writes_memory
 
 cdef enum:
     FOLLOW_MAX = 262144  # calls that wait for room: more than all queues can have in flight (a power of two)
@@ -35,7 +35,7 @@ cdef class Copies(Queues):
         cdef Copy *copy = &q.copies[slot]
         cdef uint8_t operation = q.ledger[slot].request.operation
         copy.since = now
-        copy.state = COPY_DEVICE if pv_operation_writes_memory(operation) or operation == PV_OP_FLUSH else COPY_IN
+        copy.state = COPY_DEVICE if pv_operation_writes_memory(operation) or not pv_operation_has_data(operation) else COPY_IN
         self.call_next(q, number, slot)
 
     cdef void call_next(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:

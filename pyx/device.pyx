@@ -262,6 +262,7 @@ cdef class Device(Intake):
                 job.request = &entry.request
                 job.server = entry.server
                 job.operation = entry.request.operation
+                job.flags = entry.request.flags
                 job.reason = PV_REASON_NONE
                 job.length = entry.request.length
                 job.device_offset = entry.request.device_offset
@@ -313,6 +314,7 @@ cdef class Device(Intake):
                     job.id = request.id
                     job.enqueued = request.enqueue_time
                     job.operation = request.operation
+                    job.flags = request.flags
                     job.length = request.length
                     job.device_offset = request.device_offset + port.pair.translation.endpoint.offset
                     job.spans = &self.scratch[count * PV_EXTENTS_MAX]

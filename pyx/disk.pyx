@@ -8,10 +8,14 @@ complete without any data being touched, to measure what the way there costs).
 from libc.errno cimport EINTR, ENOSPC, EDQUOT, errno
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_DISK_ERRORS, PV_DISK_FENCED, PV_DISK_FLUSHES, PV_DISK_READ_BYTES, PV_DISK_READS, PV_DISK_WRITES,
-    PV_DISK_WRITTEN_BYTES, PV_EXTENTS_MAX, PV_OP_FLUSH, PV_OP_READ, PV_OP_WRITE, PV_REASON_MEDIUM_ERROR, PV_REASON_MEDIUM_FULL,
+    PV_DISK_DISCARDED_BYTES, PV_DISK_DISCARDS, PV_DISK_ERRORS, PV_DISK_FENCED, PV_DISK_FLUSHES, PV_DISK_FORCED,
+    PV_DISK_READ_BYTES,
+    PV_DISK_READS, PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_ZEROED_BYTES, PV_DISK_ZEROINGS, PV_EXTENTS_MAX,
+    PV_FLAG_FUA, PV_FLAG_NO_HOLE, PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_WRITE, PV_OP_WRITE_ZEROES,
+    PV_REASON_MEDIUM_ERROR, PV_REASON_MEDIUM_FULL,
     PV_REASON_MEDIUM_SHORT, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_STAGE_COMPLETION, PV_STAGE_DEVICE, PV_STAGE_INTERRUPT, PV_STAGE_POST, PV_STAGE_QUEUE,
     PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_FAILED, PV_STATUS_OK,
     pv_dma_request,
@@ -32,6 +36,9 @@ cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
     ssize_t pread(int fd, void *to, size_t length, long offset)
     ssize_t pwrite(int fd, const void *source, size_t length, long offset)
+
+cdef extern from "clear.h" nogil:
+    int pv_clear_file(int fd, uint64_t offset, uint64_t length, bint zeroes, bint hole)
 
 cdef enum:
     PUBLISH = 8     # completions published together while more requests wait: the other side works on them meanwhile
@@ -58,7 +65,7 @@ cdef class Disk(Device):
                     str medium="file", pair=None, uint64_t size=0):
         """Puts a disk at `port`: the file behind `fd`, or `size` bytes of memory for medium `ram`. `pair`: (events
         descriptor, pair descriptor, capacity) of its queue pair. ValueError where the port is taken or out of range."""
-        cdef Port *p = self.open_port(port, generation, partition, endpoint, pair, (("read", "write", "flush"),), PV_EXTENTS_MAX)
+        cdef Port *p = self.open_port(port, generation, partition, endpoint, pair, (("read", "write", "flush", "discard", "write_zeroes"),), PV_EXTENTS_MAX)
         p.fd = fd
         p.medium = MEDIA[medium]
         if p.medium == MEDIUM_RAM:
@@ -87,13 +94,12 @@ cdef class Disk(Device):
         cdef uint32_t reason = PV_REASON_NONE, bytes = 0
         cdef uint64_t start = clock[0]
         if job.operation == PV_OP_FLUSH:
-            while port.medium == MEDIUM_FILE and fdatasync(port.fd) != 0:
-                if errno != EINTR:
-                    reason = PV_REASON_MEDIUM_FULL if errno == ENOSPC or errno == EDQUOT else PV_REASON_MEDIUM_ERROR
-                    break
+            reason = self.flush_file(port)
             pv_count(&port.counters[<int>PV_DISK_FLUSHES], 1)
         elif job.operation == PV_OP_READ or job.operation == PV_OP_WRITE:
             reason = self.transfer(port, job)
+            if reason == PV_REASON_NONE and job.flags & PV_FLAG_FUA:
+                reason = self.force(port)
             if reason == PV_REASON_NONE:
                 bytes = job.length
                 if job.operation == PV_OP_READ:
@@ -102,6 +108,18 @@ cdef class Disk(Device):
                 else:
                     pv_count(&port.counters[<int>PV_DISK_WRITES], 1)
                     pv_count(&port.counters[<int>PV_DISK_WRITTEN_BYTES], bytes)
+        elif job.operation == PV_OP_DISCARD or job.operation == PV_OP_WRITE_ZEROES:
+            reason = self.clear(port, job)
+            if reason == PV_REASON_NONE and job.flags & PV_FLAG_FUA:
+                reason = self.force(port)
+            if reason == PV_REASON_NONE:
+                bytes = job.length
+                if job.operation == PV_OP_DISCARD:
+                    pv_count(&port.counters[<int>PV_DISK_DISCARDS], 1)
+                    pv_count(&port.counters[<int>PV_DISK_DISCARDED_BYTES], bytes)
+                else:
+                    pv_count(&port.counters[<int>PV_DISK_ZEROINGS], 1)
+                    pv_count(&port.counters[<int>PV_DISK_ZEROED_BYTES], bytes)
         else:
             reason = PV_REASON_OPERATION_UNKNOWN
         if port.medium != MEDIUM_NULL:
@@ -138,6 +156,32 @@ cdef class Disk(Device):
             pv_observe(port.histograms[<int>PV_STAGE_TOTAL], end - self.begin, 1)
         if port.tally.taken:
             pv_observe(port.histograms[<int>PV_STAGE_INTERRUPT], port.tally.taken, 1)
+
+    cdef uint32_t flush_file(self, Port *port) noexcept nogil:
+        """What was written is durable, or a reason. Media without a file have nothing to lose."""
+        while port.medium == MEDIUM_FILE and fdatasync(port.fd) != 0:
+            if errno != EINTR:
+                return PV_REASON_MEDIUM_FULL if errno == ENOSPC or errno == EDQUOT else PV_REASON_MEDIUM_ERROR
+        return PV_REASON_NONE
+
+    cdef uint32_t force(self, Port *port) noexcept nogil:
+        """What a request with PV_FLAG_FUA has just written is durable, or a reason."""
+        cdef uint32_t reason = self.flush_file(port)
+        if reason == PV_REASON_NONE:
+            pv_count(&port.counters[<int>PV_DISK_FORCED], 1)
+        return reason
+
+    cdef uint32_t clear(self, Port *port, const Job *job) noexcept nogil:
+        """Discard and write zeroes: what the guest gave up reads as zeroes, or where the medium has no holes, as before."""
+        if port.medium == MEDIUM_FILE:
+            if pv_clear_file(port.fd, job.device_offset, job.length, job.operation == PV_OP_WRITE_ZEROES,
+                             job.flags & PV_FLAG_NO_HOLE == 0) != 0:
+                return PV_REASON_MEDIUM_FULL if errno == ENOSPC or errno == EDQUOT else PV_REASON_MEDIUM_ERROR
+        elif port.medium == MEDIUM_RAM:
+            if job.device_offset > port.ram_size or job.length > port.ram_size - job.device_offset:
+                return PV_REASON_MEDIUM_SHORT
+            memset(port.ram + job.device_offset, 0, job.length)
+        return PV_REASON_NONE
 
     cdef uint32_t transfer(self, Port *port, const Job *job) noexcept nogil:
         if port.medium == MEDIUM_FILE:

@@ -153,7 +153,7 @@ cdef class ClientEndpoint(Follower):
             self.asks += 1
             self.asked = PV_ID(ASK_SLOT, self.asks)
             pv_push_request(&self.first.rings[SERVER], self.asked, 0, 0, self.generation, pv_now(), self.target, self.index,
-                            PV_OP_PATH, 0, 0)
+                            PV_OP_PATH, 0, 0, 0)
             pv_producer_publish(&self.first.rings[SERVER])
             self.first.submitted += 1
             self.change = CHANGE_ASK

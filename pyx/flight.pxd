@@ -17,6 +17,7 @@ cdef struct Said:
     uint64_t offset
     uint32_t length
     uint8_t operation
+    uint8_t flags
 
 
 # How a request ended.
@@ -55,7 +56,8 @@ cdef class Flight:
     cdef readonly uint64_t submitted, completed, refused, failed, cancelled, recalled, bytes, foreign
 
     cdef int make(self, uint32_t capacity) except -1
-    cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now) noexcept nogil
+    cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now,
+                  uint8_t flags=*) noexcept nogil
     cdef void say_again(self) noexcept nogil
     cdef void publish(self) noexcept nogil
     cdef uint32_t collect(self) noexcept nogil
@@ -78,13 +80,14 @@ cdef inline void flight_say(Flight q, uint16_t slot, uint64_t now) noexcept nogi
                        said.operation, q.key)
     else:
         pv_push_request(&q.rings[q.way], q.ids[slot], said.gpa, said.offset, q.endpoint_generation, now,
-                        said.length, q.endpoint, said.operation, q.taken, q.key)
+                        said.length, q.endpoint, said.operation, said.flags, q.taken, q.key)
     q.taken = 0
     q.submitted += 1
     q.flying += 1
 
 
-cdef inline int flight_push(Flight q, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now) noexcept nogil:
+cdef inline int flight_push(Flight q, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now,
+                            uint8_t flags=0) noexcept nogil:
     """Fills the next ring slot; its slot in the in-flight table, or -1 where table or ring are full or the
     endpoint is changing its path (then `reap` moves that on)."""
     cdef uint16_t slot
@@ -98,6 +101,7 @@ cdef inline int flight_push(Flight q, uint8_t operation, uint64_t gpa, uint32_t 
     said.offset = offset
     said.length = length
     said.operation = operation
+    said.flags = flags
     flight_say(q, slot, now)
     return slot
 

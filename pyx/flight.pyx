@@ -128,8 +128,9 @@ cdef class Flight:
                 at += 1
             self.order_tail = kept
 
-    cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now) noexcept nogil:
-        return flight_push(self, operation, gpa, length, offset, now)
+    cdef int push(self, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint64_t now,
+                  uint8_t flags=0) noexcept nogil:
+        return flight_push(self, operation, gpa, length, offset, now, flags)
 
     cdef int take(self) noexcept nogil:
         return flight_take(self)

@@ -26,6 +26,7 @@ from pyx.ringc cimport (
     pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_meter_items, pv_meter_turn, pv_now,
     pv_observe, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_completion, pv_push_submit, pv_saturate,
 )
+from pyx.validatec cimport pv_operation_has_data
 
 cdef enum:
     BATCH = 64           # requests of one queue per round (rules.md 12)
@@ -142,12 +143,13 @@ cdef class IoServer(Copies):
                 reason = PV_REASON_OPERATION_UNKNOWN
             elif q.path == PV_PATH_DIRECT:
                 reason = PV_REASON_PATH_CLOSED
-            elif q.path == PV_PATH_COPY and request.length > q.budget:
+            elif q.path == PV_PATH_COPY and request.length > q.budget and pv_operation_has_data(request.operation):
                 reason = PV_REASON_BUDGET
             if reason == PV_REASON_NONE and q.path == PV_PATH_COPY and request.operation != PV_OP_PATH:
                 if self.follow_tail != self.follow_head:
                     break  # calls of earlier requests come first
-                q.short = not self.take_buffer(q, q.free_slots[q.free_count - 1], request.length)
+                q.short = not self.take_buffer(q, q.free_slots[q.free_count - 1],
+                                               request.length if pv_operation_has_data(request.operation) else 0)
                 if q.short:
                     break  # its budget, or all of this partition's memory, is in use: the rest waits on its ring
             taken += 1

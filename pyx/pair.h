@@ -172,7 +172,7 @@ static inline enum pv_reason pv_pair_validate(const struct pv_translation *t, co
         return PV_REASON_KEY_INVALID;
     if (r->id == 0)
         return PV_REASON_ID_INVALID;
-    if (r->flags)
+    if (!pv_flags_known(r->operation, r->flags))
         return PV_REASON_FLAGS_UNKNOWN;
     if (r->operation >= PV_OP_COUNT || !(operations >> r->operation & 1))
         return PV_REASON_OPERATION_UNKNOWN;
@@ -181,7 +181,7 @@ static inline enum pv_reason pv_pair_validate(const struct pv_translation *t, co
     if (r->endpoint != t->index)
         return PV_REASON_ENDPOINT_FOREIGN;
     enum pv_reason reason = pv_validate_endpoint(&t->endpoint, r);
-    if (reason != PV_REASON_NONE || r->operation == PV_OP_FLUSH)
+    if (reason != PV_REASON_NONE || !pv_operation_has_data(r->operation))
         return reason;
     return pv_translation_find(t, r->gpa, r->length, pv_operation_writes_memory(r->operation) ? PV_MAP_WRITE : PV_MAP_READ,
                                spans, span_count);

@@ -50,8 +50,8 @@ cdef struct Pair:
 cdef struct Tally:
     uint64_t completions
     uint64_t sent_frames, sent_bytes, received_frames, received_bytes  # NIC
-    uint64_t operations[8]
-    uint64_t bytes[8]
+    uint64_t operations[16]
+    uint64_t bytes[16]
     uint64_t enqueued                 # ns: the guest's stamp of the last of them
     uint64_t sent                     # requests of queue 0 that were done
     uint64_t taken                    # ns: what the guest told last; 0: nothing
@@ -96,6 +96,7 @@ cdef struct Job:
     uint32_t length
     uint32_t span_count
     uint8_t operation
+    uint8_t flags                     # PV_FLAG_*
     uint8_t reason                    # enum pv_reason: refused already
     const pv_span *spans
     pv_span one

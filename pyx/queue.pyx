@@ -98,15 +98,16 @@ cdef class ClientQueue(Flight):
     def broken(self) -> bool:
         return self.rings[self.way].broken or self.answers_on[self.way].broken
 
-    def submit(self, int operation, Buffer buffer, uint64_t offset=0) -> int:
-        """Queues one request without telling the server (`kick` does); returns its slot. BlockingIOError where
-        `capacity` requests are in flight."""
+    def submit(self, int operation, Buffer buffer, uint64_t offset=0, uint32_t length=0, int flags=0) -> int:
+        """Queues one request without telling the server (`kick` does); returns its slot. `length`: bytes of a request
+        without a buffer. BlockingIOError where `capacity` requests are in flight."""
         cdef uint64_t gpa = buffer.gpa if buffer is not None else 0
-        cdef uint32_t length = buffer.length if buffer is not None else 0
-        slot = self.push(operation, gpa, length, offset, pv_now())
+        if buffer is not None:
+            length = buffer.length
+        slot = self.push(operation, gpa, length, offset, pv_now(), flags)
         while slot < 0 and self.end.change != CHANGE_NONE:
             self.end.follow()
-            slot = self.push(operation, gpa, length, offset, pv_now())
+            slot = self.push(operation, gpa, length, offset, pv_now(), flags)
         if slot < 0:
             raise BlockingIOError(f"queue full: {self.in_flight} requests in flight")
         self.kept[slot] = buffer

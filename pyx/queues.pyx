@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
-    PV_LEDGER_SIZE, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_SEND, PV_OP_WRITE, PV_PAGE, PV_PATH_REDIRECT,
+    PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_SEND, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
     PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry,
 )
 from pyx.loop cimport Loop
@@ -83,7 +83,8 @@ cdef class Queues(Loop):
         fresh.queue = queue
         fresh.capacity = capacity
         if kind == "disk":
-            fresh.operations = 1 << <int>PV_OP_READ | 1 << <int>PV_OP_WRITE | 1 << <int>PV_OP_FLUSH
+            fresh.operations = (1 << <int>PV_OP_READ | 1 << <int>PV_OP_WRITE | 1 << <int>PV_OP_FLUSH
+                                | 1 << <int>PV_OP_DISCARD | 1 << <int>PV_OP_WRITE_ZEROES)
         else:
             fresh.receives = queue == PV_QUEUE_RECEIVE
             fresh.operations = 1 << <int>PV_OP_RECEIVE if queue == PV_QUEUE_RECEIVE else 1 << <int>PV_OP_SEND
@@ -206,7 +207,7 @@ cdef class Queues(Loop):
         copy.pages = copy.bytes = 0
         copy.copied = 0
         if pages == 0:
-            return True  # flush; or a length of 0, which the monitor refuses
+            return True  # no data; or a length of 0, which the monitor refuses
         # Buffers that wait for frames may take half of the memory: the frames themselves need the other half.
         if (q.held + <uint64_t>pages * PV_PAGE > q.budget + PV_PAGE
                 or q.receives and self.receive_pages + pages > self.pool.pages // 2

@@ -55,7 +55,7 @@ cdef extern from "ring.h" nogil:
 cdef extern from "slots.h" nogil:
     void pv_push_request(pv_producer *p, uint64_t id, uint64_t gpa, uint64_t device_offset,
                          uint64_t endpoint_generation, uint64_t enqueue_time, uint32_t length, uint16_t endpoint,
-                         uint8_t operation, uint32_t taken, uint64_t key)
+                         uint8_t operation, uint8_t flags, uint32_t taken, uint64_t key)
     void pv_push_completion(pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status, uint16_t reason,
                             uint32_t bytes, uint64_t pickup_time, const uint32_t *times, uint16_t queue)
     void pv_push_packed(pv_producer *p, uint64_t id, uint64_t gpa, uint64_t enqueue_time, uint32_t length,

@@ -18,7 +18,7 @@ static inline void *pv_producer_next(struct pv_producer *p)
 
 static inline void pv_push_request(struct pv_producer *p, uint64_t id, uint64_t gpa, uint64_t device_offset,
                                    uint64_t endpoint_generation, uint64_t enqueue_time, uint32_t length,
-                                   uint16_t endpoint, uint8_t operation, uint32_t taken, uint64_t key)
+                                   uint16_t endpoint, uint8_t operation, uint8_t flags, uint32_t taken, uint64_t key)
 {
     struct pv_request *slot = pv_producer_next(p);
     slot->id = id;
@@ -30,7 +30,7 @@ static inline void pv_push_request(struct pv_producer *p, uint64_t id, uint64_t 
     slot->list_count = 0;
     slot->endpoint = endpoint;
     slot->operation = operation;
-    slot->flags = 0;
+    slot->flags = flags;
     slot->taken = taken;
     slot->key = key;
 }
@@ -160,6 +160,7 @@ static inline void pv_push_dma(struct pv_producer *p, const struct pv_system_cal
     slot->extent_count = extent_count;
     slot->operation = call->submit.operation;
     slot->path = call->flags & PV_CALL_OWN ? PV_PATH_COPY : PV_PATH_REDIRECT;
+    slot->flags = call->submit.flags; /* validated */
     slot->partition = call->client;
     slot->port_generation = port_generation;
 }

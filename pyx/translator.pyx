@@ -8,7 +8,7 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_CALL_OWN, PV_CALL_SUBMIT, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_EXTENTS_PER_SLOT, PV_ID_SLOT, PV_MONITOR_CALLS,
-    PV_MONITOR_COPIED_BYTES, PV_MONITOR_REFUSED, PV_MONITOR_TRANSLATED, PV_MONITOR_TRANSLATED_BYTES, PV_OP_FLUSH,
+    PV_MONITOR_COPIED_BYTES, PV_MONITOR_REFUSED, PV_MONITOR_TRANSLATED, PV_MONITOR_TRANSLATED_BYTES,
     PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_REDIRECT, PV_REASON_ENDPOINT_UNKNOWN, PV_REASON_EPOCH_STALE,
     PV_REASON_NONE, PV_REASON_PARTITION_STATE, PV_REASON_PARTITION_UNKNOWN, PV_REASON_PATH_DENIED, PV_STAGE_COPY,
     PV_STATUS_OK, PV_STATUS_REFUSED, pv_completion, pv_dma_extents, pv_kernel, pv_reason, pv_request, pv_system_call,
@@ -17,7 +17,7 @@ from pyx.callers cimport Caller, Callers, path_of
 from pyx.dmac cimport pv_dma_move, pv_span
 from pyx.ringc cimport pv_count, pv_meter_turn, pv_now, pv_producer, pv_producer_free, pv_producer_push, pv_push_dma, pv_saturate
 from pyx.validatec cimport (
-    pv_cache, pv_extent, pv_operation_writes_memory, pv_translate, pv_validate, pv_validate_access, pv_validate_form,
+    pv_cache, pv_extent, pv_operation_has_data, pv_operation_writes_memory, pv_translate, pv_validate, pv_validate_access, pv_validate_form,
 )
 
 cdef extern from *:
@@ -99,7 +99,7 @@ cdef class Translator(Callers):
             reason = pv_validate_form(&request)
             if reason == PV_REASON_NONE:
                 reason = pv_validate_access(&client.descriptor, &request)
-            if reason == PV_REASON_NONE and request.operation != PV_OP_FLUSH:
+            if reason == PV_REASON_NONE and pv_operation_has_data(request.operation):
                 if c.map == NULL or not self.refresh(c):
                     return PV_REASON_PARTITION_STATE
                 reason = pv_translate(self.cache, &c.descriptor, c.map, request.gpa, request.length,

@@ -61,6 +61,28 @@ static inline const uint64_t *pv_cache_group(struct pv_cache *cache, const struc
     return line->pages;
 }
 
+/* Do addresses and lengths of guest memory belong to this operation? */
+static inline bool pv_operation_has_data(uint8_t operation)
+{
+    return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_SEND || operation == PV_OP_RECEIVE;
+}
+
+/* Does it change what a disk holds? A read-only one has none of them. */
+static inline bool pv_operation_writes_disk(uint8_t operation)
+{
+    return operation == PV_OP_WRITE || operation == PV_OP_DISCARD || operation == PV_OP_WRITE_ZEROES;
+}
+
+/* Are these the flags of an operation that knows them? */
+static inline bool pv_flags_known(uint8_t operation, uint8_t flags)
+{
+    if (operation == PV_OP_WRITE)
+        return !(flags & ~PV_FLAG_FUA);
+    if (operation == PV_OP_WRITE_ZEROES)
+        return !(flags & ~(PV_FLAG_FUA | PV_FLAG_NO_HOLE));
+    return !flags;
+}
+
 /* Checks of form that need the request alone. */
 static inline enum pv_reason pv_validate_form(const struct pv_request *r)
 {
@@ -68,7 +90,7 @@ static inline enum pv_reason pv_validate_form(const struct pv_request *r)
         return PV_REASON_ID_INVALID;
     if (r->key)
         return PV_REASON_RESERVED_NONZERO;
-    if (r->flags)
+    if (!pv_flags_known(r->operation, r->flags))
         return PV_REASON_FLAGS_UNKNOWN;
     if (r->operation == PV_OP_NONE || r->operation >= PV_OP_COUNT)
         return PV_REASON_OPERATION_UNKNOWN;
@@ -83,8 +105,8 @@ static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, c
     if (e->generation != r->endpoint_generation)
         return PV_REASON_GENERATION_STALE;
     if (!(e->operations >> r->operation & 1))
-        return r->operation == PV_OP_WRITE && (e->flags & PV_ENDPOINT_READ_ONLY) ? PV_REASON_READ_ONLY
-                                                                                 : PV_REASON_OPERATION_DENIED;
+        return pv_operation_writes_disk(r->operation) && (e->flags & PV_ENDPOINT_READ_ONLY) ? PV_REASON_READ_ONLY
+                                                                                            : PV_REASON_OPERATION_DENIED;
     if (r->operation == PV_OP_FLUSH) {
         if (r->length | r->gpa | r->device_offset)
             return PV_REASON_ADDRESS_ALIGNMENT;
@@ -101,6 +123,8 @@ static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, c
             return PV_REASON_OFFSET_ALIGNMENT;
         if (r->device_offset > e->length || r->length > e->length - r->device_offset)
             return PV_REASON_OFFSET_RANGE;
+        if (r->gpa && !pv_operation_has_data(r->operation))
+            return PV_REASON_ADDRESS_ALIGNMENT;
     } else {
         if (r->device_offset)
             return PV_REASON_RESERVED_NONZERO;
@@ -181,7 +205,7 @@ static inline enum pv_reason pv_validate(struct pv_cache *cache, const struct pv
     enum pv_reason reason = pv_validate_form(r);
     if (reason == PV_REASON_NONE)
         reason = pv_validate_access(d, r);
-    if (reason != PV_REASON_NONE || r->operation == PV_OP_FLUSH)
+    if (reason != PV_REASON_NONE || !pv_operation_has_data(r->operation))
         return reason;
     return pv_translate(cache, d, map, r->gpa, r->length, pv_operation_writes_memory(r->operation), extents, extent_count);
 }

@@ -19,5 +19,6 @@ cdef extern from "validate.h" nogil:
     pv_reason pv_validate_form(const pv_request *r)
     pv_reason pv_validate_access(const pv_descriptor *d, const pv_request *r)
     bint pv_operation_writes_memory(uint8_t operation)
+    bint pv_operation_has_data(uint8_t operation)
     pv_reason pv_translate(pv_cache *cache, const pv_descriptor *d, const uint64_t *map, uint64_t gpa, uint32_t length,
                            bint writes, pv_extent *extents, uint32_t *extent_count)

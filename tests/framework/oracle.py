@@ -21,6 +21,10 @@ SHORTEST_FRAME = 14
 READ_ONLY = 1
 
 READ, WRITE, FLUSH, SEND, RECEIVE = (OPERATIONS[name] for name in ("read", "write", "flush", "send", "receive"))
+DISCARD, WRITE_ZEROES = OPERATIONS["discard"], OPERATIONS["write_zeroes"]
+CHANGES_THE_DISK = {WRITE, DISCARD, WRITE_ZEROES}
+#: flags that an operation may carry: 1 forced unit access, 2 no hole
+MAY_CARRY = {WRITE: {0, 1}, WRITE_ZEROES: {0, 1, 2, 3}}
 LIVELY_STATES = {STATES[name] for name in ("defined", "starting", "running", "stopping")}
 
 
@@ -63,13 +67,14 @@ Objection = tuple[str, Callable[[Request, dict], bool]]
 FORM: list[Objection] = [
     ("id_invalid", lambda r, e: r.id == 0),
     ("reserved_nonzero", lambda r, e: r.key != 0),
-    ("flags_unknown", lambda r, e: r.flags != 0),
+    ("flags_unknown", lambda r, e: r.flags not in MAY_CARRY.get(r.operation, {0})),
     ("operation_unknown", lambda r, e: r.operation not in OPERATIONS.values()),
     ("list_limit", lambda r, e: r.list_count != 0),
 ]
 GRANTED: list[Objection] = [
     ("generation_stale", lambda r, e: r.endpoint_generation != e["generation"]),
-    ("read_only", lambda r, e: not grants(e, r.operation) and r.operation == WRITE and e["flags"] & READ_ONLY != 0),
+    ("read_only", lambda r, e: not grants(e, r.operation) and r.operation in CHANGES_THE_DISK
+     and e["flags"] & READ_ONLY != 0),
     ("operation_denied", lambda r, e: not grants(e, r.operation)),
 ]
 WITHOUT_DATA: list[Objection] = [
@@ -83,6 +88,7 @@ ON_DISK: list[Objection] = [
     ("length_alignment", lambda r, e: r.length % SECTOR_BYTES != 0),
     ("offset_alignment", lambda r, e: r.device_offset % SECTOR_BYTES != 0),
     ("offset_range", lambda r, e: r.device_offset + r.length > e["length"]),
+    ("address_alignment", lambda r, e: r.operation in (DISCARD, WRITE_ZEROES) and r.gpa != 0),
 ]
 ON_NIC: list[Objection] = [
     ("reserved_nonzero", lambda r, e: r.device_offset != 0),
@@ -115,7 +121,7 @@ class Oracle:
         reason = self._refuse(request)
         if reason is not None:
             return REASONS[reason], ()
-        if request.operation == FLUSH:
+        if request.operation in (FLUSH, DISCARD, WRITE_ZEROES):
             return 0, ()
         return self.memory(request.gpa, request.length, request.operation in (READ, RECEIVE))
 
@@ -160,7 +166,7 @@ class Oracle:
 PATH_KEY: list[Objection] = [
     ("key_invalid", lambda r, e: r.key != e["key"]),
     ("id_invalid", lambda r, e: r.id == 0),
-    ("flags_unknown", lambda r, e: r.flags != 0),
+    ("flags_unknown", lambda r, e: r.flags not in MAY_CARRY.get(r.operation, {0})),
     ("operation_unknown", lambda r, e: r.operation not in e["queue"]),
     ("list_limit", lambda r, e: r.list_count != 0),
     ("endpoint_foreign", lambda r, e: r.endpoint != e["index"]),

@@ -13,9 +13,11 @@ KEY = 0x9E3779B97F4A7C15
 TOP = 1 << 64
 PACK_LENGTHS = [0, 1, 13, 14, 15, 64, 512, 1500, 4095, 4096, 4097, 65535, 65550, 65551, (1 << 20) - 1]
 LENGTHS = [*PACK_LENGTHS, 1024, 8192, 65536, 1 << 20, (1 << 20) + 512, (1 << 32) - 1]
-FLAGS = [1, 2, 3, 64, 127, 128, *range(132, 256)]  # no request and no pack has them
+PACK_FLAGS = [4, 64, 127, 128, *range(132, 256)]  # no request and no pack has them
+FLAGS = [1, 2, 3, *PACK_FLAGS]
 #: operations of each queue, as the devices' attach_port names them
-QUEUES = {0: ("read", "write", "flush"), 1: ("read", "write", "flush"), 2: ("send",), 5: ("receive",), 31: ("read",)}
+DISK = ("read", "write", "flush", "discard", "write_zeroes")
+QUEUES = {0: DISK, 1: DISK, 2: ("send",), 5: ("receive",), 31: ("read",)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Slots:
     def common(self) -> tuple[int, int, int]:
         """Endpoint, operation, key."""
         endpoint = self.rarely(self.index, [0, 1, 2, 3, 5, 31, 32, 0xFFFF])
-        operation = self.rarely(self.generator.choice(self.operations), [*range(9), 128, 255])
+        operation = self.rarely(self.generator.choice(self.operations), [*range(11), 128, 255])
         return endpoint, operation, self.rarely(KEY, [0, KEY - 1, KEY + 1, KEY ^ 1 << 32, KEY & 0xFFFFFFFF])
 
     def identity(self) -> int:
@@ -98,6 +100,8 @@ class Slots:
         offset = self.rarely(0, [1, 512, self.entry["length"], TOP - 512]) % TOP
         if operation == OPERATIONS["flush"] and self.generator.random() < 0.8:
             gpa = length = offset = 0
+        if operation in (OPERATIONS["discard"], OPERATIONS["write_zeroes"]) and self.generator.random() < 0.8:
+            gpa = 0
         return Request(
             self.identity(), gpa, offset, self.rarely(generation, [0, generation + 1, generation ^ 1 << 40]),
             length, self.rarely(0, [1, 1 << 31]), endpoint, operation, self.rarely(0, FLAGS), self.rarely(0, [77]), key,
@@ -108,7 +112,7 @@ class Slots:
         entries = [(self.identity(), self.generator.choice(self.addresses), self.generator.choice(PACK_LENGTHS))
                    for _ in range(count)] + [(0, 0, 0)] * (3 - count)
         endpoint, operation, key = self.common()
-        return Pack(tuple(entries), endpoint, operation, self.rarely(PACK + count, FLAGS), key)
+        return Pack(tuple(entries), endpoint, operation, self.rarely(PACK + count, PACK_FLAGS), key)
 
     def take(self, count: int) -> Iterator[Request | Pack]:
         for _ in range(count):

@@ -17,7 +17,7 @@ READ_ONLY_PAGES = range(200, 216)
 WRITE_ONLY_PAGES = range(300, 303)
 DISK = {"kind": ENDPOINT_KINDS["disk"], "device": 1, "port": 3, "flags": 0}
 NIC = {"kind": ENDPOINT_KINDS["nic"], "device": 0, "port": 1, "flags": 0, "offset": 0, "length": 0}
-DISK_OPERATIONS = operations_mask("read", "write", "flush")
+DISK_OPERATIONS = operations_mask("read", "write", "flush", "discard", "write_zeroes")
 READ_ONLY_OPERATIONS = operations_mask("read", "flush")
 ENDPOINTS = [
     {**DISK, "index": 0, "generation": 7, "offset": 1 << 20, "length": 8 << 20, "operations": DISK_OPERATIONS,
@@ -48,7 +48,7 @@ OFFSETS = [
     (1 << 64) - 4096, (1 << 64) - 512, (1 << 64) - 511, (1 << 64) - 2, (1 << 64) - 1,
 ]
 OPERATION_VALUES = [*range(len(OPERATIONS) + 2), 128, 255]
-FLAGS = [0, 1, 128]
+FLAGS = [0, 1, 2, 3, 128]
 
 
 def example(state: str = "running", generator: random.Random | None = None) -> Partition:
@@ -110,6 +110,7 @@ def random_requests(generator: random.Random, count: int) -> Iterator[Request]:
         """(endpoint generation, endpoint, operation), nine of ten of them granted."""
         likely = [(entry["generation"], entry["index"], operation) for entry in ENDPOINTS
                   for operation in OPERATIONS.values() if entry["operations"] >> operation & 1]
+        likely += [(ENDPOINTS[1]["generation"], 1, OPERATIONS[name]) for name in ("write", "discard", "write_zeroes")]
         generations = [entry["generation"] + step for entry in ENDPOINTS for step in (0, 1 << 32)]
         odd = [
             (generator.choice([*generations, generator.getrandbits(64)]),
@@ -129,7 +130,7 @@ def random_requests(generator: random.Random, count: int) -> Iterator[Request]:
              + [generator.randrange(1, 70000) for _ in range(20)], LENGTHS, 32),
         rarely([0], 32),
         addressees(),
-        rarely([0], 8),
+        rarely([0, 0, 0, 0, 1, 2], 8),
         rarely([0], 32),
         rarely([0], 64),
     ]
@@ -137,4 +138,6 @@ def random_requests(generator: random.Random, count: int) -> Iterator[Request]:
     for id, gpa, offset, length, segments, (generation, endpoint, operation), *rest in zip(*columns, strict=True):
         if operation == OPERATIONS["flush"] and gpa & 1:  # an operation without data, asked for as it should be
             gpa = offset = length = 0
+        if operation in (OPERATIONS["discard"], OPERATIONS["write_zeroes"]) and not gpa & 512:
+            gpa = 0
         yield Request(id, gpa, offset, generation, length, segments, endpoint, operation, *rest)

@@ -18,7 +18,9 @@ from tests.framework.oracle import Oracle, Page, Request
 
 PAGE = 4096
 #: operations that belong on a queue, by kind of endpoint and number of the queue
-ON_QUEUE = {("disk", 0): ("read", "write", "flush"), ("nic", 0): ("send",), ("nic", 1): ("receive",)}
+ON_QUEUE = {
+    ("disk", 0): ("read", "write", "flush", "discard", "write_zeroes"), ("nic", 0): ("send",), ("nic", 1): ("receive",)
+}
 BORDERS = [
     0, 1, 2, 13, 14, 15, 511, 512, 513, 4095, 4096, 4097, 65535, 65536, 65550, 65551, (1 << 20) - 512, 1 << 20,
     (1 << 20) + 512, (1 << 31) - 1, 1 << 31, (1 << 32) - 512, (1 << 32) - 1, 1 << 32, 1 << 47, (1 << 63) - 1, 1 << 63,

@@ -52,7 +52,7 @@ def test_the_plan_of_a_guest_names_everything_it_owns(host: Host) -> None:
     assert plan["map_pages"] == 256 and plan["call"]["capacity"] == 256
     vda, eth0 = plan["endpoints"]
     assert (vda["index"], vda["kind"], vda["device"], vda["port"], vda["server"]) == (0, "disk", "disk0", 0, "io-a")
-    assert vda["operations"] == abi.operations_mask("read", "write", "flush")
+    assert vda["operations"] == abi.operations_mask("read", "write", "flush", "discard", "write_zeroes")
     assert [(queue["queue"], queue["name"], queue["capacity"]) for queue in vda["queues"]] == [(0, "disk", 256)]
     assert [(queue["queue"], queue["name"], queue["capacity"]) for queue in eth0["queues"]] == [
         (0, "tx", 512),

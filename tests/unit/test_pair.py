@@ -128,7 +128,7 @@ MUTANTS = {
     "key ignored": [("if (r->key != t->key)", "if (false)")],
     "half the key compared": [("if (r->key != t->key)", "if ((uint32_t)r->key != (uint32_t)t->key)")],
     "id 0 let through": [("if (r->id == 0)", "if (false)")],
-    "flags ignored": [("    if (r->flags)\n", "    if (false)\n")],
+    "flags ignored": [("    if (!pv_flags_known(r->operation, r->flags))\n", "    if (false)\n")],
     "rights ignored": [("if (!(e->rights & right))", "if (false)")],
     "rights swapped": [("pv_operation_writes_memory(r->operation) ? PV_MAP_WRITE : PV_MAP_READ",
                         "pv_operation_writes_memory(r->operation) ? PV_MAP_READ : PV_MAP_WRITE")],

@@ -21,7 +21,14 @@ MUTANTS = {
     "generation not compared": [("if (e->generation != r->endpoint_generation)", "if (false)")],
     "half the generation compared": [("if (e->generation != r->endpoint_generation)",
                                       "if ((uint32_t)e->generation != (uint32_t)r->endpoint_generation)")],
-    "flags ignored": [("if (r->flags)", "if (false)")],
+    "flags ignored": [("if (!pv_flags_known(r->operation, r->flags))", "if (false)")],
+    "flags of another operation": [
+        ("return !(flags & ~PV_FLAG_FUA);", "return !(flags & ~(PV_FLAG_FUA | PV_FLAG_NO_HOLE));")
+    ],
+    "any flag with a discard": [("    return !flags;", "    return operation == PV_OP_DISCARD || !flags;")],
+    "discard may carry an address": [("if (r->gpa && !pv_operation_has_data(r->operation))", "if (false)")],
+    "write zeroes not named a write": [("operation == PV_OP_DISCARD || operation == PV_OP_WRITE_ZEROES;",
+                                        "operation == PV_OP_DISCARD;")],
     "key ignored": [("if (r->key)", "if (0)")],
     "limit of the endpoint ignored": [("r->length > e->max_transfer || r->length > PV_TRANSFER_MAX",
                                        "r->length > PV_TRANSFER_MAX")],

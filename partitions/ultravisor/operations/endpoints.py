@@ -20,6 +20,7 @@ from partitions.ultravisor.types import (
     QUEUES,
     TRANSFER_MAX,
     TYPES,
+    WRITING,
 )
 from pyx import abi
 
@@ -111,7 +112,7 @@ def _nic(fields: Fields, slot: int, number: int) -> dict[str, Any]:
 
 def _operations(fields: Fields, kind: str, read_only: int) -> int:
     """Mask of granted operations: all that the kind has, unless fewer are asked for."""
-    possible = [name for name in OPERATIONS[kind] if not (read_only and name == "write")]
+    possible = [name for name in OPERATIONS[kind] if not (read_only and name in WRITING)]
     wanted = fields.texts("operations", len(OPERATIONS[kind]), longest=16, default=possible)
     for name in wanted:
         if name not in possible:

@@ -65,3 +65,21 @@ def attempt(puppet: Puppet, disk: str, operation: str, offset: int, length: int)
     except RequestError as error:
         return [error.status, error.reason]
     return []
+
+
+def clear(puppet: Puppet, disk: str, operation: str, offset: int, length: int, **options: Any) -> list[str]:
+    """[status, reason] of a discard or write zeroes, as the driver raises it; [] where it went well."""
+    from partitions.guest import RequestError
+
+    try:
+        getattr(puppet.guest.disk(disk), operation)(offset, length, **options)
+    except RequestError as error:
+        return [error.status, error.reason]
+    return []
+
+
+def write_durable(puppet: Puppet, disk: str, length: int, seed: int, offset: int = 0) -> None:
+    """Writes with forced unit access, and no flush."""
+    data = puppet.guest.memory.allocate(length)
+    data[:] = random.Random(seed).randbytes(length)
+    puppet.guest.disk(disk).write_from(data, offset, fua=True)
