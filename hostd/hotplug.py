@@ -50,6 +50,9 @@ class HotPlug:
     def _record(self, name: str) -> Record:
         raise NotImplementedError
 
+    async def _transaction(self, operations: Any) -> Any:
+        raise NotImplementedError
+
     def _counted(self, kind: str, devices: Sequence[str | None]) -> AbstractContextManager[None]:
         raise NotImplementedError
 
@@ -65,6 +68,8 @@ class HotPlug:
             try:
                 with self._counted("guest", [fields["device"]]):
                     answer = await ask(self.records["command"], "attach", message)
+                if answer["replayed"]:  # it came when the key was new, and may have gone since
+                    return {**_answer(record, answer["endpoint"], answer), "seconds": 0.0}
                 record.plan = await self._plan(record)
                 endpoint = next(end for end in record.plan["endpoints"] if end["name"] == entry.name)
                 endpoint["unplugged"] = True
@@ -72,9 +77,10 @@ class HotPlug:
                 try:
                     await self._plug(record, endpoint)
                 except BaseException:
-                    gone = await self._decide_detach(record, endpoint, None, "hostd")
                     await self._unplug(record, endpoint)
-                    await self._drop(record, endpoint, gone)
+                    subject = {"partition": record.number, "name": entry.name, "drained": True}
+                    await self._transaction([{"op": "endpoint.detach", **subject}])
+                    await self._forget(record, endpoint)
                     raise
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
@@ -93,13 +99,16 @@ class HotPlug:
             found = next((end for end in record.plan["endpoints"] if end["name"] == endpoint), {"name": endpoint})
             try:
                 answer = await self._decide_detach(record, found, key, actor)
+                if answer["replayed"]:  # another one of that name may have come since
+                    return {**_answer(record, {**found, "index": None}, answer), "seconds": 0.0}
                 try:
                     await self._unplug(record, found)
                 except RemoteError as error:
                     failure = {"code": error.code, "message": error.message}
                     await ask(self.records["command"], "detached", {"decision": answer["decision"], "failure": failure})
                     raise
-                await self._drop(record, found, answer)
+                await ask(self.records["command"], "detached", {"decision": answer["decision"]})
+                await self._forget(record, found)
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             self._tell(record, {"detached": endpoint}, [])
@@ -170,9 +179,8 @@ class HotPlug:
         message = {"partition": record.name, "endpoint": endpoint["name"], "actor": actor}
         return await ask(self.records["command"], "detach", message | ({"key": key} if key else {}))
 
-    async def _drop(self, record: Record, endpoint: Row, decided: Row) -> None:
-        """Its rows go: nothing of it is in flight."""
-        await ask(self.records["command"], "detached", {"decision": decided["decision"]})
+    async def _forget(self, record: Record, endpoint: Row) -> None:
+        """Its rows have gone."""
         record.plan = await self._plan(record)
         record.hot.discard(endpoint["generation"])
 

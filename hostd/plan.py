@@ -2,20 +2,22 @@
 
 `difference` is pure: two manifests in, a list of changes out, in the order in which they can be
 done. Partitions are compared by their specification, not by their state: a guest that finished its
-work is not started again by a second `apply`. Where only paths of endpoints differ they are changed
-live. The machine and its devices stand while the host
-runs, so a change there is reported as `restart` and refuses the whole list.
+work is not started again by a second `apply`. Where a running guest has only gained or lost endpoints,
+or goes to other paths with them, that is done live; for anything else it is replaced. The machine and
+its devices stand while the host runs, so a change there is reported as `restart` and refuses the whole
+list.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from hostd.errors import HostError
-from hostd.manifest import Device, Manifest, Model, PartitionSpec, Policy, complete, with_path
+from hostd.manifest import Device, Disk, Manifest, Model, Nic, PartitionSpec, Policy, complete
 from hostd.path_changes import TIMEOUT
+from hostd.records import is_python
 
-Action = Literal["restart", "set", "remove", "replace", "create"]
+Action = Literal["restart", "set", "remove", "detach", "replace", "attach", "create"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Change:
     """One step; `fields` has what differs, as {key: [running, wanted]}."""
 
     action: Action
-    kind: Literal["host", "device", "policy", "partition", "path"]
+    kind: Literal["host", "device", "policy", "partition", "endpoint", "path"]
     name: str
     fields: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -36,9 +38,17 @@ class Target(Protocol):
 
     def manifest(self) -> Manifest: ...
 
+    def list(self) -> "list[dict[str, Any]]": ...
+
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> dict[str, Any]: ...
 
     async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> dict[str, Any]: ...
+
+    async def attach(
+        self, name: str, kind: str, entry: Disk | Nic, *, key: str | None, actor: str
+    ) -> dict[str, Any]: ...
+
+    async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> dict[str, Any]: ...
 
     async def set_path(
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
@@ -47,8 +57,9 @@ class Target(Protocol):
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
 
 
-def difference(running: Manifest, wanted: Manifest) -> list[Change]:
-    """The changes from `running` to `wanted`: what is removed first frees room for what is created."""
+def difference(running: Manifest, wanted: Manifest, ended: Container[str] = ()) -> list[Change]:
+    """The changes from `running` to `wanted`: what is removed first frees room for what is created. Partitions that
+    have `ended` follow to nothing live."""
     changes = [*_host(running, wanted), *_devices(running, wanted)]
     if running.policies != wanted.policies:
         fields = {"policies": [_plain(running.policies), _plain(wanted.policies)]}
@@ -56,11 +67,18 @@ def difference(running: Manifest, wanted: Manifest) -> list[Change]:
     before = {spec.name: _complete(spec, running.devices) for spec in running.partitions}
     after = {spec.name: _complete(spec, wanted.devices) for spec in wanted.partitions}
     changes += [Change("remove", "partition", name) for name in before if name not in after]
-    for name, spec in after.items():
-        if name in before and before[name] != spec:
-            changes += _paths(before[name], spec) or [
-                Change("replace", "partition", name, _fields(before[name], spec))
-            ]
+    for name in before.keys() & after.keys():
+        before[name] = _in_order(before[name], after[name])
+    differ = {name: spec for name, spec in after.items() if name in before and before[name] != spec}
+    live = {name: _live(before[name], spec) if name not in ended else None for name, spec in differ.items()}
+    steps = [change for found in live.values() if found is not None for change in found]
+    changes += [change for change in steps if change.action == "detach"]
+    changes += [
+        Change("replace", "partition", name, _fields(before[name], differ[name]))
+        for name, found in live.items()
+        if found is None
+    ]
+    changes += [change for change in steps if change.action != "detach"]
     changes += [Change("create", "partition", name) for name in after if name not in before]
     return changes
 
@@ -73,7 +91,8 @@ async def apply(
     Every step is a transaction of its own. A step that fails leaves those before it done and raises
     its error with `applied`; the same `apply` again does only what is still missing.
     """
-    changes = difference(supervisor.manifest(), wanted)
+    ended = {row["name"] for row in supervisor.list() if row["state"] != "running"}
+    changes = difference(supervisor.manifest(), wanted, ended)
     document: dict[str, Any] = {"changes": [change.document() for change in changes], "applied": 0}
     if dry_run:
         return document
@@ -106,6 +125,14 @@ async def _do(
         name, endpoint = change.name.split(".")
         await supervisor.set_path(name, endpoint, change.fields["path"][1], TIMEOUT, key=key, actor=actor)
         return
+    if change.kind == "endpoint":
+        name, endpoint = change.name.split(".")
+        if change.action == "detach":
+            await supervisor.detach(name, endpoint, key=key, actor=actor)
+        else:
+            (kind, entry) = next(found for found in _endpoints(specs[name]).items() if found[0][1] == endpoint)
+            await supervisor.attach(name, kind[0], entry, key=key, actor=actor)
+        return
     if change.action in ("remove", "replace"):
         await supervisor.remove(change.name, True, key=key and f"{key}/remove", actor=actor)
     if change.action in ("create", "replace"):
@@ -126,20 +153,49 @@ def _devices(running: Manifest, wanted: Manifest) -> Iterator[Change]:
             yield Change("restart", "device", name, _fields(before.get(name), after.get(name)))
 
 
-def _paths(before: PartitionSpec, after: PartitionSpec) -> list[Change]:
-    """The changes of path, where partitions differ in nothing else: a guest goes on while it follows."""
-    ends = [(end.name, end.path) for end in (*after.disks, *after.nics)]
-    moved = before
-    for name, path in ends:
-        moved = with_path(moved, name, path)
-    if moved != after:
-        return []
-    old = {end.name: end.path for end in (*before.disks, *before.nics)}
-    return [
-        Change("set", "path", f"{after.name}.{name}", {"path": [old[name], path]})
-        for name, path in ends
-        if old[name] != path
+def _endpoints(spec: PartitionSpec) -> dict[tuple[str, str], Disk | Nic]:
+    """Endpoints of a partition by kind and name."""
+    disks: dict[tuple[str, str], Disk | Nic] = {("disk", disk.name): disk for disk in spec.disks}
+    return disks | {("nic", nic.name): nic for nic in spec.nics}
+
+
+def _in_order(spec: PartitionSpec, like: PartitionSpec) -> PartitionSpec:
+    """The same partition with its endpoints in the other's order, which means nothing: those that came while it ran
+    stand behind the others."""
+    places = {name: place for place, name in enumerate(_endpoints(like))}
+
+    def sort(kind: str, entries: Sequence[Any]) -> list[Any]:
+        return sorted(entries, key=lambda entry: places.get((kind, entry.name), len(places)))
+
+    return spec.model_copy(update={"disks": sort("disk", spec.disks), "nics": sort("nic", spec.nics)})
+
+
+def _live(before: PartitionSpec, after: PartitionSpec) -> list[Change] | None:
+    """What a running guest can follow to: endpoints that come, go, or take another path. None where more differs, or
+    the guest is a program that knows of no endpoints."""
+    old, new = _endpoints(before), _endpoints(after)
+    bare: dict[str, Any] = {"disks": [], "nics": []}
+    if before.model_copy(update=bare) != after.model_copy(update=bare) or not is_python(before.program[0]):
+        return None
+    changes = [
+        Change("detach", "endpoint", f"{after.name}.{name}", {kind: [_facts(old[kind, name]), None]})
+        for kind, name in old
+        if (kind, name) not in new
     ]
+    for (kind, name), entry in new.items():
+        known = old.get((kind, name))
+        where = f"{after.name}.{name}"
+        if known is None:
+            changes.append(Change("attach", "endpoint", where, {kind: [None, _facts(entry)]}))
+        elif known.model_copy(update={"path": entry.path}) != entry:
+            return None
+        elif known.path != entry.path:
+            changes.append(Change("set", "path", where, {"path": [known.path, entry.path]}))
+    return changes
+
+
+def _facts(entry: Model) -> dict[str, Any]:
+    return entry.model_dump(mode="json", exclude_none=True)
 
 
 def _complete(spec: PartitionSpec, devices: list[Device]) -> PartitionSpec:

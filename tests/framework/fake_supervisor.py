@@ -87,10 +87,16 @@ class FakeSupervisor:
 
     async def attach(self, name: str, kind: str, entry: Any, *, key: str | None, actor: str) -> dict[str, Any]:
         await self._begin("attach", f"{name}.{entry.name}", key, actor)
+        spec, which = self.specs[name], f"{kind}s"
+        more = spec.model_copy(update={which: [*getattr(spec, which), entry]})
+        self.specs[name] = complete(more, DEVICES)
         return {"name": self._row(name)["name"], "endpoint": entry.name, "index": 1, "seconds": 0.01}
 
     async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> dict[str, Any]:
         await self._begin("detach", f"{name}.{endpoint}", key, actor)
+        spec = self.specs[name]
+        kept = {which: [end for end in getattr(spec, which) if end.name != endpoint] for which in ("disks", "nics")}
+        self.specs[name] = spec.model_copy(update=kept)
         return {"name": self._row(name)["name"], "endpoint": endpoint, "index": 1, "seconds": 0.01}
 
     async def set_path(

@@ -98,6 +98,33 @@ def test_refusals(host: Host) -> None:
     assert host.failed_checks() == []
 
 
+def test_apply_plugs_into_a_running_guest(host: Host) -> None:
+    """A manifest whose partition gained and lost endpoints: the guest that runs gets and gives them (H1, H4)."""
+    guest = host.guest("store", disks=[{"name": "vda", "size": "1MiB"}], nics=["eth0"])
+    round_trip(guest, "vda", seed=6)
+    wanted = host.client.get("/v1/export")
+    (spec,) = wanted["partitions"]
+    spec["nics"] = [{"name": "eth1"}]
+    spec["disks"].insert(0, DISK)
+    changes = [(one["action"], one["name"]) for one in host.client.post("/v1/plan", wanted)["changes"]]
+    assert changes == [("detach", "store.eth0"), ("attach", "store.vdb"), ("attach", "store.eth1")]
+    assert {end["name"] for end in host.row("store")["endpoints"]} == {"vda", "eth0"}  # a plan changes nothing
+    assert host.client.post("/v1/apply", wanted)["applied"] == 3
+    guest.call("hardware:take_changes")
+    assert {one["name"] for one in guest.call("hardware:enumerate_all")["found"]} == {"vda", "vdb", "eth1"}
+    for disk in ("vda", "vdb"):
+        round_trip(guest, disk, seed=7)
+    assert host.row("store")["pid"] == guest.pid
+    for found in (wanted, host.client.get("/v1/export")):
+        assert host.client.post("/v1/plan", found)["changes"] == []
+    records = host.client.get("/v1/explain", partition="store")["decisions"][-3:]
+    assert [one["answer"]["rule"] for one in records] == ["detach", "attach", "attach"]
+    spec["memory"] = "8MiB"
+    (change,) = host.client.post("/v1/plan", wanted)["changes"]
+    assert (change["action"], change["name"], list(change["fields"])) == ("replace", "store", ["memory"])
+    assert host.failed_checks() == []
+
+
 def test_decisions_are_on_record(host: Host) -> None:
     """What came, what went and what was refused, with rule and policy; a replay gives the same answers (U13)."""
     host.guest("store", nics=["eth0"])

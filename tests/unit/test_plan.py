@@ -9,6 +9,7 @@ from hostd import plan
 from hostd.errors import HostError
 from hostd.manifest import Manifest
 from tests.framework.fake_supervisor import DEVICES, FakeSupervisor
+from tools.verbs.plan import lines
 
 DISK = [{"name": "vda", "size": 512}]
 
@@ -59,6 +60,39 @@ def test_a_change_of_path_alone_leaves_the_guest_running() -> None:
         assert (await plan.apply(host, paths("direct", "direct"), key="k", actor="me"))["applied"] == 1
         assert host.calls[-1][:2] == ("set_path", "g.vda") and len(host.calls) == 2
         assert (await plan.apply(host, paths("direct", "direct")))["changes"] == []
+
+    asyncio.run(main())
+
+
+def test_endpoints_come_and_go_without_a_new_guest() -> None:
+    vda, vdb, eth0 = {"name": "vda", "size": 512}, {"name": "vdb", "size": 512}, {"name": "eth0"}
+    before = manifest(guest("g", disks=[vda], nics=[eth0]), guest("h"))
+    after = manifest(guest("g", disks=[vdb, {**vda, "path": "copy"}]), guest("h", nics=[{"name": "eth1"}]))
+    assert steps(before, after) == [
+        ("detach", "endpoint", "g.eth0"), ("attach", "endpoint", "g.vdb"), ("set", "path", "g.vda"),
+        ("attach", "endpoint", "h.eth1"),
+    ]  # fmt: skip
+    sentences = list(lines([change.document() for change in plan.difference(before, after)]))
+    assert sentences[0] == "- detach eth0 from g" and "+ attach vdb to g" in sentences
+    # One that has ended, a program that maps no endpoints, and one of which more differs are made anew.
+    assert [change.action for change in plan.difference(before, after, ended=["g"])] == ["replace", "attach"]
+    program = [manifest({**guest("g", **ends), "program": ["/bin/sh"]}) for ends in ({}, {"nics": [eth0]})]
+    assert steps(*program) == [("replace", "partition", "g")]
+    for more in ({"memory": 2 << 20}, {"disks": [{**vda, "size": 1024}]}, {"disks": [{**vda, "read_only": True}]}):
+        assert steps(before, manifest(guest("g", **{"disks": [vda], **more}), guest("h")))[0][0] == "replace", more
+    [replaced] = lines([plan.Change("replace", "partition", "g").document()])
+    assert replaced == "~ replace partition g: ends it and starts it anew"
+
+    async def main() -> None:
+        host = FakeSupervisor()
+        await plan.apply(host, before)
+        assert (await plan.apply(host, after, key="k", actor="me"))["applied"] == 4
+        assert [call[:2] for call in host.calls[2:]] == [
+            ("detach", "g.eth0"), ("attach", "g.vdb"), ("set_path", "g.vda"), ("attach", "h.eth1"),
+        ]  # fmt: skip
+        assert len({key for _, _, key, _ in host.calls[2:]}) == 4
+        # Those that came stand behind the others, which is no difference.
+        assert (await plan.apply(host, after))["changes"] == []
 
     asyncio.run(main())
 

@@ -7,7 +7,7 @@ import click
 
 from tools import options
 
-MARKS = {"create": "+", "remove": "-", "replace": "~", "set": "~", "restart": "!"}
+MARKS = {"create": "+", "attach": "+", "detach": "-", "remove": "-", "replace": "~", "set": "~", "restart": "!"}
 
 
 def load(file: str) -> dict[str, Any]:
@@ -23,11 +23,19 @@ def load(file: str) -> dict[str, Any]:
 def lines(changes: list[dict[str, Any]]) -> Iterable[str]:
     """Changes as people read them."""
     for change in changes:
-        yield f"{MARKS[change['action']]} {change['action']} {change['kind']} {change['name']}"
+        yield f"{MARKS[change['action']]} {_sentence(change)}"
         for key, (running, wanted) in change["fields"].items():
             yield f"    {key}: {running} -> {wanted}"
     if any(change["action"] == "restart" for change in changes):
         yield "! can not change while the host runs: `hostctl down`, then `hostctl up` with this manifest"
+
+
+def _sentence(change: dict[str, Any]) -> str:
+    if change["kind"] == "endpoint":
+        partition, _, endpoint = change["name"].partition(".")
+        return f"{change['action']} {endpoint} {'to' if change['action'] == 'attach' else 'from'} {partition}"
+    text = f"{change['action']} {change['kind']} {change['name']}"
+    return f"{text}: ends it and starts it anew" if change["action"] == "replace" else text
 
 
 @options.verb()
