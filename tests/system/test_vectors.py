@@ -1,13 +1,16 @@
 """Interrupt vectors: routes, masks, and the console's that are held while its world stands (W3, H6)."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from hostd.errors import HostError
 from tests.framework.host import MANIFEST, Host, running
 from tests.system.test_load import DEVICES, assert_verified, await_rounds
+from tools import cli
 
 DISK = {"name": "vda", "size": "1MiB", "path": "direct"}
 DEPTH = 32  # requests of the console at once: several publications of its device
@@ -129,6 +132,35 @@ def settled(host: Host, vector: tuple[str, int]) -> dict[str, Any]:
 def test_only_the_console_is_held_by_hand(loaded: Host) -> None:
     with pytest.raises(HostError, match="only the console"):
         loaded.hold("io-a", True)
+
+
+def test_the_verbs_of_the_console(loaded: Host, capfd: pytest.CaptureFixture[str]) -> None:
+    """What `hostctl console`, `hold`, `release` and `view --resources` do and say, as documents and as text."""
+
+    def hostctl(verb: str, *words: str) -> str:
+        assert cli.run([verb, "--runtime-dir", str(loaded.paths.runtime), *words]) == 0
+        return capfd.readouterr().out
+
+    assert json.loads(hostctl("console", "--stream", "on", "--depth", "2", "--json"))["stream"]["streaming"]
+    await_rounds(loaded)
+    pid = loaded.row("console")["pid"]
+    assert json.loads(hostctl("hold", "console", "--json")) == {"partition": "console", "held": True}
+    loaded.until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    assert hostctl("release", "console") == "console runs\n"
+    assert psutil.Process(pid).status() != psutil.STATUS_STOPPED
+    await_rounds(loaded)
+    assert "stream off: " in hostctl("console", "--stream", "off")
+    shown = hostctl("console")
+    assert "disk3" in shown and "translation entries that it writes itself: none" in shown
+    loaded.guest("guest", disks=[DISK], devices=["nic0"])
+    document = json.loads(hostctl("view", "--resources", "--json"))
+    assert {"partition": "guest", "device": "nic0", "bus": None} in document["assignments"]
+    found = [(row["partition"], row["name"], row["device"]) for row in document["endpoints"]]
+    assert ("guest", "vda", "disk0") in found and ("console", "disk3", "disk1") in found
+    text = hostctl("view", "--resources").splitlines()
+    for line in ("PARTITIONS", "MEMORY", "DEVICES", "ASSIGNMENTS", "ENDPOINTS", "CHANNELS", "SEGMENTS"):
+        assert line in text
+    assert text[0].startswith("machine    ") and any(line.split()[:2] == ["guest", "nic0"] for line in text)
 
 
 def test_a_held_console_does_not_stop_the_unload(loaded: Host) -> None:

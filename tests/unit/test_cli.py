@@ -19,14 +19,15 @@ from tools import cli, verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(module.name for module in pkgutil.iter_modules(verbs.__path__))
-OWN = ["api", "apply", "completion", "doctor", "down", "events", "explain", "export", "list", "logs", "plan", "rm",
-       "spawn", "status", "stop", "up", "validate", "version", "view", "wait"]
+OWN = ["api", "apply", "completion", "console", "doctor", "down", "events", "explain", "export", "hold", "list", "logs",
+       "plan", "release", "rm", "spawn", "status", "stop", "up", "validate", "version", "view", "wait"]
 MANIFEST = "version: 1\ndevices: [{name: nic0, kind: nic}, {name: disk0, kind: disk}]\n"
 # Verbs that ask the daemon, each with the words that it needs.
 ASKING = {
     "status": [], "list": [], "export": [], "events": [], "explain": [], "view": ["g"], "logs": ["g"], "stop": ["g"],
     "rm": ["g"], "wait": ["g", "--for", "state=running"], "spawn": ["g", "--", "x:main"], "api": ["GET", "/v1/status"],
     "plan": ["MANIFEST"], "apply": ["MANIFEST"], "path": ["g", "vda", "direct"],
+    "console": [], "hold": ["console"], "release": ["console"],
     "chaos": ["delay", "disk0", "device", "5ms"],
 }
 
@@ -185,6 +186,11 @@ def test_errors_have_the_documented_exit_codes(shell: Shell, host: FakeHost) -> 
         (["validate"], "name a manifest"),
         (["completion", "tcsh"], "tcsh"),
         (["list", "--output", "xml"], "xml"),
+        (["view"], "NAME"),
+        (["view", "g", "--resources"], "no NAME"),
+        (["console", "--depth", "2"], "--stream on"),
+        (["console", "--stream", "on", "--depth", "33"], "1<=x<=32"),
+        (["console", "--stream", "slow"], "slow"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(words: list[str], part: str, shell: Shell) -> None:

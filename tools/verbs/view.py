@@ -1,4 +1,4 @@
-"""hostctl view: what a partition believes, beside what is true."""
+"""hostctl view: what a partition believes, beside what is true; who has what."""
 
 from collections.abc import Iterable
 from operator import itemgetter
@@ -9,6 +9,7 @@ import click
 from hostd.units import show_size
 from tools import options, output
 from tools.client import partition_path
+from tools.resources import resource_map
 
 SIDES = (("BELIEVED", "believed"), ("ENFORCED", "enforced"), ("TRUE", "true"))
 # Facts of an endpoint in the order of the table; the rest is in the JSON form.
@@ -26,17 +27,30 @@ VECTORS: list[output.Column] = [
 
 
 @options.verb()
-@click.argument("name", type=options.NAME)
+@click.argument("name", required=False, type=options.NAME)
 @click.option("--hardware", is_flag=True, help="What it is shown of devices and buses, beside the machine.")
 @click.option("--vectors", is_flag=True, help="Its interrupt vectors: owner, mask, pending state and counts.")
 @click.option("--registers", is_flag=True, help="Show the saved registers of each of its threads instead.")
-def command(session: options.Session, name: str, hardware: bool, vectors: bool, registers: bool) -> None:
+@click.option("--resources", is_flag=True, help="Who has what on the whole host; without NAME.")
+def command(
+    session: options.Session, name: str | None, hardware: bool, vectors: bool, registers: bool, resources: bool
+) -> None:
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
     Below stands the processor time that each process of the data plane has spent for it.
 
     A dash stands where one of them does not know the fact: a guest is not told which file its disk is.
+
+    With --resources, show the resource map of the host instead: partitions, memory, devices, endpoints, channels.
     """
+    if resources:
+        if name is not None or hardware or vectors or registers:
+            raise click.UsageError("--resources shows the whole host: it goes with no NAME and no other option")
+        found = session.client().get("/v1/resources")
+        session.emit(found, lambda: resource_map(found))
+        return
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME', or --resources for the whole host.")
     if hardware:
         document = session.client().get(partition_path(name, "/hardware"))
         session.emit(document, lambda: _hardware(document))
@@ -46,8 +60,8 @@ def command(session: options.Session, name: str, hardware: bool, vectors: bool, 
         session.emit(document, lambda: output.table(document["vectors"], VECTORS))
         return
     if registers:
-        found = session.client().get(partition_path(name, "/registers"))
-        session.emit(found, lambda: _registers(found["threads"]))
+        saved = session.client().get(partition_path(name, "/registers"))
+        session.emit(saved, lambda: _registers(saved["threads"]))
         return
     document = session.client().get(partition_path(name, "/view"))
     session.emit(document, lambda: _text(document))
