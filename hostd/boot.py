@@ -29,7 +29,7 @@ from hostd.wire import Message, Wire, close_fds, pair
 CONSOLE_DISK = 1 << 20  # bytes of the console's disk at each disk device of its own
 ROLE_MODULES = [
     "partitions.ultravisor.main", "partitions.command.main", "partitions.operations.main", "partitions.console",
-    "partitions.monitor", "partitions.io", "partitions.devices", "partitions.guest",
+    "partitions.monitor", "partitions.io", "partitions.devices", "partitions.guest", "partitions.program",
 ]  # fmt: skip
 
 

@@ -149,8 +149,8 @@ class Checks:
                 grant(role, "rw", *memory)
         if record.type not in ("guest", "console"):
             return
-        # An unmodified program maps nothing: its segments are not handed to it.
-        if record.type == "console" or is_python(record.spec.program[0]):
+        # An unmodified program maps nothing; where it has NICs, the process above it does, which drives them.
+        if record.type == "console" or is_python(record.spec.program[0]) or record.spec.nics:
             grant(record.name, "rw", *memory, call, plan["events"])
             for endpoint in plan["endpoints"]:
                 rights = "rw?" if endpoint["generation"] in record.hot else "rw"  # it maps what came when it looks

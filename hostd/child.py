@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from hostd import hardware_region, memory_region, rootfs
@@ -66,7 +67,8 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         if spec.trap_memory:
             spec.config["memory"], more = memory_region.make(descriptors, spec.config["plan"]["memory"])
             handed |= more
-        report = enter(spec, abilities, keeper, handed)
+        taps: list[int] = []
+        report = enter(spec, abilities, keeper, handed, taps)
         report |= {name: spec.config[name] for name in ("hardware", "memory") if name in spec.config}
         if abilities.template is not None:
             os.close(abilities.template)
@@ -80,7 +82,7 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
     wire.send(ready, list(handed.values()), timeout=START_TIMEOUT)
     close_fds(handed.values())  # the monitor's: the guest itself never has them
     if spec.argv is not None:
-        return _exec(spec, wire)
+        return _exec(spec, wire, descriptors, taps)
     wire.close()
     return _enter(spec, descriptors)
 
@@ -176,19 +178,30 @@ def _flush() -> None:
             pass
 
 
-def _exec(spec: StartSpec, wire: Wire) -> int:
+def _exec(spec: StartSpec, wire: Wire, descriptors: dict[str, int], taps: list[int]) -> int:
     """Become an unmodified program, below a process 1 of its own where there is a pid namespace.
 
-    The socket closes by itself when the program starts; if that fails, the error follows on it.
+    The socket closes by itself when the program starts; if that fails, the error follows on it. A program with network
+    interfaces always has a process above it, which moves their frames.
     """
     assert spec.argv is not None
-    if os.getpid() == 1:
+    drive = None
+    if taps:
+        try:
+            drive = _driver(Context(spec.name, spec.type, spec.config, descriptors), taps)
+        except Exception as error:
+            wire.send(_failure(getattr(error, "code", "internal"), error), timeout=START_TIMEOUT)
+            return 1
+    if drive is not None or os.getpid() == 1:
         process.block_signals()
         child, pidfd = process.clone(0)
         if child:
             os.close(pidfd)
             wire.close()
-            os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+            if drive is None:
+                os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+            else:
+                drive()
             return process.reap(child)
     for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -202,3 +215,10 @@ def _exec(spec: StartSpec, wire: Wire) -> int:
         except WireError:
             pass
     return 127
+
+
+def _driver(context: Context, taps: list[int]) -> Callable[[], None]:
+    """Maps what the drivers of an unmodified program need; what it returns starts them."""
+    from partitions.program import attach  # stands on the guest runtime, which other processes do without
+
+    return attach(context, taps)

@@ -28,6 +28,7 @@ from hostd.manifest_types import (
     DiskOffset,
     DiskSize,
     FileName,
+    InterfaceAddress,
     Mac,
     MemoryOffset,
     MemoryPart,
@@ -41,6 +42,7 @@ from hostd.manifest_types import (
     fault,
 )
 from hostd.manifest_worlds import Cap, Scheduling, Weight
+from hostd.tap import ADDRESSES_MAX, MTU_DEFAULT, MTU_LEAST, MTU_MOST
 from hostd.units import format_size
 from pyx.abi import BUS_DEVICES, BUSES_MAX
 
@@ -74,6 +76,13 @@ class Nic(Endpoint):
     """A virtual NIC of one partition."""
 
     mac: Mac | None = Field(default=None, description="null: chosen by the ultravisor")
+    addresses: Annotated[list[InterfaceAddress], Field(max_length=ADDRESSES_MAX)] = Field(
+        default_factory=list,
+        description="of an unmodified program: IPv4 and IPv6 addresses of its interface, as 10.0.0.2/24",
+    )
+    mtu: Annotated[int, Field(ge=MTU_LEAST, le=MTU_MOST)] = Field(
+        default=MTU_DEFAULT, description="of an unmodified program: payload of a frame on its interface, in bytes"
+    )
 
 
 class Range(Model):

@@ -46,12 +46,15 @@ class _Disk(NamedTuple):
 
 def check_partition(data: Any) -> Iterator[Found]:
     """Rules inside one partition."""
+    from hostd.manifest_interfaces import check_interfaces  # which stands on this module, as the next ones
+
     entry = _mapping(data)
     # One name space: a guest connects to an endpoint by its name alone.
     yield from unique([*entries(entry, "disks"), *entries(entry, "nics")], "endpoint")
     for path, disk in entries(entry, "disks"):
         yield from _inside(path, disk)
     yield from _withheld(entry)
+    yield from check_interfaces(entry)
 
 
 def _withheld(partition: dict[Any, Any]) -> Iterator[Found]:
@@ -72,7 +75,8 @@ def _withheld(partition: dict[Any, Any]) -> Iterator[Found]:
 
 def check_manifest(data: Any) -> Iterator[Found]:
     """Rules across the whole document; those inside one partition run with each partition."""
-    from hostd.manifest_buses import check_buses  # which stands on this module
+    from hostd.manifest_buses import check_buses
+    from hostd.manifest_interfaces import check_networks
 
     document = _mapping(data)
     devices, partitions = entries(document, "devices"), entries(document, "partitions")
@@ -96,6 +100,7 @@ def check_manifest(data: Any) -> Iterator[Found]:
             for endpoint_path, endpoint in entries(partition, key, path):
                 yield from _reference(endpoint_path, endpoint, kind, devices)
     yield from _addresses(partitions)
+    yield from check_networks(devices, partitions)
     yield from _ranges(devices, partitions)
     yield from _memory(document, partitions)
 

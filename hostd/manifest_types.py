@@ -1,5 +1,6 @@
 """Field types of the manifest: sizes, names, addresses, each with an error that says what is accepted."""
 
+import ipaddress
 import re
 from typing import Annotated
 
@@ -160,5 +161,22 @@ def _metrics_address(value: str) -> str:
     return value
 
 
+def _interface_address(value: str) -> str:
+    accepted = "an address and the length of its network's prefix, as 10.0.0.2/24 or fd00::2/64"
+    if "/" not in value:
+        raise fault("has no length of its network's prefix", accepted)
+    try:
+        address = ipaddress.ip_interface(value)
+    except ValueError:
+        raise fault("is not an IPv4 or IPv6 address with a prefix", accepted) from None
+    if address.ip.is_multicast or address.ip.is_unspecified or address.ip.is_loopback:
+        raise fault("is no address of one interface", accepted)
+    ends = (address.network.network_address, address.network.broadcast_address)
+    if address.version == 4 and address.network.prefixlen < 31 and address.ip in ends:
+        raise fault("is the network's own or its broadcast address", accepted)
+    return str(address)
+
+
 Mac = Annotated[str, AfterValidator(_mac)]
+InterfaceAddress = Annotated[str, AfterValidator(_interface_address)]
 MetricsAddress = Annotated[str, AfterValidator(_metrics_address)]

@@ -15,7 +15,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from hostd import rootfs, seccomp
+from hostd import rootfs, seccomp, tap
 from hostd.abilities import Abilities, Refused, map_ids
 from hostd.startspec import SpecError, StartSpec
 from hostd.syscalls import UnknownArchitecture
@@ -37,11 +37,14 @@ GUEST_LIMITS = {
 ROLE_LIMITS = {"core": 0}
 
 
-def enter(spec: StartSpec, abilities: Abilities, keeper: int, handed: dict[str, int]) -> dict[str, Any]:
+def enter(
+    spec: StartSpec, abilities: Abilities, keeper: int, handed: dict[str, int], taps: list[int]
+) -> dict[str, Any]:
     """Confine the calling process, a fresh clone, as `spec` says. Returns the report of the start reply.
 
     `keeper` is a pidfd of the process whose death must be this one's. `handed` gets the descriptors that the host
-    shall have of this process, by name. Raises OSError, Refused or SpecError.
+    shall have of this process, by name, `taps` those of its network interfaces. Raises OSError, Refused, SpecError or
+    TapError.
     """
     report: dict[str, Any] = {"sandbox": spec.sandbox, "namespaces": [], "pivot": False, "uid": False, "seccomp": False}
     uid = os.geteuid() if spec.uid is None else spec.uid
@@ -49,7 +52,7 @@ def enter(spec: StartSpec, abilities: Abilities, keeper: int, handed: dict[str, 
     if spec.sandbox == "guest":
         if abilities.root and not uid and not spec.unsafe:
             raise Refused("sandbox guest: needs spec.uid, a uid of its own that is not 0")
-        _enter_namespaces(spec, abilities, report, uid, gid)
+        _enter_namespaces(spec, abilities, report, uid, gid, taps)
     _place(spec)
     _limit(spec, counted_alone=(abilities.root and uid != 0) or abilities.user_namespace)
     if spec.sandbox == "guest" and (abilities.root or abilities.user_namespace):
@@ -86,7 +89,9 @@ def _check_interpreter(uid: int) -> None:
             raise Refused(f"the interpreter lies below {folder}, closed for uid {uid}; chmod o+x {folder} cures it")
 
 
-def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, Any], uid: int, gid: int) -> None:
+def _enter_namespaces(
+    spec: StartSpec, abilities: Abilities, report: dict[str, Any], uid: int, gid: int, taps: list[int]
+) -> None:
     """The clone has made the namespaces; this fills them."""
     report["namespaces"] = list(abilities.namespaces)
     if abilities.user_namespace:
@@ -94,6 +99,11 @@ def _enter_namespaces(spec: StartSpec, abilities: Abilities, report: dict[str, A
         uid, gid = abilities.uid, abilities.gid
     if "net" in abilities.namespaces:
         process.loopback_up()
+        if spec.network:  # while the rights over the namespace and the host's nodes are there
+            taps += tap.make(spec.network)
+            report["network"] = {"missing": tap.free_ports_and_ping(gid)}
+    elif spec.network:
+        raise Refused("network interfaces: no network namespace here; `hostctl doctor` names what is missing")
     if "uts" in abilities.namespaces:
         process.sethostname(spec.name)
     if "mount" not in abilities.namespaces:

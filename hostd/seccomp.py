@@ -137,6 +137,7 @@ REASONS: dict[str, frozenset[str]] = {
 _OWN_FIRST, _OWN_END, _OWN_GAP = CONFIG_ADDRESS >> 32, MEMORY_END >> 32, 1 << 8
 _MAP_FIXED, _MREMAP_FIXED = 0x10, 2
 # Reading, own names, and giving up rights. Not PR_SET_DUMPABLE, not PR_SET_PDEATHSIG: no guest outlives the keeper.
+_PR_SET_KEEPCAPS = 8
 _PRCTL_ALLOWED = (2, 3, 15, 16, 21, 23, 29, 30, 36, 37, 38, 39, 40, 41, 42, 0x53564D41)
 # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX.
 _IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -168,10 +169,12 @@ GUEST: dict[str, Rule] = {
     "mknod": Check(1, (0, _S_IFREG, _S_IFIFO, _S_IFSOCK), mask=_S_IFMT),
     "mknodat": Check(2, (0, _S_IFREG, _S_IFIFO, _S_IFSOCK), mask=_S_IFMT),
 }
-# An unmodified program has no segment whose size it could change, and the network namespace it talks in is its own.
+# An unmodified program has no segment whose size it could change, and the network namespace it talks in is its own. It
+# may give up rights and ask for its own ids, as ping does first of all: it has no capability to gain by that.
 PROGRAM: dict[str, Rule] = {
     **GUEST,
-    **_rules("ftruncate truncate fallocate chown fchown lchown fchownat", ALLOW),
+    **_rules("ftruncate truncate fallocate chown fchown lchown fchownat capset setuid setgid", ALLOW),
+    "prctl": Check(0, (*_PRCTL_ALLOWED, _PR_SET_KEEPCAPS)),
     **_rules("mmap munmap mremap mprotect pkey_mprotect", ALLOW),
     "madvise": Check(2, _MADVICE_REFUSED, outside=True),
     "socket": Check(0, (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)),

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hostd.tap import Interface
+
 SANDBOXES = ("none", "role", "guest")
 ARGUMENTS_MAX = 1024
+ENDPOINTS_MAX = 32
 ID_MAX = 0xFFFFFFFE  # uid and gid; the last value means "unchanged" to the kernel
 
 
@@ -40,6 +43,7 @@ class StartSpec:
     unsafe: bool = False
     traps: bool = False  # its first touches of the configuration region are answered by the monitor
     trap_memory: bool = False  # its first touches of partition memory too
+    network: tuple[Interface, ...] = ()  # of an unmodified program, in its network namespace: one for each of its NICs
     counted: bool = False  # calls that the filter refuses wait for its listener, which the start reply hands out
 
     @classmethod
@@ -57,11 +61,18 @@ class StartSpec:
         for name in ("argv", "processors", "fds"):
             if name in given:
                 given[name] = tuple(given[name])
+        if "network" in given:
+            try:
+                given["network"] = tuple(map(Interface.parse, given["network"]))
+            except ValueError as error:
+                raise SpecError(f"spec.network: {error}") from None
         for name in ("name", "type"):
             if name not in given:
                 raise SpecError(f"spec.{name}: missing")
         if ("entry" in given) == ("argv" in given):
             raise SpecError("spec: exactly one of entry (module:function) and argv (a program) is needed")
+        if given.get("network") and "argv" not in given:
+            raise SpecError("spec.network: is for programs; a Python guest drives its NICs itself")
         return cls(**given)
 
 
@@ -118,4 +129,5 @@ _CHECKS = {
     "traps": lambda value: isinstance(value, bool),
     "trap_memory": lambda value: isinstance(value, bool),
     "counted": lambda value: isinstance(value, bool),
+    "network": lambda value: isinstance(value, list) and len(value) <= ENDPOINTS_MAX,
 }

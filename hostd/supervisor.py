@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from hostd import charging, traps, views
+from hostd import charging, networks, traps, views
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
@@ -226,6 +226,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         record = self._names[spec.name] = Record(spec.name, "guest", spec=spec)
         try:
             record.assigned = assigned(spec, self._manifest)
+            networks.claim(record, [*self.records.values(), *self._names.values()])
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
             request = {"request": wanted, "key": key or secrets.token_hex(12), "actor": actor}
             with self._counted("guest", [end.device for end in (*spec.disks, *spec.nics)]):
@@ -268,7 +269,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             if document["entry"] is not None and not document["traps"]:
                 fds["configuration"], document["config"]["configuration"] = views.built(record, self.fabric)
             native = document["entry"] is None
-            handed = {} if native else fds
+            handed = {} if native and not spec.nics else fds
             await self._children.start(record, document, handed, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             record.lifecycle = ours
@@ -341,6 +342,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             document["traps"] = self._boot.traps
         else:
             document["argv"] = spec.program
+            document |= networks.document(record, self.fabric.symmetric)
         return document
 
     async def _give_up(self, record: Record) -> None:

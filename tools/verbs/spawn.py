@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hostd.errors import EXIT_FAILURE, EXIT_OK, HostError
+from hostd.tap import MTU_LEAST, MTU_MOST
 from hostd.units import UnitError, parse_size
 from tools import options, output
 from tools.client import Client, partition_path
@@ -25,6 +26,9 @@ WAIT_SECONDS = 86400.0
     "--file", "files", multiple=True, metavar="DISK:FILE", help="The file of a disk. [default: GUEST-DISK.img]"
 )
 @click.option("--nic", "nics", multiple=True, metavar="NAME[,KEY=VALUE]...", help="A virtual NIC; may be repeated.")
+@click.option("--ip", "addresses", multiple=True, metavar="ADDRESS/LENGTH",
+              help="IPv4 or IPv6 address of a program's only NIC; may be repeated.")  # fmt: skip
+@click.option("--mtu", type=click.IntRange(MTU_LEAST, MTU_MOST), metavar="BYTES", help="MTU of a program's NICs.")
 @click.option("--path", type=click.Choice(PATHS), help="Path of all endpoints without one of their own.")
 @click.option(
     "--env", "variables", multiple=True, metavar="KEY=VALUE", help="An environment variable; may be repeated."
@@ -42,6 +46,8 @@ def command(
     disks: tuple[str, ...],
     files: tuple[str, ...],
     nics: tuple[str, ...],
+    addresses: tuple[str, ...],
+    mtu: int | None,
     path: str | None,
     variables: tuple[str, ...],
     directory: str,
@@ -56,6 +62,7 @@ def command(
     \b
         hostctl spawn hello --disk vda:64MiB --nic eth0 -- hello:main
         hostctl spawn fast --nic eth0,path=direct,weight=200,bytes=100MiB -- hello:main
+        hostctl spawn web --nic eth0 --ip 10.0.0.2/24 -- python3 -m http.server 80
 
     An endpoint may say how its data travels (path), its share of the device beside others (weight), how
     much buffer the host may hold for it (budget) and what it may move in a second (bytes, operations).
@@ -65,7 +72,7 @@ def command(
         "program": list(program),
         "directory": options.absolute(directory),
         "disks": disks_of(disks, files, path),
-        "nics": [nic_of(nic, path) for nic in nics],
+        "nics": _interfaces([nic_of(nic, path) for nic in nics], addresses, mtu),
         "environment": dict(_pair(variable, "=", "--env", "KEY=VALUE") for variable in variables),
     }
     if memory is not None:
@@ -104,6 +111,21 @@ def nic_of(text: str, path: str | None) -> dict[str, Any]:
     return {"name": name, **_share(facts, "--nic", path)}
 
 
+def _interfaces(nics: list[dict[str, Any]], addresses: tuple[str, ...], mtu: int | None) -> list[dict[str, Any]]:
+    """With the options that say how an unmodified program sees its NICs."""
+    if addresses and len(nics) != 1:
+        text = f"names an interface's address, and there are {len(nics)} --nic; write --nic NAME,ip={addresses[0]}"
+        raise click.BadParameter(text, param_hint="--ip")
+    if mtu is not None and not nics:
+        raise click.BadParameter("is of an interface, and there is no --nic", param_hint="--mtu")
+    for nic in nics:
+        if mtu is not None:
+            nic.setdefault("mtu", mtu)
+        if addresses:
+            nic["addresses"] = [*nic.get("addresses", ()), *addresses]
+    return nics
+
+
 def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
     """Fields of an endpoint out of `path=direct,weight=200`; the host checks their values."""
     fields: dict[str, Any] = {"path": path} if path else {}
@@ -111,6 +133,10 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
         key, value = _pair(fact, "=", option, "KEY=VALUE")
         if key in ("path", "budget"):
             fields[key] = value
+        elif option == "--nic" and key == "ip":
+            fields.setdefault("addresses", []).append(value)
+        elif option == "--nic" and key == "mtu" and value.isdecimal():
+            fields[key] = int(value)
         elif key in ("weight", "operations") and not value.isdecimal():
             raise click.BadParameter(f"{fact!r} is no whole number", param_hint=option)
         elif key == "weight":
@@ -119,7 +145,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             rate = int(value) if key == "operations" else value
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
-            known = "path, weight, budget, bytes, operations"
+            known = "path, weight, budget, bytes, operations" + (", ip, mtu" if option == "--nic" else "")
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields
 

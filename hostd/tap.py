@@ -1,0 +1,117 @@
+"""TAP devices: network interfaces whose frames a program takes and gives (linux/if_tun.h, H7).
+
+`open_tap` makes one in the network namespace of the caller, which needs /dev/net/tun and CAP_NET_ADMIN in the user
+namespace that owns it. The interface lives as long as its descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import os
+import re
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hostd import netlink
+
+NODE = "/dev/net/tun"
+_SET_INTERFACE = 0x400454CA  # TUNSETIFF
+_TAP, _NO_PACKET_INFORMATION = 2, 0x1000  # IFF_TAP, IFF_NO_PI
+_REQUEST = struct.Struct("=16sH22x")  # struct ifreq with ifr_flags
+NAME_MOST = 15  # IFNAMSIZ is 16 with the zero
+NAME_PATTERN = r"[a-z][a-z0-9._-]*"
+MTU_LEAST, MTU_MOST, MTU_DEFAULT = 576, 9000, 1500
+MTU_LEAST_IPV6 = 1280  # RFC 8200, section 5
+ADDRESSES_MAX = 16
+
+
+class TapError(Exception):
+    """A TAP that cannot be had here; the text names why and the cure."""
+
+    code = "denied"
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface as a process of an unmodified program gets it."""
+
+    name: str
+    mac: bytes
+    mtu: int
+    addresses: tuple[netlink.Address, ...]
+
+    @classmethod
+    def parse(cls, document: Any) -> Interface:
+        """ValueError names the field that is wrong."""
+        if not isinstance(document, dict) or set(document) != {"name", "mac", "mtu", "addresses"}:
+            raise ValueError("name, mac, mtu and addresses are expected")
+        name, mac, mtu, texts = (document[key] for key in ("name", "mac", "mtu", "addresses"))
+        if not isinstance(name, str) or len(name) > NAME_MOST or not re.fullmatch(NAME_PATTERN, name):
+            raise ValueError(f"name: {name!r:.40}")
+        if not isinstance(mac, str) or not re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac):
+            raise ValueError(f"mac: {mac!r:.40}")
+        if type(mtu) is not int or not MTU_LEAST <= mtu <= MTU_MOST:
+            raise ValueError(f"mtu: {mtu!r:.40}")
+        if not isinstance(texts, list) or len(texts) > ADDRESSES_MAX or not all(isinstance(one, str) for one in texts):
+            raise ValueError("addresses: a list of texts")
+        return cls(name, bytes.fromhex(mac.replace(":", "")), mtu, tuple(map(ipaddress.ip_interface, texts)))
+
+
+def open_tap(name: str) -> int:
+    """Descriptor of a new TAP, nonblocking. TapError with the cure where this host does not let one be made."""
+    try:
+        descriptor = os.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise TapError(f"{NODE} does not exist; modprobe tun, or mknod it in the container") from None
+    except PermissionError:
+        raise TapError(f"{NODE} may not be opened here; chmod 666 {NODE}, or start the host as root") from None
+    try:
+        fcntl.ioctl(descriptor, _SET_INTERFACE, _REQUEST.pack(name.encode(), _TAP | _NO_PACKET_INFORMATION))
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno == errno.EPERM:
+            raise TapError(f"interface {name}: CAP_NET_ADMIN is missing in this network namespace") from None
+        if error.errno == errno.EBUSY:
+            raise TapError(f"interface {name}: there is one of that name already") from None
+        raise
+    return descriptor
+
+
+def set_up(interface: Interface) -> None:
+    """Link and addresses of a TAP that is open."""
+    with suppress(OSError):  # a kernel without IPv6; otherwise an address would be unusable for a second or two
+        _setting(f"ipv6/conf/{interface.name}/accept_dad", "0")
+    netlink.set_link(interface.name, mac=interface.mac, mtu=interface.mtu)
+    for address in interface.addresses:
+        netlink.add_address(interface.name, address)
+
+
+def free_ports_and_ping(gid: int) -> list[str]:
+    """Lets programs of this namespace listen on ports below 1024 and ping without any right: the namespace is theirs
+    alone. Returns what could not be set; it needs the host's /proc in sight."""
+    failed = []
+    for name, value in (("ipv4/ip_unprivileged_port_start", "0"), ("ipv4/ping_group_range", f"{gid} {gid}")):
+        try:
+            _setting(name, value)
+        except OSError as error:
+            failed.append(f"net/{name}: {error.strerror}")
+    return failed
+
+
+def _setting(name: str, value: str) -> None:
+    Path("/proc/sys/net", name).write_text(value, encoding="ascii")
+
+
+def make(interfaces: Sequence[Interface]) -> list[int]:
+    """All interfaces of a process, up and with their addresses; their descriptors in the same order."""
+    taps = []
+    for interface in interfaces:
+        taps.append(open_tap(interface.name))
+        set_up(interface)
+    return taps

@@ -1,0 +1,240 @@
+"""Between the TAP of an unmodified program and the endpoint of its partition: frames go both ways, in partition memory
+(H7, A5).
+
+Runs in the process above the program, in the same partition. A frame is read from the TAP straight into a buffer of
+partition memory and sent by the virtual driver over whichever path is in force; a received frame is written to the TAP
+from the buffer that it arrived in. One thread does both ways for all NICs of the partition, because their queues move
+changes of path on together. It sleeps on the partition's interrupts; the waker makes a readable TAP one of them.
+"""
+
+import os
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from pyx.abi cimport PV_OP_RECEIVE, PV_OP_SEND, PV_STATUS_OK, pv_doorbell
+from pyx.flight cimport flight_push, flight_take
+from pyx.memory cimport Buffer
+from pyx.queue cimport ClientQueue
+from pyx.ringc cimport (
+    pv_consumer_pending, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep,
+    pv_idle_step, pv_idle_woken, pv_idle_worked, pv_interrupt_take, pv_now, pv_producer_free,
+)
+from pyx.waiter cimport CHANGE_NONE, Waiter
+from pyx.wakerc cimport (
+    pv_waker, pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_run,
+)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read_ "read"(int fd, void *buffer, size_t size)
+    ssize_t write_ "write"(int fd, const void *buffer, size_t size)
+
+cdef enum:
+    BATCH = 32       # frames of one direction between two looks at the other one
+
+cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep (rules.md 15)
+
+
+cdef class Link:
+    """One NIC: `tap` is its TAP, nonblocking, which is the caller's to close. `sends` and `receives` hold whole buffers of
+    `stride` bytes; a buffer takes the largest frame of the interface."""
+    cdef Link next                   # of the same partition
+    cdef ClientQueue transmit, receive
+    cdef int tap
+    cdef Buffer sends, receives
+    cdef uint32_t stride
+    cdef uint64_t *spare             # gpas of free send buffers; the one used last goes first: it is in the cache
+    cdef uint32_t spare_count
+    cdef uint64_t *sent              # per slot of the transmit queue: the buffer's gpa
+    cdef uint64_t *posted            # per slot of the receive queue
+    cdef uint64_t *waiting           # gpas of receive buffers that wait to be posted
+    cdef uint32_t waiting_count
+    cdef readonly uint64_t from_program, to_program   # frames
+    cdef readonly uint64_t refused                    # frames that neither the device nor the TAP took
+    cdef readonly int failure                         # errno that ended the TAP; 0: it works
+
+    def __init__(self, ClientQueue transmit, ClientQueue receive, int tap, Buffer sends, Buffer receives, uint32_t stride):
+        cdef uint32_t i, count = sends.length // stride, posts = receives.length // stride
+        if not 0 < count <= transmit.capacity or not 0 < posts <= receive.capacity:
+            raise ValueError(f"{count} buffers to send of 1 to {transmit.capacity}, {posts} to receive of 1 to {receive.capacity}")
+        self.transmit, self.receive = transmit, receive
+        self.tap = tap
+        self.sends, self.receives = sends, receives
+        self.stride = stride
+        self.spare = <uint64_t *>calloc(count, 8)
+        self.sent = <uint64_t *>calloc(transmit.capacity, 8)
+        self.posted = <uint64_t *>calloc(receive.capacity, 8)
+        self.waiting = <uint64_t *>calloc(posts, 8)
+        if not (self.spare and self.sent and self.posted and self.waiting):
+            raise MemoryError()
+        for i in range(count):
+            self.spare[i] = sends.gpa + <uint64_t>(count - 1 - i) * stride
+        for i in range(posts):
+            self.waiting[i] = receives.gpa + <uint64_t>i * stride
+        self.spare_count, self.waiting_count = count, posts
+
+    def __dealloc__(self):
+        free(self.spare)
+        free(self.sent)
+        free(self.posted)
+        free(self.waiting)
+
+    cdef bint can_send(self) noexcept nogil:
+        """Will `flight_push` take a frame? A frame that was read from the TAP must go out."""
+        return (self.spare_count > 0 and self.failure == 0 and self.transmit.free_count > 0
+                and self.transmit.end.change == CHANGE_NONE
+                and pv_producer_free(&self.transmit.rings[self.transmit.way], 1) > 0)
+
+    cdef uint32_t outward(self) noexcept nogil:
+        """Frames of the program: from the TAP into partition memory, and out."""
+        cdef uint32_t count = 0
+        cdef uint64_t gpa, now
+        cdef ssize_t length
+        cdef int slot
+        self.transmit.reap()
+        while True:
+            slot = flight_take(self.transmit)
+            if slot < 0:
+                break
+            self.spare[self.spare_count] = self.sent[slot]
+            self.spare_count += 1
+            if self.transmit.answers[slot].status != PV_STATUS_OK:
+                self.refused += 1
+        if not self.can_send():
+            return 0
+        now = pv_now()
+        while count < BATCH and self.can_send():
+            gpa = self.spare[self.spare_count - 1]
+            length = read_(self.tap, self.sends.memory.pointer(gpa), self.stride)
+            if length <= 0:
+                if length < 0 and errno != EAGAIN and errno != EINTR:
+                    self.failure = errno
+                break
+            self.spare_count -= 1
+            slot = flight_push(self.transmit, PV_OP_SEND, gpa, <uint32_t>length, 0, now)
+            self.sent[slot] = gpa
+            count += 1
+        if count:
+            self.transmit.publish()
+            self.from_program += count
+        return count
+
+    cdef void post(self) noexcept nogil:
+        """All receive buffers that can be posted; while the path changes the others wait."""
+        cdef uint64_t now
+        cdef int slot
+        if self.waiting_count == 0:
+            return
+        now = pv_now()
+        while self.waiting_count:
+            slot = flight_push(self.receive, PV_OP_RECEIVE, self.waiting[self.waiting_count - 1], self.stride, 0, now)
+            if slot < 0:
+                break
+            self.waiting_count -= 1
+            self.posted[slot] = self.waiting[self.waiting_count]
+        self.receive.publish()
+
+    cdef uint32_t inward(self) noexcept nogil:
+        """Received frames: out of partition memory to the TAP; their buffers are posted again."""
+        cdef uint32_t count = 0
+        cdef int slot
+        self.receive.reap()
+        while count < BATCH:
+            slot = flight_take(self.receive)
+            if slot < 0:
+                break
+            if self.receive.answers[slot].status != PV_STATUS_OK:
+                self.refused += 1
+            # A TAP takes a frame or drops it by itself; it never makes its writer wait.
+            elif write_(self.tap, self.receives.memory.pointer(self.posted[slot]), self.receive.answers[slot].bytes) < 0:
+                self.refused += 1
+            else:
+                self.to_program += 1
+            self.waiting[self.waiting_count] = self.posted[slot]
+            self.waiting_count += 1
+            count += 1
+        self.post()
+        return count
+
+    cdef bint pending(self) noexcept nogil:
+        """The last look before sleep. A readable TAP rings by itself once it is armed."""
+        return (pv_consumer_pending(&self.receive.answers_on[self.receive.way])
+                or pv_consumer_pending(&self.transmit.answers_on[self.transmit.way]))
+
+    # Recursion instead of a loop: a local reference to the next one would need the interpreter lock.
+
+    cdef uint32_t serve_all(self) noexcept nogil:
+        cdef uint32_t work = self.outward() + self.inward()
+        return work if self.next is None else work + self.next.serve_all()
+
+    cdef bint pending_any(self) noexcept nogil:
+        return self.pending() or self.next is not None and self.next.pending_any()
+
+    cdef void arm_all(self, pv_waker *waker) noexcept nogil:
+        if self.failure == 0 and self.can_send():
+            pv_waker_arm(waker, self.tap)
+        if self.next is not None:
+            self.next.arm_all(waker)
+
+
+cdef class TapPump:
+    """All links of a partition. `run` and `wake` each need a thread, for as long as the process lives or until `stop`."""
+    cdef Waiter waiter
+    cdef Link first
+    cdef pv_waker waker
+    cdef bint stopping
+
+    def __cinit__(self, Waiter waiter, list links):
+        cdef Link link, last = None
+        self.waiter = waiter
+        self.waker.epoll = self.waker.end = -1
+        if pv_waker_open(&self.waker, &waiter.interrupts.doorbell) != 0:
+            raise OSError(errno, os.strerror(errno), "waker")
+        for link in links:
+            if pv_waker_add(&self.waker, link.tap) != 0:
+                raise OSError(errno, os.strerror(errno), f"waker of descriptor {link.tap}")
+            if last is None:
+                self.first = link
+            else:
+                last.next = link
+            last = link
+        if last is None:
+            raise ValueError("a pump needs a link")
+
+    def __dealloc__(self):
+        pv_waker_close(&self.waker)
+
+    def run(self):
+        """Moves frames until `stop`."""
+        with nogil:
+            while not self.stopping:
+                if self.first.serve_all():
+                    pv_idle_worked(&self.waiter.idle, pv_now())
+                elif not self.waiter.changing() and pv_idle_step(&self.waiter.idle, self.waiter.counters):
+                    self.sleep()
+
+    cdef void sleep(self) noexcept nogil:
+        cdef pv_doorbell *bell = &self.waiter.interrupts.doorbell
+        cdef uint32_t word = pv_doorbell_prepare(bell)
+        cdef bint found
+        pv_doorbell_fence(self.waiter.symmetric)
+        pv_idle_sleep(&self.waiter.idle)
+        self.first.arm_all(&self.waker)
+        found = self.first.pending_any() or self.waiter.changing()
+        if not found and not self.stopping:
+            pv_doorbell_wait(bell, word, SLICE_NS)
+            found = True  # a TAP that rang is no ring to look at; a time-out is rare enough to count as one
+        pv_doorbell_cancel(bell)
+        pv_interrupt_take(self.waiter.interrupts)
+        pv_idle_woken(&self.waiter.idle, found, self.waiter.counters)
+
+    def wake(self):
+        """Rings for readable TAPs until `stop`."""
+        with nogil:
+            pv_waker_run(&self.waker)
+
+    def stop(self):
+        """Ends `wake` at once and `run` at its next wake-up, one second later at the latest."""
+        self.stopping = True
+        pv_waker_end(&self.waker)
