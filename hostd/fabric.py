@@ -27,7 +27,7 @@ from pyx.vectors import VectorReader
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
-STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257, "trap": 257}
+STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257, "trap": 257, "world": 1}
 
 # Facts of an endpoint that its device is told.
 OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
@@ -83,7 +83,7 @@ class Fabric:
             self.vectors.append((device, VectorReader(vectors)))
             close_fds([vectors])
 
-    async def make_kernel_segments(self, servers: list[str]) -> None:
+    async def make_kernel_segments(self, servers: list[str], scheduled: list[int]) -> None:
         """With the load call: kernel region, and what monitor and I/O partitions share with each other and with the
         devices."""
         wanted = [("kernel", "kernel", abi.kernel_size())]
@@ -94,8 +94,9 @@ class Fabric:
                 wanted.append((f"completions:{server}:{device}", "hardware", ring))
         before = set(self.segments)
         roles = {"monitor": "monitor", **dict.fromkeys(servers, "io")}
-        # The monitor's threads for page faults and refused calls count in segments of their own: each has one writer.
-        await self._make(wanted, roles, [("view", "monitor", "view"), ("traps", "monitor", "trap")])
+        # The monitor's other threads count in segments of their own: each has one writer.
+        worlds = [(f"world{processor}", "monitor", "world") for processor in scheduled]
+        await self._make(wanted, roles, [("view", "monitor", "view"), ("traps", "monitor", "trap"), *worlds])
         self._of_kernel = [name for name in self.segments if name not in before]
 
     async def _make(
@@ -115,7 +116,7 @@ class Fabric:
             identity, descriptor = self.segments[f"statistics:{name}"]
             initialize(descriptor, kind, STATISTICS_ROWS[kind])
             (read_only,) = await self.keeper.get_segments([identity], read_only=True)
-            self.readers.append((role, Reader(read_only, statistics_size(kind))))
+            self.readers.append((role, Reader(read_only, statistics_size(kind), name if kind == "world" else "")))
             close_fds([read_only])
 
     async def drop_kernel_segments(self) -> None:

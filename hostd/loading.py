@@ -65,7 +65,7 @@ class Loading:
         )
         for server in SERVERS:
             await boot.place(server, "io", boot.manifest.host.hosting_memory, [], [])
-        await fabric.make_kernel_segments(SERVERS)
+        await fabric.make_kernel_segments(SERVERS, self._scheduled())
         await self._start_monitor(self._records["monitor"])
         kernel = await fabric.read_only("kernel")
         for device in fabric.devices.values():
@@ -97,9 +97,10 @@ class Loading:
         fds = {name: fabric.fd(key) for name, key in
                (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
                 ("faults", "statistics:view"), ("traps", "statistics:traps"))}  # fmt: skip
+        fds |= {f"world{number}": fabric.fd(f"statistics:world{number}") for number in self._scheduled()}
         config = fabric.role_config(
             "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._boot.window(),
-            scheduling=self._system_worlds(),
+            worlds_size=statistics_size("world"), scheduling=self._system_worlds(),
         )
         await self._boot.start(record, "partitions.monitor:main", config, fds, self._hear_monitor)
         fabric.monitor = record
@@ -111,6 +112,10 @@ class Loading:
         if asked.mechanism == "none":
             return None
         return {**asked.model_dump(), "processors": self._boot.processors.guests}
+
+    def _scheduled(self) -> list[int]:
+        """Processors with a system world."""
+        return (self._system_worlds() or {"processors": []})["processors"]
 
     async def _start_server(self, record: Record) -> None:
         boot, fabric, plan = self._boot, self._fabric, record.plan

@@ -51,7 +51,8 @@ def statistics_rows(readers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
             {"kind": "charge", "process": process, "partition": partition, "counters": {"cpu_ns": spent}}
             for partition, spent in reader.charges().items()
         ]
-        rows.append({"kind": "thread", "process": process, "thread": str(number), "counters": reader.thread()})
+        name = getattr(reader, "thread_name", "") or str(number)
+        rows.append({"kind": "thread", "process": process, "thread": name, "counters": reader.thread()})
     return rows
 
 

@@ -1,7 +1,8 @@
 """The monitor's program: one call worker, a thread that answers page faults, and the control thread, which takes
 partitions on and lets them go (U3, U5, H2).
 
-Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other two threads, `faults` and `traps`.
+Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other threads, `faults`, `traps` and one
+`worldN` for each processor N that is scheduled.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
 `offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `started`, `registers`, `set_register`,
 `turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`. Events to hostd:
@@ -35,7 +36,8 @@ class MonitorPartition(DataPlane):
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Monitor:
         self.charges = Charges()
-        self._worlds = Worlds(config.get("scheduling"), self.charges)
+        statistics = {int(name.removeprefix("world")): fd for name, fd in fds.items() if name.startswith("world")}
+        self._worlds = Worlds(config.get("scheduling"), self.charges, statistics, config["worlds_size"])
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = MemoryTraps(fds["traps"], config["traps_size"])
@@ -76,6 +78,7 @@ class MonitorPartition(DataPlane):
         return {}
 
     def handle_close(self, message: Message, _fds: list[int]) -> Message:
+        self._worlds.remove(message["partition"])  # its control block is another's soon
         self.view.close(message["partition"])
         self._traps.close(message["partition"])
         self.loop.unroute(message["partition"])
@@ -231,6 +234,8 @@ class MonitorPartition(DataPlane):
         unscheduled = self._worlds.add(
             partition, self.loop.world_address(partition), pid, message["weight"], message["cap"], message["processors"]
         )
+        if unscheduled is None:
+            self.loop.use_cache(partition, self._worlds.where[partition].cache)
         return {"world": True, "unscheduled": unscheduled}
 
     def handle_registers(self, message: Message, _fds: list[int]) -> Message:

@@ -12,6 +12,7 @@ from typing import Any
 from hostd.errors import HostError
 from hostd.families import families, threads_of
 from pyx.charges import Charges
+from pyx.mapping_cache import MappingCache
 from pyx.policy import Policy, Proportional, RoundRobin
 from pyx.system_world import SystemWorld
 
@@ -31,9 +32,12 @@ REGISTERS = {
 
 class Worlds:
     """`settings`: {"mechanism", "policy", "slice": seconds, "processors"}; without them nobody is scheduled, and
-    `reason` says why. `charges`: what is charged to worlds beside what they use themselves."""
+    `reason` says why. `charges`: what is charged to worlds beside what they use themselves. `statistics`: descriptors
+    of the system worlds' segments, of `size` bytes, by processor."""
 
-    def __init__(self, settings: dict[str, Any] | None, charges: Charges) -> None:
+    def __init__(
+        self, settings: dict[str, Any] | None, charges: Charges, statistics: dict[int, int], size: int
+    ) -> None:
         self.systems: dict[int, SystemWorld] = {}
         self._threads: list[threading.Thread] = []
         self.where: dict[int, SystemWorld] = {}  # partition -> its processor's
@@ -45,7 +49,8 @@ class Worlds:
         self.mechanism, self.reason = settings["mechanism"], ""
         for processor in settings["processors"]:
             policy = policy_class(settings["policy"])(settings["slice"])
-            system = SystemWorld(processor, self.mechanism, policy, settings["slice"], charges)
+            cache = MappingCache(statistics[processor], size)
+            system = SystemWorld(processor, self.mechanism, policy, settings["slice"], charges, cache)
             self.systems[processor] = system
             ready = threading.Event()
             thread = threading.Thread(target=system.run, args=(ready,), name=f"world{processor}", daemon=True)
@@ -116,7 +121,7 @@ class Worlds:
 
     def rows(self) -> dict[str, Any]:
         """{"mechanism", "reason", "processors": [{"processor", "realtime", "switches", "switch_seconds", "rounds",
-        "cpu_seconds": of its thread, "seconds": the time}]}"""
+        "cpu_seconds": of its thread, "worlds": how many, "seconds": the time}]}"""
         return {
             "mechanism": self.mechanism, "reason": self.reason,
             "processors": [
@@ -124,6 +129,7 @@ class Worlds:
                     "processor": number, "realtime": system.realtime, "switches": system.switches,
                     "switch_seconds": system.switch_ns / 1e9, "rounds": system.rounds,
                     "cpu_seconds": system.cpu_ns / 1e9, "seconds": time.monotonic(),
+                    "worlds": system.count(),
                 }
                 for number, system in self.systems.items()
             ],

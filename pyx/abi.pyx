@@ -165,4 +165,5 @@ STATISTICS_SHAPES = {
     "disk": (PV_DISK_COUNTER_COUNT, PV_STAGE_COUNT),
     "view": (PV_FAULT_COUNTER_COUNT, 0),
     "trap": (PV_TRAP_COUNTER_COUNT, 0),
+    "world": (PV_THREAD_COUNT, 0),
 }

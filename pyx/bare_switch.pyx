@@ -32,37 +32,34 @@ cdef extern from *:
         return 0;
     }
 
-    static int bare_release(int tid, struct pv_image *image, bool stop)
+    static int bare_release(int tid, bool stop)
     {
         struct sched_param none = {0};
-        struct iovec general = {&image->general, sizeof(image->general)};
-        struct iovec vector = {image->vector, image->vector_size};
         if (!stop)
             return sched_setscheduler(tid, SCHED_OTHER, &none);
-        ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)NT_PRSTATUS, &general);
-        ptrace(PTRACE_SETREGSET, tid, (void *)(uintptr_t)PV_VECTOR_SET, &vector);
         return (int)ptrace(PTRACE_CONT, tid, 0, 0);
     }
     static struct pv_image bare_images[2];
-    static void bare_pause(void) { struct timespec t = {0, 200000}; nanosleep(&t, NULL); }
+    static void bare_pause(uint64_t ns) { struct timespec t = {0, (long)ns}; nanosleep(&t, NULL); }
     static int bare_seize(int tid) { return pv_tracee_seize(tid); }
     """
     struct pv_image:
         pass
     pv_image bare_images[2]
     int bare_hold(int tid, pv_image *image, bint stop) nogil
-    int bare_release(int tid, pv_image *image, bint stop) nogil
-    void bare_pause() nogil
+    int bare_release(int tid, bint stop) nogil
+    void bare_pause(uint64_t ns) nogil
     int bare_seize(int tid) nogil
 
 
-def bare_switches(str mechanism, int first, int second, double seconds) -> float:
-    """Seconds of one switch, in the mean of as many as `seconds` take, with a pause of 0.2 ms before each, in which the
-    processes compute. `mechanism`: stop or class. OSError where the right is missing."""
+def bare_switches(str mechanism, int first, int second, double slice, double seconds) -> float:
+    """Seconds of one switch, in the mean of as many as `seconds` take, with `slice` seconds (less than one) before each, in
+    which one of them computes: caches are as cold as they are for a system world. `mechanism`: stop or class. OSError where the right is missing."""
     cdef bint stop = mechanism == "stop"
     cdef int tids[2]
     cdef uint32_t turn = 0, count = 0
     cdef uint64_t spent = 0, begin, end = pv_now() + <uint64_t>(seconds * 1e9)
+    cdef uint64_t pause_ns = <uint64_t>(slice * 1e9)
     cdef int failed = 0
     tids[0] = first
     tids[1] = second
@@ -73,16 +70,16 @@ def bare_switches(str mechanism, int first, int second, double seconds) -> float
     with nogil:
         failed = bare_hold(tids[1], &bare_images[1], stop)
         while not failed and pv_now() < end:
-            bare_pause()
+            bare_pause(pause_ns)
             begin = pv_now()
             failed = bare_hold(tids[turn], &bare_images[turn], stop)
             turn = 1 - turn
             if not failed:
-                failed = bare_release(tids[turn], &bare_images[turn], stop)
+                failed = bare_release(tids[turn], stop)
             spent += pv_now() - begin
             count += 1
         if stop:
-            bare_release(tids[1 - turn], &bare_images[1 - turn], stop)
+            bare_release(tids[1 - turn], stop)
     if failed:
         raise OSError(failed, "a process could not be held")
     return spent / 1e9 / count

@@ -4,8 +4,10 @@ from pyx.abi cimport (
     PV_ENDPOINTS_MAX, PV_PATH_REDIRECT, pv_descriptor, pv_doorbell, pv_interrupts, pv_kernel, pv_translation, pv_view,
 )
 from pyx.loop cimport Loop
+from pyx.mapping_cache cimport MappingCache
 from pyx.ringc cimport pv_consumer, pv_producer
 from pyx.segment cimport Mapping, Window
+from pyx.validatec cimport pv_cache
 
 
 cdef enum:
@@ -33,6 +35,7 @@ cdef struct Caller:
     bint mapped                   # its memory is mapped here, for copies
     uint8_t paths[32]             # enum pv_path in force per endpoint; 0: redirect
     uint64_t keys[32]             # of its queue pairs
+    pv_cache *cache               # of the system world that schedules it, or the worker's own
 
 # What the control thread has to tell hostd: a connect call to an infrastructure service, or a path that was changed.
 cdef struct Event:
@@ -65,8 +68,14 @@ cdef class Callers(Loop):
     cdef pv_translation *translations[32] # per device; NULL: not connected
     cdef Window window
     cdef dict memory                      # partition -> [hpa] mapped here
+    cdef MappingCache cache               # the worker's own
+    cdef list caches                      # it, and those of the system worlds: kept alive
+    cdef pv_cache *counted[65]            # their lines, and where their hits are counted
+    cdef uint64_t *counted_at[65]
+    cdef uint32_t counted_count
 
     cdef Caller *opened(self, uint64_t partition) except NULL
     cdef bint refresh(self, Caller *c) noexcept nogil
     cdef void tell(self, uint64_t partition, uint64_t call, uint32_t service, uint16_t endpoint, uint8_t path) noexcept nogil
+    cdef void keep_cache(self, MappingCache cache)
     cdef void close_pair(self, Caller *client, uint32_t index) noexcept nogil

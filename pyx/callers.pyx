@@ -16,6 +16,7 @@ from pyx.abi cimport (
     pv_kernel, pv_translation, pv_view, pv_world,
 )
 from pyx.loop cimport Loop
+from pyx.mapping_cache cimport MappingCache
 from pyx.pairc cimport pv_translation_close
 from pyx.worldc cimport pv_world_run, pv_world_runs
 from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_row, pv_row_counters
@@ -37,6 +38,7 @@ cdef extern from *:
 
 cdef enum:
     SERVERS_MAX = 8     # I/O partitions
+    CACHES_MAX = 65     # the worker's own, and one of each processor
 
 cdef uint64_t ONE = 1
 
@@ -73,6 +75,10 @@ cdef class Callers(Loop):
         self.hardware_mappings = {}
         self.window = Window(window_first, window_size)
         self.memory = {}
+        self.cache = MappingCache()
+        self.cache.counters = self.counters
+        self.caches = []
+        self.keep_cache(self.cache)
 
     def __dealloc__(self):
         free(self.callers)
@@ -95,6 +101,7 @@ cdef class Callers(Loop):
         fresh.id = partition
         fresh.type = names.PARTITION_TYPES[type]
         fresh.server = -1
+        fresh.cache = self.cache.lines
         fresh.view = <const pv_view *>view.base
         if map_fd >= 0:
             mapping = Mapping(map_fd, map_pages * 8, writable=False)
@@ -159,6 +166,24 @@ cdef class Callers(Loop):
                 self.window.detach(hpa)
             for mapping in self.mappings.pop(slot):
                 mapping.detach()
+
+    cdef void keep_cache(self, MappingCache cache):
+        self.caches.append(cache)
+        self.counted[self.counted_count] = cache.lines
+        self.counted_at[self.counted_count] = cache.counters
+        self.counted_count += 1
+
+    def use_cache(self, uint64_t partition, MappingCache cache=None):
+        """From now on a partition's addresses are translated through this cache, its system world's (W6); None: the
+        worker's own. ValueError: more caches than processors that there can be."""
+        cdef Caller *c = self.opened(partition)
+        cdef MappingCache chosen = cache or self.cache
+        with self.quiet():
+            if chosen not in self.caches:
+                if self.counted_count == CACHES_MAX:
+                    raise ValueError(f"at most {CACHES_MAX} mapping caches")
+                self.keep_cache(chosen)
+            c.cache = chosen.lines
 
     def connect_hardware(self, uint64_t server, uint32_t device, int ring_fd, uint32_t capacity, int bell_fd):
         """Connects the hardware ring of (I/O partition, device): this worker produces, the device consumes."""

@@ -14,11 +14,12 @@ from pyx.abi cimport (
     PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ID_SLOT, PV_MONITOR_CALLS, PV_REASON_CALL_DENIED, PV_REASON_CALL_MALFORMED,
     PV_REASON_CALL_UNKNOWN, PV_REASON_NONE, PV_REASON_PARTITION_STATE, PV_REASON_QUEUE_BROKEN, PV_REASON_SERVICE_DENIED,
     PV_REASON_SERVICE_UNAVAILABLE, PV_REASON_SERVICE_UNKNOWN, PV_SERVICE_COUNT, PV_STAGE_POST, PV_STAGE_VALIDATION,
-    PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_THREAD_MAP_HITS, PV_THREAD_MAP_MISSES, PV_TYPE_IO,
+    PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_TYPE_IO,
     PV_VECTOR_CALL, pv_completion, pv_reason, pv_system_call,
 )
 from pyx.callers cimport Caller, EVENTS_MAX
 from pyx.loop cimport Loop
+from pyx.mapping_cache cimport count_lookups
 from pyx.vectors cimport Vectors
 from pyx.ringc cimport (
     PV_CHARGE_IDLE, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_consumer_release,
@@ -56,9 +57,8 @@ cdef class Monitor(Vectors):
         for i in range(self.active_count):
             work += self.serve(&self.callers[self.active[i]])
         if work:
-            pv_count(&self.counters[<int>PV_THREAD_MAP_HITS], self.cache.hits)
-            pv_count(&self.counters[<int>PV_THREAD_MAP_MISSES], self.cache.misses)
-            self.cache.hits = self.cache.misses = 0
+            for i in range(self.counted_count):
+                count_lookups(self.counted[i], self.counted_at[i])
         return work
 
     cdef bint pending(self) noexcept nogil:

@@ -34,13 +34,13 @@ cdef extern from * nogil:
     uint64_t pv_word(const uint64_t *word)
     uint64_t pv_charge_partition(pv_statistics *s, uint32_t slot)
 
-KINDS = ["io", "monitor", "nic", "disk", "view", "trap"]
+KINDS = ["io", "monitor", "nic", "disk", "view", "trap", "world"]
 
 
 def _counter_names(kind: str) -> dict:
     """Counter number -> name, or (name, label) for counters by operation, reason or (call, reason)."""
     base = {"io": names.IO_COUNTERS, "monitor": names.MONITOR_COUNTERS, "nic": names.NIC_COUNTERS,
-            "disk": names.DISK_COUNTERS, "view": names.FAULT_COUNTERS, "trap": names.TRAP_COUNTERS}[kind]
+            "disk": names.DISK_COUNTERS, "view": names.FAULT_COUNTERS, "trap": names.TRAP_COUNTERS, "world": {}}[kind]
     table = {}
     for name, number in base.items():
         if kind == "monitor" and name == "calls":
@@ -83,12 +83,13 @@ def initialize(int fd, str kind, uint32_t rows):
 
 
 cdef class Reader:
-    """Read-only look at one statistics segment. ValueError where magic or version are not ours."""
+    """Read-only look at one statistics segment, of a thread that may have a name. ValueError where magic or version are not ours."""
     cdef Mapping mapping
     cdef pv_statistics *statistics
-    cdef readonly str kind
+    cdef readonly str kind, thread_name
 
-    def __init__(self, int fd, uint64_t size):
+    def __init__(self, int fd, uint64_t size, str thread_name=""):
+        self.thread_name = thread_name
         self.mapping = Mapping(fd, size, writable=False)
         self.statistics = <pv_statistics *>self.mapping.base
         if self.statistics.magic != PV_STATISTICS_MAGIC or self.statistics.version != PV_VERSION:

@@ -13,7 +13,10 @@ cdef class SystemWorld(WorldTable):
     cdef bint contended          # others wait for the current world's turn to end
     cdef readonly uint64_t switches, switch_ns, rounds, cpu_ns
 
+    cdef uint64_t counted_rounds, counted_switches
+
     cdef void loop(self) noexcept nogil
+    cdef void count(self) noexcept nogil
     cdef bint works(self, uint64_t now) noexcept nogil
     cdef void account(self, uint64_t now) noexcept nogil
     cdef void bill(self, World *w) noexcept nogil

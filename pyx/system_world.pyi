@@ -1,6 +1,7 @@
 import threading
 
 from pyx.charges import Charges
+from pyx.mapping_cache import MappingCache
 from pyx.policy import Policy
 from pyx.world_table import WorldTable
 
@@ -11,7 +12,13 @@ class SystemWorld(WorldTable):
     rounds: int
     cpu_ns: int
     def __init__(
-        self, processor: int, mechanism: str, policy: Policy, slice: float, charges: Charges | None = None
+        self,
+        processor: int,
+        mechanism: str,
+        policy: Policy,
+        slice: float,
+        charges: Charges | None = None,
+        cache: MappingCache | None = None,
     ) -> None: ...
     def run(self, ready: threading.Event | None = None) -> None: ...
     def stop(self) -> None: ...

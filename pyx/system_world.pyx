@@ -15,11 +15,13 @@ import os
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from pyx.abi cimport PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS
 from pyx.charges cimport Charges
+from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
-from pyx.ringc cimport pv_now
+from pyx.ringc cimport pv_count, pv_now
 from pyx.world_table cimport World, WorldTable
-from pyx.worldc cimport pv_kick, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time, sem_post, sem_trywait
+from pyx.worldc cimport pv_kick, pv_kick_by, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time, sem_post, sem_trywait
 
 from pyx.process import become_realtime
 
@@ -51,10 +53,12 @@ cdef uint64_t SOON_NS = 50_000             # no wait is shorter: a cap is met by
 
 cdef class SystemWorld(WorldTable):
     """`processor` to be scheduled by `policy` in turns of `slice` seconds. `run` is the thread; everything else may be
-    called from others. `charges`: what the data plane spends for worlds counts as their own as far as it has sources."""
+    called from others. `charges`: what the data plane spends for worlds counts as their own as far as it has sources. `cache`: its mapping
+    cache, with the statistics of this thread."""
 
-    def __init__(self, int processor, str mechanism, Policy policy, double slice, Charges charges=None):
-        super().__init__(processor, mechanism, policy, charges or Charges())
+    def __init__(self, int processor, str mechanism, Policy policy, double slice, Charges charges=None,
+                 MappingCache cache=None):
+        super().__init__(processor, mechanism, policy, charges or Charges(), cache or MappingCache())
         self.slice = <uint64_t>(slice * 1e9)
 
     def stop(self) -> None:
@@ -69,7 +73,7 @@ cdef class SystemWorld(WorldTable):
         cdef int failed
         os.sched_setaffinity(0, [self.processor])
         self.realtime = become_realtime(os.SCHED_FIFO, PRIORITY)  # else turns are as exact as the kernel has them
-        failed = pv_kick_open()
+        failed = pv_kick_open(&self.kick)
         if failed:
             raise OSError(failed, f"timer of processor {self.processor}: {os.strerror(failed)}")
         self.tid = gettid()
@@ -77,7 +81,7 @@ cdef class SystemWorld(WorldTable):
             ready.set()
         with nogil:
             self.loop()
-            pv_kick_close()
+            pv_kick_close(&self.kick)
 
     cdef void loop(self) noexcept nogil:
         cdef uint32_t i
@@ -85,22 +89,34 @@ cdef class SystemWorld(WorldTable):
         cdef bint happened = True
         self.last = self.looked = pv_now()
         while not self.stopping:
-            pv_kick_clear()
+            pv_kick_clear(&self.kick)
             happened = self.obey_all() or happened
             now = pv_now()
+            if self.tracees and self.contended:
+                pv_kick_by(&self.kick, now + self.slice // 2)  # for the next look; no wait of a switch needs another
             if happened or now >= self.due or not self.works(now):
                 self.account(now)
                 self.due = now + self.schedule()
                 self.rounds += 1
-            self.cpu_ns = pv_thread_time()
+            self.count()
             wait = max(self.due - now, SOON_NS)
-            happened = self.wait(min(wait, self.slice // 2) if self.contended else wait)
+            happened = self.wait(now + (min(wait, self.slice // 2) if self.contended else wait))
         for i in range(<uint32_t>WORLDS_MAX):
             if self.worlds[i].used:
                 self.let_go(i)
         while sem_trywait(&self.asked) == 0:
             self.command.error = -1
             sem_post(&self.answered)
+
+    cdef void count(self) noexcept nogil:
+        """What the thread has used since the last time, and turns given, for the statistics."""
+        cdef uint64_t spent = pv_thread_time(), *counters = self.cache.counters
+        if counters != NULL:
+            pv_count(&counters[<int>PV_THREAD_BUSY_NS], spent - self.cpu_ns)
+            pv_count(&counters[<int>PV_THREAD_POLLS], self.rounds - self.counted_rounds)
+            pv_count(&counters[<int>PV_THREAD_BUSY_POLLS], self.switches - self.counted_switches)
+            self.counted_rounds, self.counted_switches = self.rounds, self.switches
+        self.cpu_ns = spent
 
     cdef bint works(self, uint64_t now) noexcept nogil:
         """Has the current world used its turn so far? One that sleeps loses the rest."""

@@ -1,8 +1,9 @@
 /* Threads of a world under ptrace: held, with their register images in this process's memory, and let go (W5).
  *
  * All of it belongs to one tracer thread, the system world of a processor: the kernel ties tracees to the thread that
- * seized them. A thread is interrupted, waited for, its image saved; before it goes on, the image is loaded back, so a
- * register that was changed in the image is what it sees. Signals that arrive while it stands stay with it.
+ * seized them. A thread is interrupted, waited for, its image saved; before it goes on, the image is loaded back where it
+ * differs from what was saved, so a register that was changed in the image is what it sees. Loading what the kernel has
+ * already would cost as much again as saving. Signals that arrive while a thread stands stay with it.
  */
 #ifndef PV_TRACEE_H
 #define PV_TRACEE_H
@@ -51,8 +52,15 @@ struct pv_tracee {
     int state;   /* enum pv_tracee_state */
     int signal;  /* to be delivered when it goes on; 0: none */
     bool saved;  /* the image is of this stop */
-    struct pv_image *image;
+    struct pv_image *image; /* two: the one that may be changed, and what the thread had when it stopped */
 };
+
+static inline void pv_image_copy(struct pv_image *to, const struct pv_image *from)
+{
+    to->general = from->general;
+    to->vector_size = from->vector_size;
+    memcpy(to->vector, from->vector, from->vector_size);
+}
 
 /* Saves general registers and vector state of a stopped thread. False: it is gone. */
 static inline bool pv_tracee_save(struct pv_tracee *t)
@@ -64,19 +72,22 @@ static inline bool pv_tracee_save(struct pv_tracee *t)
     t->image->vector_size = 0;
     if (ptrace(PTRACE_GETREGSET, t->tid, (void *)(uintptr_t)PV_VECTOR_SET, &vector) == 0)
         t->image->vector_size = (uint32_t)vector.iov_len;
+    pv_image_copy(t->image + 1, t->image);
     t->saved = true;
     return true;
 }
 
-/* Loads the image back. */
+/* Loads what was changed of the image. */
 static inline void pv_tracee_load(struct pv_tracee *t)
 {
+    const struct pv_image *had = t->image + 1;
     struct iovec general = {&t->image->general, sizeof(t->image->general)};
     struct iovec vector = {t->image->vector, t->image->vector_size};
     if (!t->saved)
         return;
-    ptrace(PTRACE_SETREGSET, t->tid, (void *)(uintptr_t)NT_PRSTATUS, &general);
-    if (vector.iov_len)
+    if (memcmp(&t->image->general, &had->general, sizeof(had->general)) != 0)
+        ptrace(PTRACE_SETREGSET, t->tid, (void *)(uintptr_t)NT_PRSTATUS, &general);
+    if (memcmp(t->image->vector, had->vector, had->vector_size) != 0)
         ptrace(PTRACE_SETREGSET, t->tid, (void *)(uintptr_t)PV_VECTOR_SET, &vector);
 }
 
@@ -125,85 +136,17 @@ static inline int pv_tracee_seize(int tid)
 }
 
 /* ---- Waits of a tracer that others can end: by a signal to its thread, which also ends a wait too long. ----
- * A signal that comes just before the wait would be lost; so a timer repeats it until the wait is over. */
+ * A signal that comes just before the wait would be lost; so a timer repeats it until it is set anew. Setting it is dear
+ * (2 us in a virtual machine), so one that rings in time already stays as it is: one setting serves a turn and its switch. */
 #define PV_KICK_SIGNAL (SIGRTMIN + 3)
-#define PV_KICK_REPEAT_NS 50000
+#define PV_KICK_REPEAT_NS 100000
 
-static __thread timer_t pv_kick_timer;
-static __thread bool pv_kick_ready;
-static __thread volatile sig_atomic_t pv_kicked; /* since the tracer looked last */
-
-static void pv_kick_heard(int number, siginfo_t *info, void *context)
-{
-    (void)number, (void)context;
-    if (pv_kick_ready && info->si_code != SI_TIMER) {
-        pv_kicked = 1;
-        struct itimerspec soon = {.it_interval = {0, PV_KICK_REPEAT_NS}, .it_value = {0, PV_KICK_REPEAT_NS}};
-        timer_settime(pv_kick_timer, 0, &soon, NULL);
-    }
-}
-
-/* For the calling thread. 0, or errno. */
-static inline int pv_kick_open(void)
-{
-    struct sigaction action = {.sa_sigaction = pv_kick_heard, .sa_flags = SA_SIGINFO};
-    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = PV_KICK_SIGNAL};
-    sigset_t set;
-    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-    if (sigaction(PV_KICK_SIGNAL, &action, NULL) != 0 || timer_create(CLOCK_MONOTONIC, &event, &pv_kick_timer) != 0)
-        return errno;
-    sigemptyset(&set);
-    sigaddset(&set, PV_KICK_SIGNAL);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    pv_kick_ready = true;
-    return 0;
-}
-
-static inline void pv_kick_close(void)
-{
-    if (pv_kick_ready)
-        timer_delete(pv_kick_timer);
-    pv_kick_ready = false;
-}
-
-/* The timer ends a wait in `ns` and repeats; 0: never. */
-static inline void pv_kick_arm(uint64_t ns)
-{
-    struct itimerspec when = {.it_interval = {0, ns ? PV_KICK_REPEAT_NS : 0},
-                              .it_value = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)}};
-    timer_settime(pv_kick_timer, 0, &when, NULL);
-}
-
-static inline void pv_kick(int process, int tid)
-{
-    syscall(SYS_tgkill, process, tid, PV_KICK_SIGNAL);
-}
-
-/* To be called before the tracer looks at what a kick may be about. */
-static inline void pv_kick_clear(void)
-{
-    pv_kicked = 0;
-}
-
-/* Waits for a status of any tracee of this thread, at most `ns` and until kicked; 0: none came. */
-static inline int pv_tracee_wait_any(int *status, uint64_t ns)
-{
-    int found = 0;
-    pv_kick_arm(ns ? ns : 1);
-    if (!pv_kicked) /* a later kick has the timer repeat */
-        found = waitpid(-1, status, __WALL | __WNOTHREAD);
-    pv_kick_arm(0);
-    return found > 0 ? found : 0;
-}
-
-/* At most `ns`, or until kicked. */
-static inline void pv_kick_sleep(uint64_t ns)
-{
-    struct timespec time = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
-    if (!pv_kicked)
-        nanosleep(&time, NULL);
-    pv_kick_arm(0);
-}
+struct pv_kick { /* of one tracer thread */
+    timer_t timer;
+    volatile sig_atomic_t heard; /* since the tracer looked last */
+    volatile uint64_t due;       /* when the timer rings first, ns; 0: it is not set */
+};
+static __thread struct pv_kick *pv_kick_here; /* for the handler of the signal alone */
 
 static inline uint64_t pv_tracer_now(void)
 {
@@ -212,16 +155,103 @@ static inline uint64_t pv_tracer_now(void)
     return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+/* The timer ends waits from `when` on, and again and again until it is set anew. */
+static inline void pv_kick_set(struct pv_kick *k, uint64_t when)
+{
+    struct itimerspec timer = {.it_interval = {0, PV_KICK_REPEAT_NS},
+                               .it_value = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)}};
+    k->due = when;
+    timer_settime(k->timer, TIMER_ABSTIME, &timer, NULL);
+}
+
+/* Some wait may end at `when`, or before: it is set where it would ring later, or rings already. */
+static inline void pv_kick_by(struct pv_kick *k, uint64_t when)
+{
+    uint64_t due = k->due;
+    if (due == 0 || due > when || due <= pv_tracer_now())
+        pv_kick_set(k, when);
+}
+
+static inline void pv_kick_never(struct pv_kick *k)
+{
+    struct itimerspec timer = {0};
+    k->due = 0;
+    timer_settime(k->timer, 0, &timer, NULL);
+}
+
+static void pv_kick_heard(int number, siginfo_t *info, void *context)
+{
+    (void)number, (void)context;
+    if (pv_kick_here && info->si_code != SI_TIMER) {
+        pv_kick_here->heard = 1;
+        pv_kick_set(pv_kick_here, pv_tracer_now() + PV_KICK_REPEAT_NS);
+    }
+}
+
+/* For the calling thread. 0, or errno. */
+static inline int pv_kick_open(struct pv_kick *k)
+{
+    struct sigaction action = {.sa_sigaction = pv_kick_heard, .sa_flags = SA_SIGINFO};
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = PV_KICK_SIGNAL};
+    sigset_t set;
+    event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+    if (sigaction(PV_KICK_SIGNAL, &action, NULL) != 0 || timer_create(CLOCK_MONOTONIC, &event, &k->timer) != 0)
+        return errno;
+    k->heard = 0;
+    k->due = 0;
+    pv_kick_here = k;
+    sigemptyset(&set);
+    sigaddset(&set, PV_KICK_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    return 0;
+}
+
+static inline void pv_kick_close(struct pv_kick *k)
+{
+    pv_kick_here = NULL;
+    timer_delete(k->timer);
+}
+
+static inline void pv_kick(int process, int tid)
+{
+    syscall(SYS_tgkill, process, tid, PV_KICK_SIGNAL);
+}
+
+/* To be called before the tracer looks at what a kick may be about. */
+static inline void pv_kick_clear(struct pv_kick *k)
+{
+    k->heard = 0;
+}
+
+/* Waits for a status of any tracee of this thread, at most until `when` and until kicked; 0: none came. */
+static inline int pv_tracee_wait_any(struct pv_kick *k, int *status, uint64_t when)
+{
+    int found = 0;
+    pv_kick_by(k, when);
+    if (!k->heard) /* a later kick has the timer repeat */
+        found = waitpid(-1, status, __WALL | __WNOTHREAD);
+    return found > 0 ? found : 0;
+}
+
+/* Until `when`, or until kicked. Needs no timer but for a kick that came just before. */
+static inline void pv_kick_sleep(struct pv_kick *k, uint64_t when)
+{
+    struct timespec time = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)};
+    if (!k->heard)
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
+    if (k->due)
+        pv_kick_never(k);
+}
+
 /* Waits until `tid` has a status, at most `ns`, kicked or not; false: it has none. */
-static inline bool pv_tracee_wait(int tid, int *status, uint64_t ns)
+static inline bool pv_tracee_wait(struct pv_kick *k, int tid, int *status, uint64_t ns)
 {
     uint64_t until = pv_tracer_now() + ns;
     int found;
     do {
-        pv_kick_arm(ns);
+        pv_kick_by(k, until);
         found = waitpid(tid, status, __WALL | __WNOTHREAD);
     } while (found < 0 && errno == EINTR && pv_tracer_now() < until);
-    pv_kick_arm(0);
     return found == tid;
 }
 

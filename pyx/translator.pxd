@@ -2,11 +2,10 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_reason, pv_system_call
 from pyx.callers cimport Caller, Callers
-from pyx.validatec cimport pv_cache, pv_extent
+from pyx.validatec cimport pv_extent
 
 
 cdef class Translator(Callers):
-    cdef pv_cache *cache
     cdef bint begun                       # a round over a call ring: its first call is not looked at yet
 
     cdef pv_reason named(self, Caller *c, const pv_system_call *call, Caller **client) noexcept nogil

@@ -3,7 +3,6 @@ for the conventional path (U5, U8, U9, A4).
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from pyx.abi cimport (
@@ -17,17 +16,15 @@ from pyx.callers cimport Caller, Callers, path_of
 from pyx.dmac cimport pv_dma_move, pv_span
 from pyx.ringc cimport pv_count, pv_meter_turn, pv_now, pv_producer, pv_producer_free, pv_producer_push, pv_push_dma, pv_saturate
 from pyx.validatec cimport (
-    pv_cache, pv_extent, pv_operation_has_data, pv_operation_writes_memory, pv_translate, pv_validate, pv_validate_access, pv_validate_form,
+    pv_extent, pv_operation_has_data, pv_operation_writes_memory, pv_translate, pv_validate, pv_validate_access, pv_validate_form,
 )
 
 cdef extern from *:
     """
-    #include "validate.h"
-    static inline size_t sizeof_cache(void) { return sizeof(struct pv_cache); }
+    #include "abi.h"
     static inline uint64_t pv_epoch_load(struct pv_kernel *kernel, uint32_t slot)
     { return atomic_load_explicit(&kernel->epochs[slot], memory_order_acquire); }
     """
-    size_t sizeof_cache() nogil
     uint64_t pv_epoch_load(pv_kernel *kernel, uint32_t slot) nogil
 
 
@@ -46,14 +43,6 @@ cdef inline void request_of(const pv_system_call *call, pv_request *request) noe
 
 cdef class Translator(Callers):
     """Submit and copy, in the name of clients whose endpoints are in the calling server's charge."""
-
-    def __cinit__(self, *args, **kwargs):
-        self.cache = <pv_cache *>calloc(1, sizeof_cache())
-        if self.cache == NULL:
-            raise MemoryError()
-
-    def __dealloc__(self):
-        free(self.cache)
 
     cdef pv_reason client_of(self, Caller *c, const pv_system_call *call, Caller **client) noexcept nogil:
         """The client in whose name a server calls, who pays for the work from here on. A refused call is the server's own
@@ -93,7 +82,7 @@ cdef class Translator(Callers):
         request_of(call, &request)
         count[0] = 0
         if call.flags & PV_CALL_OWN == 0:
-            reason = pv_validate(self.cache, &client.descriptor, client.map, &request, extents, count)
+            reason = pv_validate(client.cache, &client.descriptor, client.map, &request, extents, count)
             path = PV_PATH_REDIRECT
         else:
             reason = pv_validate_form(&request)
@@ -102,7 +91,7 @@ cdef class Translator(Callers):
             if reason == PV_REASON_NONE and pv_operation_has_data(request.operation):
                 if c.map == NULL or not self.refresh(c):
                     return PV_REASON_PARTITION_STATE
-                reason = pv_translate(self.cache, &c.descriptor, c.map, request.gpa, request.length,
+                reason = pv_translate(c.cache, &c.descriptor, c.map, request.gpa, request.length,
                                       pv_operation_writes_memory(request.operation), extents, count)
             path = PV_PATH_COPY
         if reason == PV_REASON_NONE and path_of(client, request.endpoint) != path:
@@ -160,7 +149,7 @@ cdef class Translator(Callers):
             return reason
         request_of(call, &request)
         request.device_offset = 0  # here the caller's buffer; the client's own is validated with the call that submits it
-        reason = pv_validate(self.cache, &client.descriptor, client.map, &request, guest, &guest_count)
+        reason = pv_validate(client.cache, &client.descriptor, client.map, &request, guest, &guest_count)
         if reason == PV_REASON_NONE and (path_of(client, request.endpoint) != PV_PATH_COPY or not client.mapped
                                          or guest_count == 0):
             reason = PV_REASON_PATH_DENIED
@@ -169,7 +158,7 @@ cdef class Translator(Callers):
             return reason
         if c.map == NULL or not c.mapped or not self.refresh(c):
             return PV_REASON_PARTITION_STATE
-        reason = pv_translate(self.cache, &c.descriptor, c.map, call.submit.device_offset, request.length, not to_guest, own,
+        reason = pv_translate(c.cache, &c.descriptor, c.map, call.submit.device_offset, request.length, not to_guest, own,
                               &own_count)
         if reason != PV_REASON_NONE:
             return reason

@@ -4,12 +4,12 @@ The monitor calls validate.h itself; this module adds nothing to it but the way 
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pyx.abi cimport pv_descriptor, pv_reason, pv_request, pv_view
+from pyx.mapping_cache cimport MappingCache
 from pyx.segment cimport Mapping
-from pyx.validatec cimport pv_cache, pv_extent, pv_validate
+from pyx.validatec cimport pv_extent, pv_validate
 
 cdef extern from "view.h" nogil:
     uint64_t pv_view_read(const pv_view *view, pv_descriptor *copy)
@@ -88,23 +88,16 @@ cdef class Validator:
     """
     cdef Mapping view
     cdef Mapping map
-    cdef pv_cache *cache
+    cdef MappingCache cache
     cdef pv_descriptor descriptor
 
-    def __cinit__(self):
-        self.cache = <pv_cache *>calloc(1, sizeof_cache())
-        if self.cache == NULL:
-            raise MemoryError()
-
     def __init__(self, int view, int map, uint64_t pages):
+        self.cache = MappingCache()
         self.view = Mapping(view, sizeof(pv_view), writable=False)
         self.map = Mapping(map, pages * 8 if pages else 8, writable=False)
         self.refresh()
         if self.descriptor.memory_pages > pages:
             raise ValueError(f"the view names {self.descriptor.memory_pages} pages, the map has {pages}")
-
-    def __dealloc__(self):
-        free(self.cache)
 
     def refresh(self) -> int:
         """Takes the descriptor in force; returns its generation. ValueError where there is none."""
@@ -125,7 +118,7 @@ cdef class Validator:
         result = []
         for position in range(0, requests.shape[0], sizeof(pv_request)):
             memcpy(&request, &requests[position], sizeof(pv_request))
-            reason = pv_validate(self.cache, &self.descriptor, <const uint64_t *>self.map.base, &request, extents, &count)
+            reason = pv_validate(self.cache.lines, &self.descriptor, <const uint64_t *>self.map.base, &request, extents, &count)
             if count == 0 or reason != 0:
                 result.append((<int>reason, ()))
             else:
@@ -135,21 +128,19 @@ cdef class Validator:
     @property
     def misses(self) -> int:
         """Lookups that the mapping cache did not have."""
-        return self.cache.misses
+        return self.cache.lines.misses
 
     @property
     def hits(self) -> int:
-        return self.cache.hits
+        return self.cache.lines.hits
 
     def detach(self):
         self.view.detach()
         self.map.detach()
 
 
-cdef extern from * nogil:
+cdef extern from *:
     """
     #include "validate.h"
-    static inline size_t sizeof_cache(void) { return sizeof(struct pv_cache); }
     _Static_assert(PV_EXTENTS_MAX == 260, "extents in Validator.validate");
     """
-    size_t sizeof_cache()

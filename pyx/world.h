@@ -44,6 +44,7 @@ struct pv_member {
 
 struct pv_threads {
     uint32_t mechanism; /* enum pv_mechanism */
+    struct pv_kick *kick; /* of its system world's thread */
     int processor;
     bool held;
     bool frozen; /* class: SIGSTOP was sent */
@@ -105,7 +106,7 @@ static inline int pv_threads_add(struct pv_threads *w, int process, int tid, boo
     *t = (struct pv_tracee){.tid = tid, .process = process, .image = image};
     if (w->mechanism == PV_MECHANISM_STOP) {
         if (t->image == NULL)
-            t->image = calloc(1, sizeof(struct pv_image));
+            t->image = calloc(2, sizeof(struct pv_image));
         if (t->image == NULL)
             return ENOMEM;
         int failed = attached ? 0 : pv_tracee_seize(tid);
@@ -224,7 +225,7 @@ static inline bool pv_threads_stop(struct pv_threads *w, uint64_t bound)
             pv_threads_event(w, &w->tracees[i], status);
             i = (uint32_t)-1; /* the table may have moved */
         } else if (complete) {
-            if (pv_tracee_wait(tid, &status, bound)) {
+            if (pv_tracee_wait(w->kick, tid, &status, bound)) {
                 pv_threads_event(w, &w->tracees[i], status);
                 i = (uint32_t)-1;
             } else {

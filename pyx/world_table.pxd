@@ -2,8 +2,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyx.abi cimport pv_world
 from pyx.charges cimport Charges
+from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
-from pyx.worldc cimport pv_threads, sem_t
+from pyx.worldc cimport pv_kick_state, pv_threads, sem_t
 
 
 # A world in its place on a processor.
@@ -37,10 +38,12 @@ cdef class WorldTable:
     cdef readonly int processor
     cdef readonly uint32_t mechanism
     cdef Policy policy
+    cdef readonly MappingCache cache   # translations of its worlds' addresses go through it (W6)
     cdef Charges charges         # what the data plane spends for worlds; without sources nothing is charged
     cdef World worlds[WORLDS_MAX]
     cdef int current             # place of the world whose turn it is; -1: none
     cdef int tid                 # of the system world's thread
+    cdef pv_kick_state kick      # its waits, and how others end them
     cdef sem_t asked, answered   # around `command`
     cdef Command command
     cdef object lock             # of those who ask
@@ -61,6 +64,6 @@ cdef class WorldTable:
     cdef void stand(self, World *w) noexcept nogil
     cdef void hold(self, World *w, bint frozen) noexcept nogil
     cdef void release(self, World *w) noexcept nogil
-    cdef bint wait(self, uint64_t ns) noexcept nogil
+    cdef bint wait(self, uint64_t when) noexcept nogil
     cdef void events(self, int tid, int status) noexcept nogil
     cdef bint event(self, int tid, int status) noexcept nogil

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from pyx.abi cimport pv_world
 from pyx.charges cimport Charges
+from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.worldc cimport (
     PV_HOLD_BOUND_NS, PV_MECHANISM_CLASS, PV_MECHANISM_STOP, PV_STAND_BOUND_NS, PV_WORLD_THREADS, pv_image,
@@ -51,11 +52,12 @@ cdef class WorldTable:
         sem_init(&self.asked, 0, 0)
         sem_init(&self.answered, 0, 0)
 
-    def __init__(self, int processor, str mechanism, Policy policy, Charges charges not None):
+    def __init__(self, int processor, str mechanism, Policy policy, Charges charges not None, MappingCache cache not None):
         self.processor = processor
         self.mechanism = MECHANISMS[mechanism]
         self.policy = policy
         self.charges = charges
+        self.cache = cache
         self.current = -1
         self.lock = threading.Lock()
 
@@ -134,6 +136,10 @@ cdef class WorldTable:
         """Sum of the weights of its worlds."""
         return sum(self.worlds[i].weight for i in range(<uint32_t>WORLDS_MAX) if self.worlds[i].used)
 
+    def count(self) -> int:
+        """Worlds that it gives turns to."""
+        return sum(self.worlds[i].used for i in range(<uint32_t>WORLDS_MAX))
+
     cdef object ask(self, str what):
         """Has the system world's thread obey `command`; raises what it answers."""
         self.command.error = 0
@@ -200,6 +206,7 @@ cdef class WorldTable:
                 return
         w.threads.mechanism = self.mechanism
         w.threads.processor = self.processor
+        w.threads.kick = &self.kick
         w.threads.held = w.threads.frozen = False
         c.error = pv_threads_scan(w.threads, c.pid)
         if c.error:
@@ -275,13 +282,13 @@ cdef class WorldTable:
         pv_threads_release(w.threads)
         pv_world_run(w.control, 1)
 
-    cdef bint wait(self, uint64_t ns) noexcept nogil:
-        """Until `ns` have passed, a kick, or something happened to a tracee: True."""
+    cdef bint wait(self, uint64_t when) noexcept nogil:
+        """Until that time, a kick, or something happened to a tracee: True."""
         cdef int status, tid
         if self.tracees == 0:
-            pv_kick_sleep(ns)
+            pv_kick_sleep(&self.kick, when)
             return False
-        tid = pv_tracee_wait_any(&status, ns)
+        tid = pv_tracee_wait_any(&self.kick, &status, when)
         if tid == 0:
             return False
         while tid > 0:

@@ -31,8 +31,11 @@ cdef extern from "world.h" nogil:
         int state
         bint saved
         pv_image *image
+    ctypedef struct pv_kick_state "struct pv_kick":
+        pass
     struct pv_threads:
         uint32_t mechanism
+        pv_kick_state *kick
         int processor
         bint held
         bint frozen
@@ -50,9 +53,10 @@ cdef extern from "world.h" nogil:
     void pv_threads_free(pv_threads *w)
     uint64_t pv_threads_time(pv_threads *w)
     bint pv_threads_asleep(pv_threads *w)
-    int pv_kick_open()
-    void pv_kick_close()
+    int pv_kick_open(pv_kick_state *k)
+    void pv_kick_close(pv_kick_state *k)
     void pv_kick(int process, int tid)
-    void pv_kick_sleep(uint64_t ns)
-    int pv_tracee_wait_any(int *status, uint64_t ns)
-    void pv_kick_clear()
+    void pv_kick_by(pv_kick_state *k, uint64_t when)
+    void pv_kick_sleep(pv_kick_state *k, uint64_t when)
+    int pv_tracee_wait_any(pv_kick_state *k, int *status, uint64_t when)
+    void pv_kick_clear(pv_kick_state *k)

@@ -85,6 +85,34 @@ def test_shares_are_as_weights(host: Host, long: bool) -> None:
     right_once(lambda: shares(host, seconds, *weights), lambda found: found == pytest.approx(due, rel=0.02))
 
 
+def test_a_system_world_has_a_mapping_cache(host: Host) -> None:
+    """Requests of a scheduled guest are translated through the cache of its system world, whose hits are counted (W6)."""
+    (row,) = host.status()["host"]["turns"]["processors"]
+    labels = {"process": "monitor", "thread": f"world{row['processor']}"}
+
+    def counted() -> tuple[float, float]:
+        page = host.metrics()
+        return page.value("thread_map_hits_total", **labels), page.value("thread_map_misses_total", **labels)
+
+    guest = host.guest("reader", disks=[{"name": "vda", "size": "1MiB"}])
+    before = counted()
+    guest.call("disk:poll", disk="vda", requests=200)
+    hits, misses = (after - first for after, first in zip(counted(), before, strict=True))
+    assert hits >= 190 and 1 <= misses <= 10  # one page, 200 times
+
+
+def test_a_guest_that_is_gone_leaves_its_place(host: Host) -> None:
+    def places() -> int:
+        (row,) = host.status()["host"]["turns"]["processors"]
+        return int(row["worlds"])
+
+    before = places()
+    spinner(host, "brief")
+    assert places() == before + 1
+    host.remove("brief", force=True)
+    assert places() == before
+
+
 def test_a_guest_with_many_is_one_world(host: Host) -> None:
     """Four computing children get the same as one that computes alone."""
     spinner(host, "alone")

@@ -34,9 +34,10 @@ def command(run: Run) -> None:
     """Measure system worlds with three computing guests of the weights 1:2:4 on one processor.
 
     `switch_cost`: seconds from the decision until the next guest may run; its baseline are the same operations of the
-    kernel on two processes, without a scheduler. `share_error`: largest difference from what a guest is due, over that.
-    `overhead`: part of the processor that the system world itself takes at slices of 5 ms. `iops`: two guests that read
-    from a null medium; the baseline is another host whose guests share the processor as the kernel likes.
+    kernel on two processes, as far apart, without a scheduler. `share_error`: largest difference from what a guest is
+    due, over that. `overhead`: part of the processor that the system world itself takes at slices of 5 ms. `iops`: two
+    guests that read from a null medium; the baseline is another host whose guests share the processor as the kernel
+    likes.
     """
     part = run.seconds / len(MECHANISMS)
     with bench_host(medium="null") as plain, crew(plain) as free:
@@ -139,7 +140,7 @@ def _bare(mechanism: str, processor: int, pids: list[int], seconds: float) -> fl
     os.sched_setaffinity(0, [processor])
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-        return bare_switches(mechanism, pids[0], pids[1], seconds)
+        return bare_switches(mechanism, pids[0], pids[1], SLICE, seconds)
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         os.sched_setaffinity(0, affinity)
