@@ -55,12 +55,13 @@ def _each(*values: str) -> tuple[tuple[str, ...], ...]:
 _ALL_REASONS = _each(*REASONS)
 # Drops can have any reason of a frame's way; the rest of the reasons appear if they ever happen.
 _DROP_REASONS = _each(
-    "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached"
+    "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached",
+    "offload_invalid",
 )
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
 _OPERATIONS_FOR = {
     "disk": _each("read", "write", "flush", "discard", "write_zeroes", "path"),
-    "nic": _each("send", "receive", "path"),
+    "nic": _each("send", "receive", "send_headed", "receive_headed", "path"),
 }
 assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)
 _CALL_RESULTS = (
@@ -142,6 +143,16 @@ COUNTERS = (
     Counter("nic", "buffers_posted", "network_buffers_posted", "Receive buffers that the guest posted."),
     Counter("nic", "buffers_returned", "network_buffers_returned", "Receive buffers given back to the guest."),
     Counter("nic", "dma_bytes", "network_dma_bytes", "Bytes that the device moved into the guest's buffers."),
+    Counter("nic", "cut_frames", "network_cut_packets",
+            "Large frames of the guest that the device cut for a receiver."),
+    Counter("nic", "cut_segments", "network_cut_segments", "Frames that came of them."),
+    Counter("nic", "completed_checksums", "network_completed_checksums",
+            "Frames of the guest whose checksum the device completed."),
+    Counter("nic", "merged_frames", "network_merged_packets", "Frames that the guest received within another one."),
+    Counter("nic", "valid_checksums", "network_valid_checksums",
+            "Frames to the guest whose checksum the device found right, and said so."),
+    Counter("nic", "invalid_checksums", "network_invalid_checksums",
+            "Frames to the guest whose checksum the device found wrong; delivered without a word of it."),
     Counter("nic", "held_frames", "network_held_packets", "Frames that waited for a receive buffer."),
     # Disk devices: one row per port.
     Counter("disk", "reads", "disk_reads_completed", "Reads that the device completed."),

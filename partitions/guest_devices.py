@@ -17,6 +17,7 @@ from pyx.queue import ClientQueue
 READ, WRITE, FLUSH = abi.OPERATIONS["read"], abi.OPERATIONS["write"], abi.OPERATIONS["flush"]
 DISCARD, WRITE_ZEROES = abi.OPERATIONS["discard"], abi.OPERATIONS["write_zeroes"]
 SEND, RECEIVE = abi.OPERATIONS["send"], abi.OPERATIONS["receive"]
+SEND_HEADED, RECEIVE_HEADED = abi.OPERATIONS["send_headed"], abi.OPERATIONS["receive_headed"]
 OK = abi.STATUSES["ok"]
 
 
@@ -122,29 +123,39 @@ class Nic:
         self._memory = memory
         self._buffers = min(buffers, self.receive_queue.capacity)
         self._frame_size = frame_size
+        self._headed = False
         self._posted: dict[int, Buffer] = {}
         self._arrived: list[Buffer] = []
 
-    def open(self, buffers: int = 256, frame_size: int = 2048) -> None:
-        """Chooses number and size of the receive buffers; before the first receive only."""
+    def open(self, buffers: int = 256, frame_size: int = 2048, headed: bool = False) -> None:
+        """Chooses number and size of the receive buffers; before the first receive only. `headed`: each frame comes
+        with a header of `abi.NET_HEADER` bytes in front (`pyx.offload.NetHeader`), which says whether its checksum is
+        right or still missing, and whether it is a large frame; `frame_size` counts without it."""
         if self._posted:
             raise RuntimeError(f"{self.name}: receive buffers are posted already")
         self._buffers = min(buffers, self.receive_queue.capacity)
         self._frame_size = frame_size
-        self._post([self._memory.allocate(frame_size) for _ in range(self._buffers)])
+        self._headed = headed
+        size = frame_size + (abi.NET_HEADER if headed else 0)
+        self._post([self._memory.allocate(size) for _ in range(self._buffers)])
 
     def send(self, frame: Buffer) -> None:
         """Sends one frame from partition memory; returns when the device has taken it."""
         self.send_many([frame])
 
-    def send_many(self, frames: Sequence[Buffer]) -> None:
+    def send_headed(self, frames: Sequence[Buffer]) -> None:
+        """Sends frames with a header in front, in order, as `pyx.offload.fill` writes it: the device completes
+        checksums and cuts large frames for receivers that do not take them as they are."""
+        self.send_many(frames, SEND_HEADED)
+
+    def send_many(self, frames: Sequence[Buffer], operation: int = SEND) -> None:
         """Sends frames in order; returns when the device has taken all. RequestError where one is refused."""
         in_flight = 0
         for frame in frames:
             if self.transmit.in_flight == self.transmit.capacity:
                 self.transmit.kick()
                 in_flight -= self._sent()
-            self.transmit.submit(SEND, frame)
+            self.transmit.submit(operation, frame)
             in_flight += 1
         self.transmit.kick()
         while in_flight > 0:
@@ -180,6 +191,7 @@ class Nic:
         self._post([frame.whole for frame in frames])
 
     def _post(self, buffers: Sequence[Buffer]) -> None:
+        operation = RECEIVE_HEADED if self._headed else RECEIVE
         for buffer in buffers:
-            self._posted[self.receive_queue.submit(RECEIVE, buffer)] = buffer
+            self._posted[self.receive_queue.submit(operation, buffer)] = buffer
         self.receive_queue.kick()

@@ -1,8 +1,7 @@
 /* The shared layout: every byte that crosses a process boundary is described here and nowhere else. This file has numbers,
- * slots, rings, bells and ledgers, and includes the three others: abi_partition.h (views, maps, queue pairs, the kernel
- * region), abi_statistics.h (counters and histograms), abi_config.h (the configuration region) and abi_vectors.h (interrupt
- * vectors). Nobody else includes
- * those.
+ * slots, rings, bells and ledgers, and includes the others: abi_partition.h (views, maps, queue pairs, the kernel region),
+ * abi_statistics.h (counters and histograms), abi_config.h (the configuration region), abi_vectors.h (interrupt vectors)
+ * and abi_offload.h (frames with a header in front). Nobody else includes those.
  *
  * Owner: nobody writes a struct of these files except the writer named beside it. Cython reads it through
  * abi.pxd, Python gets names and sizes from pyx.abi. Fields that several processes touch at once are
@@ -65,6 +64,8 @@ enum pv_operation {
     PV_OP_PATH,    /* guest channel only: go over to the path `length`; nothing else of the endpoint is in flight */
     PV_OP_DISCARD, /* disk: the range is not needed any more and reads as zeroes or as before; carries no data */
     PV_OP_WRITE_ZEROES, /* disk: the range reads as zeroes from now on; carries no data */
+    PV_OP_SEND_HEADED,    /* NIC: one frame with a struct pv_net_header in front */
+    PV_OP_RECEIVE_HEADED, /* NIC: guest memory that takes one such frame */
     PV_OP_COUNT,
 };
 
@@ -143,6 +144,8 @@ enum pv_reason {
     PV_REASON_PATH_BUSY,          /* change of path with requests in flight */
     PV_REASON_PATH_CHANGED,       /* cancelled: not executed; submit it again over the new path */
     PV_REASON_BUDGET,             /* longer than all the buffers that this endpoint may hold */
+    PV_REASON_OFFLOAD_INVALID,    /* the header in front of a frame lies about it, or asks for what makes no sense */
+    PV_REASON_OFFLOAD_WITHHELD,   /* it asks for what this endpoint is not granted on this path */
     PV_REASON_COUNT,
 };
 
@@ -369,5 +372,6 @@ _Static_assert(sizeof(struct pv_ledger_entry) == 128, "two cache lines");
 #include "abi_statistics.h"
 #include "abi_config.h"
 #include "abi_vectors.h"
+#include "abi_offload.h"
 
 #endif

@@ -17,6 +17,11 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_DEVICES_MAX
     const uint32_t PV_DOORBELL_WAITS_MAX
     const uint32_t PV_FRAME_MAX
+    const uint32_t PV_NET_HEADER
+    const uint32_t PV_FRAME_LARGE_MAX
+    const uint32_t PV_HEADED_MAX
+    const uint32_t PV_OFFLOADS_ALL
+    const uint32_t PV_OFFLOADS_LARGE
     const uint32_t PV_FRAME_MIN
     const uint32_t PV_FIRST_FRAME
     const uint32_t PV_QUEUE_DISK
@@ -110,7 +115,22 @@ cdef extern from "abi.h" nogil:
         PV_OP_PATH
         PV_OP_DISCARD
         PV_OP_WRITE_ZEROES
+        PV_OP_SEND_HEADED
+        PV_OP_RECEIVE_HEADED
         PV_OP_COUNT
+
+    cpdef enum pv_offload_bit:
+        PV_OFFLOAD_NONE
+        PV_OFFLOAD_CHECKSUM
+        PV_OFFLOAD_SEND_TCP4
+        PV_OFFLOAD_SEND_TCP6
+        PV_OFFLOAD_SEND_UDP
+        PV_OFFLOAD_SEND_ECN
+        PV_OFFLOAD_RECEIVE_CHECKSUM
+        PV_OFFLOAD_RECEIVE_TCP4
+        PV_OFFLOAD_RECEIVE_TCP6
+        PV_OFFLOAD_RECEIVE_UDP
+        PV_OFFLOAD_RECEIVE_ECN
 
     cpdef enum pv_path:
         PV_PATH_NONE
@@ -184,6 +204,8 @@ cdef extern from "abi.h" nogil:
         PV_REASON_PATH_BUSY
         PV_REASON_PATH_CHANGED
         PV_REASON_BUDGET
+        PV_REASON_OFFLOAD_INVALID
+        PV_REASON_OFFLOAD_WITHHELD
         PV_REASON_COUNT
 
     cpdef enum pv_stage:
@@ -255,6 +277,12 @@ cdef extern from "abi.h" nogil:
         PV_NIC_FENCED
         PV_NIC_DMA_BYTES
         PV_NIC_HELD_FRAMES
+        PV_NIC_CUT_FRAMES
+        PV_NIC_CUT_SEGMENTS
+        PV_NIC_COMPLETED_CHECKSUMS
+        PV_NIC_MERGED_FRAMES
+        PV_NIC_VALID_CHECKSUMS
+        PV_NIC_INVALID_CHECKSUMS
         PV_NIC_TRANSMIT_DROPPED
         PV_NIC_RECEIVE_DROPPED
         PV_NIC_COUNTER_COUNT

@@ -6,6 +6,9 @@ ENDPOINTS_MAX: int
 DEVICES_MAX: int
 TRANSFER_MAX: int
 FRAME_MAX: int
+NET_HEADER: int
+FRAME_LARGE_MAX: int
+HEADED_MAX: int
 FRAME_MIN: int
 MESSAGE_MAX: int
 RING_SLOTS_MAX: int
@@ -30,6 +33,7 @@ STATES: dict[str, int]
 ENDPOINT_KINDS: dict[str, int]
 OPERATIONS: dict[str, int]
 PATHS: dict[str, int]
+OFFLOADS: dict[str, int]
 CALLS: dict[str, int]
 STATUSES: dict[str, int]
 REASONS: dict[str, int]

@@ -102,6 +102,12 @@ enum pv_nic_counter {
     PV_NIC_FENCED,           /* requests of an old epoch or an old port generation */
     PV_NIC_DMA_BYTES = PV_IO_COUNTER_COUNT + 8,    /* moved into this port's buffers */
     PV_NIC_HELD_FRAMES,      /* waited for a receive buffer */
+    PV_NIC_CUT_FRAMES,       /* large frames that the device cut for a receiver, counted at the sender */
+    PV_NIC_CUT_SEGMENTS,     /* and the frames that came of it */
+    PV_NIC_COMPLETED_CHECKSUMS, /* by the device, counted at the sender */
+    PV_NIC_MERGED_FRAMES,    /* frames that arrived within another one, counted at the receiver */
+    PV_NIC_VALID_CHECKSUMS,  /* told to the receiver with the frame */
+    PV_NIC_INVALID_CHECKSUMS, /* delivered without a word; the receiver has to look */
     PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 16, /* by reason, counted at the sender */
     PV_NIC_RECEIVE_DROPPED = PV_IO_COUNTER_COUNT + 64, /* by reason, counted at the receiver */
     PV_NIC_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 112,

@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS, PV_IO_OPERATIONS, PV_IO_RECALLED,
-    PV_IO_REFUSED, PV_OP_COUNT, PV_OP_RECEIVE, PV_REASON_PATH_CHANGED, PV_STAGE_COMPLETION, PV_STAGE_DEVICE,
+    PV_IO_REFUSED, PV_OP_COUNT, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_REASON_PATH_CHANGED, PV_STAGE_COMPLETION, PV_STAGE_DEVICE,
     PV_STAGE_INTERRUPT, PV_STAGE_POST, PV_STAGE_QUEUE, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_FAILED,
     PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_WAKES_SENT, pv_dma_request,
 )
@@ -156,7 +156,8 @@ cdef class Completions(Loop):
     cdef void observe(self, Port *port, uint64_t now, uint64_t end) noexcept nogil:
         """Stages of the batch that was published: one observation for all of its requests."""
         cdef Tally *tally = &port.tally
-        cdef uint64_t count = tally.sent + tally.operations[<int>PV_OP_RECEIVE]
+        cdef uint64_t count = (tally.sent + tally.operations[<int>PV_OP_RECEIVE]
+                               + tally.operations[<int>PV_OP_RECEIVE_HEADED])
         if count == 0:
             return
         if tally.sent:

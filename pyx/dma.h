@@ -10,6 +10,7 @@
 #define PV_DMA_H
 
 #include "abi.h"
+#include "frame.h"
 #include "statistics.h"
 
 #include <stdbool.h>
@@ -86,6 +87,79 @@ static inline void pv_dma_store(char *origin, const struct pv_span *to, const vo
         length -= part;
         to++;
     }
+}
+
+/* ---- The same from an offset on within both lists: frames that are cut, merged, or have a header put in front. ---- */
+
+/* The span that holds byte `*offset` of a list that is longer than that; `*offset` is then that within it. */
+static inline const struct pv_span *pv_span_at(const struct pv_span *spans, uint64_t *offset)
+{
+    while (*offset >= spans->length) {
+        *offset -= spans->length;
+        spans++;
+    }
+    return spans;
+}
+
+static inline void pv_dma_move_at(char *origin, const struct pv_span *to, uint64_t to_at, const struct pv_span *from,
+                                  uint64_t from_at, uint64_t length, uint64_t *account)
+{
+    pv_count(account, length);
+    while (length) {
+        to = pv_span_at(to, &to_at);
+        from = pv_span_at(from, &from_at);
+        uint64_t part = to->length - to_at;
+        if (part > from->length - from_at)
+            part = from->length - from_at;
+        if (part > length)
+            part = length;
+        memcpy(origin + to->hpa + to_at, origin + from->hpa + from_at, part);
+        length -= part;
+        to_at += part;
+        from_at += part;
+    }
+}
+
+/* Headers, up to PV_HEADERS_MAX: not counted, like those above. */
+static inline void pv_dma_fetch_at(const char *origin, void *to, const struct pv_span *from, uint64_t at, uint32_t length)
+{
+    char *out = to;
+    while (length) {
+        from = pv_span_at(from, &at);
+        uint32_t part = from->length - at < length ? (uint32_t)(from->length - at) : length;
+        memcpy(out, origin + from->hpa + at, part);
+        out += part;
+        length -= part;
+        at += part;
+    }
+}
+
+static inline void pv_dma_store_at(char *origin, const struct pv_span *to, uint64_t at, const void *from, uint32_t length)
+{
+    const char *in = from;
+    while (length) {
+        to = pv_span_at(to, &at);
+        uint32_t part = to->length - at < length ? (uint32_t)(to->length - at) : length;
+        memcpy(origin + to->hpa + at, in, part);
+        in += part;
+        length -= part;
+        at += part;
+    }
+}
+
+/* Sum of moved data where it lies now, for a checksum that goes with exactly these bytes. */
+static inline uint64_t pv_dma_sum(const char *origin, const struct pv_span *spans, uint64_t at, uint64_t length)
+{
+    uint64_t sum = 0, done = 0;
+    while (length) {
+        spans = pv_span_at(spans, &at);
+        uint64_t part = spans->length - at < length ? spans->length - at : length;
+        sum = pv_sum_join(sum, pv_sum(origin + spans->hpa + at, part), done);
+        done += part;
+        length -= part;
+        at += part;
+    }
+    return sum;
 }
 
 /* Between host extents and memory of the device itself (a disk in memory). */

@@ -1,9 +1,9 @@
 from typing import final
 
-from pyx.device import Device
+from pyx.offloads import Offloads
 
 @final
-class Nic(Device):
+class Nic(Offloads):
     def attach_port(
         self,
         port: int,
@@ -12,5 +12,6 @@ class Nic(Device):
         endpoint: int,
         mac: bytes,
         pair: tuple[int, int, int] | None = None,
+        offloads: int = ...,
     ) -> None: ...
     def detach_port(self, port: int) -> None: ...

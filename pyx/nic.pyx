@@ -14,13 +14,14 @@ from libc.string cimport memcmp, memcpy, memset
 from pyx.abi cimport (
     PV_FLAG_PACK, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES, PV_NIC_FENCED,
     PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_RECEIVE_BYTES, PV_NIC_RECEIVE_DROPPED, PV_NIC_RECEIVE_FRAMES,
-    PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OP_RECEIVE, PV_OP_SEND, PV_PACK_ENTRIES, PV_PATH_DIRECT,
-    PV_REASON_BUFFER_SMALL, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION,
-    PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
+    PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_RECEIVE,
+    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_FRAME_SOURCE,
+    PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK,
+    PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
 from pyx.completions cimport answer_well
-from pyx.device cimport Device
 from pyx.dmac cimport pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
+from pyx.offloads cimport Headed, Offloads, Target
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Fifo, Job, Port, Tally, Waiting
 from pyx.ports cimport waiting_on
@@ -58,25 +59,16 @@ cdef inline uint32_t slot_of(uint64_t mac) noexcept nogil:
     return <uint32_t>((mac * MULTIPLIER) >> 54)  # 10 bits: ADDRESSES
 
 
-# A receive buffer: where the next frame for a port goes, and whom to tell.
-cdef struct Target:
-    const pv_span *spans
-    pv_span one
-    uint32_t length
-    Waiting *entry          # by a hardware ring; NULL: of the queue pair
-    uint64_t id
-    bint last               # of its slot
-
-
 @cython.final
-cdef class Nic(Device):
+cdef class Nic(Offloads):
     cdef Address addresses[1024]
     cdef pv_span target_scratch[28]
 
     def attach_port(self, uint32_t port, uint64_t generation, uint64_t partition, uint16_t endpoint, bytes mac,
-                    pair=None):
+                    pair=None, uint32_t offloads=PV_OFFLOADS_ALL):
         """Puts an endpoint with address `mac` (6 bytes, unicast) at `port`. `pair`: (events descriptor, pair
-        descriptor, capacity) of its queue pair. ValueError where port or address is taken."""
+        descriptor, capacity) of its queue pair. `offloads`: what its driver may use, if its path carries it. ValueError
+        where port or address is taken."""
         if len(mac) != 6 or mac[0] & 1 or mac == bytes(6):
             raise ValueError(f"address {mac.hex(':')} is no unicast MAC address")
         cdef Port *p
@@ -84,7 +76,9 @@ cdef class Nic(Device):
         for i in range(self.active_count):
             if bytes(self.ports[self.active[i]].mac[:6]) == mac:
                 raise ValueError(f"address {mac.hex(':')} is taken by port {self.active[i]}")
-        p = self.open_port(port, generation, partition, endpoint, pair, (("send",), ("receive",)), SPANS)
+        p = self.open_port(port, generation, partition, endpoint, pair,
+                           (("send", "send_headed"), ("receive", "receive_headed")), SPANS)
+        p.offloads = offloads
         for i in range(6):
             p.mac[i] = mac[i]
         p.address = address_of(p.mac)
@@ -122,10 +116,10 @@ cdef class Nic(Device):
         return -1
 
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:
-        if request.operation == PV_OP_RECEIVE:
+        if request.operation == PV_OP_RECEIVE or request.operation == PV_OP_RECEIVE_HEADED:
             pv_count(&port.counters[<int>PV_NIC_BUFFERS_POSTED], 1)
             return &port.buffers
-        return &port.queue if request.operation == PV_OP_SEND else NULL
+        return &port.queue if request.operation == PV_OP_SEND or request.operation == PV_OP_SEND_HEADED else NULL
 
     cdef void count_fenced(self, Port *port) noexcept nogil:
         pv_count(&port.counters[<int>PV_NIC_FENCED], 1)
@@ -166,6 +160,8 @@ cdef class Nic(Device):
         cdef uint64_t destination
         cdef Port *receiver
         cdef const char *origin = self.origin
+        if job.operation != PV_OP_SEND:
+            return self.execute_headed(port, job, clock[0])
         pv_dma_fetch(origin, header, job.spans, 14)  # once: what is judged is what arrives
         if memcmp(&header[6], port.mac, 6) != 0:
             reason = PV_REASON_FRAME_SOURCE
@@ -202,6 +198,49 @@ cdef class Nic(Device):
             self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], 0)
         return True
 
+    cdef bint execute_headed(self, Port *port, Job *job, uint64_t now) noexcept nogil:
+        """The same for a frame with a header in front. One that waits midway is judged anew when it goes on: each piece of
+        it is a frame that was judged."""
+        cdef Headed headed
+        cdef Port *receiver
+        cdef uint32_t i, progress = port.progress, none = 0, reason = self.inspect(port, job, &headed)
+        cdef const uint8_t *header = headed.bytes
+        cdef int number
+        port.progress = 0
+        if progress >= headed.offload.segments:
+            progress = 0
+        if reason == PV_REASON_OFFLOAD_WITHHELD:
+            self.complete(port, job, PV_STATUS_REFUSED, reason, 0, now, 0)
+            return True
+        if reason == PV_REASON_NONE and memcmp(&header[6], port.mac, 6) != 0:
+            reason = PV_REASON_FRAME_SOURCE
+        if reason == PV_REASON_NONE and header[0] & 1:
+            for i in range(self.active_count):
+                receiver = &self.ports[self.active[i]]
+                none = 0
+                if receiver != port and not self.deliver_headed(port, receiver, job, &headed, &none, now):
+                    pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
+        elif reason == PV_REASON_NONE:
+            number = self.find(address_of(header))
+            if number < 0 or number == port.number:
+                reason = PV_REASON_NO_DESTINATION
+            else:
+                receiver = &self.ports[number]
+                if not self.deliver_headed(port, receiver, job, &headed, &progress, now):
+                    if self.hold(port, receiver):
+                        port.progress = progress
+                        return False
+                    reason = PV_REASON_NO_BUFFER
+                    pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
+        if reason != PV_REASON_NONE:
+            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
+        else:
+            port.tally.sent_frames += 1
+            port.tally.sent_bytes += job.length
+            self.mark(port)
+        self.complete(port, job, PV_STATUS_OK, reason, job.length, now, 0)
+        return True
+
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
         """The receiver has no buffer. True: the frame waits; False: it is to be dropped."""
         cdef uint64_t now
@@ -229,6 +268,7 @@ cdef class Nic(Device):
             if pv_producer_free(&target.entry.server.completions, BATCH) < BATCH:
                 return False  # the rest of the room is for the senders' completions
             target.length = target.entry.request.length
+            target.headed = target.entry.request.operation == PV_OP_RECEIVE_HEADED
             if target.entry.request.extent_count > 1:
                 target.spans = &fifo.spans[(fifo.head & (fifo.capacity - 1)) * fifo.spans_max]
             else:
@@ -264,12 +304,13 @@ cdef class Nic(Device):
             if reason == PV_REASON_NONE:
                 target.entry = NULL
                 target.id = request.id
+                target.headed = request.operation == PV_OP_RECEIVE_HEADED
                 target.length = request.length
                 target.spans = self.target_scratch
                 return True
             self.use_buffer(port, target.last)
             pv_count(&port.counters[<int>PV_IO_REQUESTS], 1)
-            self.answer(port, RECEIVE, request.id, PV_OP_RECEIVE, PV_STATUS_REFUSED, reason, 0, self.begin, self.begin)
+            self.answer(port, RECEIVE, request.id, request.operation, PV_STATUS_REFUSED, reason, 0, self.begin, self.begin)
         return False
 
     cdef void use_buffer(self, Port *port, bint last) noexcept nogil:
@@ -281,6 +322,7 @@ cdef class Nic(Device):
 
     cdef void count(self, Port *port) noexcept nogil:
         cdef Tally *tally = &port.tally
+        cdef uint64_t posted = tally.operations[<int>PV_OP_RECEIVE] + tally.operations[<int>PV_OP_RECEIVE_HEADED]
         if tally.sent_frames:
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_FRAMES], tally.sent_frames)
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_BYTES], tally.sent_bytes)
@@ -289,9 +331,9 @@ cdef class Nic(Device):
             pv_count(&port.counters[<int>PV_NIC_RECEIVE_FRAMES], tally.received_frames)
             pv_count(&port.counters[<int>PV_NIC_RECEIVE_BYTES], tally.received_bytes)
             pv_count(&port.counters[<int>PV_NIC_BUFFERS_RETURNED], tally.received_frames)
-            if tally.operations[<int>PV_OP_RECEIVE]:
-                pv_count(&port.counters[<int>PV_NIC_BUFFERS_POSTED], tally.operations[<int>PV_OP_RECEIVE])
-                pv_count(&port.counters[<int>PV_IO_REQUESTS], tally.operations[<int>PV_OP_RECEIVE])
+            if posted:
+                pv_count(&port.counters[<int>PV_NIC_BUFFERS_POSTED], posted)
+                pv_count(&port.counters[<int>PV_IO_REQUESTS], posted)
 
     cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
         """Moves a frame into the receiver's next buffer. False: it has none."""
@@ -301,19 +343,26 @@ cdef class Nic(Device):
             return False
         receiver.starved = False
         sender.held_since = 0
+        if target.headed:
+            self.deliver_plain(sender, receiver, &target, job, header, now)
+            return True
         if target.length < job.length:
-            pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_BUFFER_SMALL], 1)
+            self.too_long(receiver)
             return True
         pv_dma_move(origin, target.spans, job.spans, job.length, &receiver.tally.received_bytes)
         # The header that was judged is the header that arrives, whatever the sender wrote meanwhile.
         pv_dma_store(origin, target.spans, header, 14)
+        self.hand_over(sender, receiver, &target, job.length, now)
+        return True
+
+    cdef void hand_over(self, Port *sender, Port *receiver, Target *target, uint32_t length, uint64_t now) noexcept nogil:
         pv_count(&sender.counters[<int>PV_NIC_FORWARDED_FRAMES], 1)
         receiver.tally.received_frames += 1
         self.mark(receiver)
         if target.entry != NULL:
             receiver.buffers.head += 1
-            self.finish(target.entry.server, &target.entry.request, PV_STATUS_OK, PV_REASON_NONE, job.length, now, now)
+            self.finish(target.entry.server, &target.entry.request, PV_STATUS_OK, PV_REASON_NONE, length, now, now)
         else:
             self.use_buffer(receiver, target.last)
-            answer_well(self, receiver, RECEIVE, target.id, PV_OP_RECEIVE, job.length, now)
-        return True
+            answer_well(self, receiver, RECEIVE, target.id, PV_OP_RECEIVE_HEADED if target.headed else PV_OP_RECEIVE,
+                        length, now)

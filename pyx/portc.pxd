@@ -79,6 +79,8 @@ cdef struct Port:
     int peer                          # and its port; -1: unknown
     int held_for                      # port without a buffer that the next frame waits for; -1: none
     uint64_t held_since
+    uint32_t offloads                 # bit per enum pv_offload_bit that its driver may use
+    uint32_t progress                 # pieces of the large frame that waits which have arrived
     bint starved                      # posted nothing for so long that frames for it are dropped at once
     # Disk
     int fd

@@ -9,7 +9,8 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
-    PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_SEND, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
+    PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
+    PV_OP_SEND_HEADED, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
     PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry,
 )
 from pyx.loop cimport Loop
@@ -87,7 +88,8 @@ cdef class Queues(Loop):
                                 | 1 << <int>PV_OP_DISCARD | 1 << <int>PV_OP_WRITE_ZEROES)
         else:
             fresh.receives = queue == PV_QUEUE_RECEIVE
-            fresh.operations = 1 << <int>PV_OP_RECEIVE if queue == PV_QUEUE_RECEIVE else 1 << <int>PV_OP_SEND
+            fresh.operations = (1 << <int>PV_OP_RECEIVE | 1 << <int>PV_OP_RECEIVE_HEADED if fresh.receives
+                                else 1 << <int>PV_OP_SEND | 1 << <int>PV_OP_SEND_HEADED)
         pv_consumer_attach(&fresh.requests, channel.base, capacity)
         pv_producer_attach(&fresh.completions, channel.base + PV_CHANNEL_COMPLETIONS(capacity), capacity, NULL, self.symmetric)
         head = <pv_ledger *>ledger.base

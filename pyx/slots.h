@@ -45,7 +45,7 @@ static inline void pv_push_packed(struct pv_producer *p, uint64_t id, uint64_t g
     if (p->tail != p->published) {
         slot = (struct pv_request_pack *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8);
         uint32_t count = slot->flags & ~PV_FLAG_PACK;
-        if ((slot->flags & PV_FLAG_PACK) && count < PV_PACK_ENTRIES) {
+        if ((slot->flags & PV_FLAG_PACK) && count < PV_PACK_ENTRIES && slot->operation == operation) {
             slot->entry[count].id = id;
             slot->entry[count].gpa_length = gpa_length;
             slot->flags = (uint8_t)(PV_FLAG_PACK | (count + 1));

@@ -64,7 +64,8 @@ static inline const uint64_t *pv_cache_group(struct pv_cache *cache, const struc
 /* Do addresses and lengths of guest memory belong to this operation? */
 static inline bool pv_operation_has_data(uint8_t operation)
 {
-    return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_SEND || operation == PV_OP_RECEIVE;
+    return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_SEND || operation == PV_OP_RECEIVE
+           || operation == PV_OP_SEND_HEADED || operation == PV_OP_RECEIVE_HEADED;
 }
 
 /* Does it change what a disk holds? A read-only one has none of them. */
@@ -130,6 +131,9 @@ static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, c
             return PV_REASON_RESERVED_NONZERO;
         if (r->operation == PV_OP_SEND && (r->length < PV_FRAME_MIN || r->length > PV_FRAME_MAX))
             return PV_REASON_FRAME_SIZE;
+        if (r->operation == PV_OP_SEND_HEADED
+            && (r->length < PV_NET_HEADER + PV_FRAME_MIN || r->length > PV_HEADED_MAX))
+            return PV_REASON_FRAME_SIZE;
     }
     return PV_REASON_NONE;
 }
@@ -151,7 +155,7 @@ static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, c
 /* Does the device write guest memory in this operation? */
 static inline bool pv_operation_writes_memory(uint8_t operation)
 {
-    return operation == PV_OP_READ || operation == PV_OP_RECEIVE;
+    return operation == PV_OP_READ || operation == PV_OP_RECEIVE || operation == PV_OP_RECEIVE_HEADED;
 }
 
 /* Translates [gpa, gpa + length) into host extents, adjacent frames merged. Every page must be mapped with the

@@ -38,9 +38,12 @@ TYPES = {
 # Queues of an endpoint by kind, in the order of their numbers in the shared layout.
 QUEUES = {"disk": ("disk",), "nic": ("tx", "rx")}
 QUEUE_CAPACITY = {"disk": 256, "nic": 512}
-OPERATIONS = {"disk": ("read", "write", "flush", "discard", "write_zeroes"), "nic": ("send", "receive")}
+OPERATIONS = {
+    "disk": ("read", "write", "flush", "discard", "write_zeroes"),
+    "nic": ("send", "receive", "send_headed", "receive_headed"),
+}
 WRITING = ("write", "discard", "write_zeroes")  # not granted on a read-only disk
-TRANSFER_MAX = {"disk": abi.TRANSFER_MAX, "nic": abi.FRAME_MAX}
+TRANSFER_MAX = {"disk": abi.TRANSFER_MAX, "nic": abi.HEADED_MAX}
 DEVICE_CLASSES = ("host-managed", "reserved", "shared")
 PROCESSOR_ROLES = ("infrastructure", "guests", "both")
 

@@ -17,10 +17,12 @@ SECTOR_BYTES = 512
 ENDPOINT_SLOTS = 32
 LONGEST_TRANSFER = 1024 * 1024
 LONGEST_FRAME = 64 * 1024 + 14
+LONGEST_HEADED = 12 + 14 + 2 * 4 + 40 + 65535  # header, Ethernet, two tags, the longest packet of IPv6
 SHORTEST_FRAME = 14
 READ_ONLY = 1
 
 READ, WRITE, FLUSH, SEND, RECEIVE = (OPERATIONS[name] for name in ("read", "write", "flush", "send", "receive"))
+SEND_HEADED, RECEIVE_HEADED = OPERATIONS["send_headed"], OPERATIONS["receive_headed"]
 DISCARD, WRITE_ZEROES = OPERATIONS["discard"], OPERATIONS["write_zeroes"]
 CHANGES_THE_DISK = {WRITE, DISCARD, WRITE_ZEROES}
 #: flags that an operation may carry: 1 forced unit access, 2 no hole
@@ -93,6 +95,7 @@ ON_DISK: list[Objection] = [
 ON_NIC: list[Objection] = [
     ("reserved_nonzero", lambda r, e: r.device_offset != 0),
     ("frame_size", lambda r, e: r.operation == SEND and not SHORTEST_FRAME <= r.length <= LONGEST_FRAME),
+    ("frame_size", lambda r, e: r.operation == SEND_HEADED and not 12 + SHORTEST_FRAME <= r.length <= LONGEST_HEADED),
 ]
 
 
@@ -123,7 +126,7 @@ class Oracle:
             return REASONS[reason], ()
         if request.operation in (FLUSH, DISCARD, WRITE_ZEROES):
             return 0, ()
-        return self.memory(request.gpa, request.length, request.operation in (READ, RECEIVE))
+        return self.memory(request.gpa, request.length, request.operation in (READ, RECEIVE, RECEIVE_HEADED))
 
     def _refuse(self, request: Request) -> str | None:
         partition = self.partition

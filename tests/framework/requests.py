@@ -18,15 +18,16 @@ WRITE_ONLY_PAGES = range(300, 303)
 DISK = {"kind": ENDPOINT_KINDS["disk"], "device": 1, "port": 3, "flags": 0}
 NIC = {"kind": ENDPOINT_KINDS["nic"], "device": 0, "port": 1, "flags": 0, "offset": 0, "length": 0}
 DISK_OPERATIONS = operations_mask("read", "write", "flush", "discard", "write_zeroes")
+NIC_OPERATIONS = operations_mask("send", "receive", "send_headed", "receive_headed")
 READ_ONLY_OPERATIONS = operations_mask("read", "flush")
 ENDPOINTS = [
     {**DISK, "index": 0, "generation": 7, "offset": 1 << 20, "length": 8 << 20, "operations": DISK_OPERATIONS,
      "max_transfer": 1 << 20},
     {**DISK, "index": 1, "generation": 8, "offset": 0, "length": 1 << 20, "operations": READ_ONLY_OPERATIONS,
      "max_transfer": 65536, "flags": 1},
-    {**NIC, "index": 2, "generation": (1 << 48) - 1, "operations": operations_mask("send", "receive"),
-     "max_transfer": 65550},
-    {**NIC, "index": 5, "generation": 1, "operations": operations_mask("send"), "max_transfer": 1 << 20},
+    {**NIC, "index": 2, "generation": (1 << 48) - 1, "operations": NIC_OPERATIONS,
+     "max_transfer": 65609},
+    {**NIC, "index": 5, "generation": 1, "operations": operations_mask("send", "send_headed"), "max_transfer": 1 << 20},
     {**DISK, "index": 31, "generation": 2, "offset": 0, "length": (1 << 63) - 512, "operations": DISK_OPERATIONS,
      "max_transfer": 0xFFFFFFFF},
 ]
@@ -37,7 +38,7 @@ ADDRESSES = [
     PAGES * 4096 + 1, (1 << 32) - 1, 1 << 32, 1 << 63, (1 << 64) - 4096, (1 << 64) - 512, (1 << 64) - 1,
 ]
 LENGTHS = [
-    0, 1, 2, 13, 14, 15, 511, 512, 513, 1024, 4095, 4096, 4097, 8191, 8192, 8193, 65024, 65535, 65536, 65549, 65550,
+    0, 1, 13, 14, 25, 26, 511, 512, 513, 1024, 4095, 4096, 4097, 8192, 65609, 65610, 65024, 65535, 65536, 65549, 65550,
     65551, (1 << 20) - 512, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (1 << 20) + 512, 1 << 31, (1 << 32) - 512,
     (1 << 32) - 1,
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from hostd.wire import RemoteError
-from pyx.abi import FRAME_MAX, FRAME_MIN
+from pyx.abi import FRAME_MAX, FRAME_MIN, HEADED_MAX
 from tests.framework.host import Host
 from tests.framework.metrics import Metrics
 from tests.framework.puppet import Puppet
@@ -133,7 +133,8 @@ def test_frames_wait_a_moment_for_a_receiver_without_buffers(host: Host, pair: t
 
 
 @pytest.mark.parametrize(
-    ("size", "reason"), [(1, "frame_size"), (FRAME_MIN - 1, "frame_size"), (FRAME_MAX + 1, "length_limit")]
+    ("size", "reason"),
+    [(1, "frame_size"), (FRAME_MIN - 1, "frame_size"), (FRAME_MAX + 1, "frame_size"), (HEADED_MAX + 1, "length_limit")],
 )
 def test_runts_and_giants_are_refused(host: Host, pair: tuple[Puppet, Puppet], size: int, reason: str) -> None:
     sender, receiver = pair

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pyx.abi import FRAME_MAX, OPERATIONS, PATHS, REASONS, STATUSES, TRANSFER_MAX
+from pyx.abi import FRAME_MAX, HEADED_MAX, OPERATIONS, PATHS, REASONS, STATUSES, TRANSFER_MAX
 from tests.framework.host import Host
 from tests.framework.puppet import Puppet
 from tests.framework.slots import Target, slot
@@ -50,7 +50,8 @@ CASES = [
     Case("length_zero", {"length": 0}, "eth0", 1),
     Case("length_limit", {"length": TRANSFER_MAX + 512}),
     Case("length_limit", {"length": (1 << 32) - 512}),
-    Case("length_limit", {"length": FRAME_MAX + 1}, "eth0"),
+    Case("frame_size", {"length": FRAME_MAX + 1}, "eth0"),
+    Case("length_limit", {"length": HEADED_MAX + 1}, "eth0"),
     Case("length_alignment", {"length": 511}),
     Case("length_alignment", {"length": 513}),
     Case("offset_alignment", {"device_offset": 511}),

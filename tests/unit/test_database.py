@@ -58,7 +58,7 @@ def test_the_plan_of_a_guest_names_everything_it_owns(host: Host) -> None:
         (0, "tx", 512),
         (1, "rx", 512),
     ]
-    assert eth0["mac"] == f"02:00:00:00:{partition['slot']:02x}:01" and eth0["max_transfer"] == abi.FRAME_MAX
+    assert eth0["mac"] == f"02:00:00:00:{partition['slot']:02x}:01" and eth0["max_transfer"] == abi.HEADED_MAX
     assert host.query("partition", partition="store")["partition"] == {**plan, "process": None}
 
 

@@ -1,0 +1,60 @@
+/* Part of abi.h: frames with a header in front, and the names of the offloads (A2, A5; virtio 1.3, 5.1.6).
+ *
+ *   guest memory   +--------------------+----------------------------------+
+ *                  | struct             | Ethernet frame of up to          |
+ *                  | pv_net_header (12) | PV_FRAME_LARGE_MAX bytes         |
+ *                  +--------------------+----------------------------------+
+ *   address and length of a request cover both; the header is struct virtio_net_hdr_v1, little-endian, byte for byte
+ *
+ * PV_OP_SEND_HEADED sends such a frame, PV_OP_RECEIVE_HEADED is memory for one. Whoever posts headed memory takes
+ * frames as they are, as far as its endpoint was granted the offloads and the memory is long enough; for everybody else
+ * the device does what the header asks for. Both kinds of requests may be mixed on one queue.
+ */
+#ifndef PV_ABI_OFFLOAD_H
+#define PV_ABI_OFFLOAD_H
+
+#include "abi.h"
+
+#define PV_NET_NEEDS_CHECKSUM 1u /* flags: from csum_start on, to be stored csum_offset behind it */
+#define PV_NET_DATA_VALID 2u     /* flags: the device has checked the checksum; ignored where a guest sends it */
+#define PV_NET_TCPV4 1u          /* gso_type: to be cut into pieces of gso_size bytes, or merged out of such */
+#define PV_NET_TCPV6 4u
+#define PV_NET_UDP 5u
+#define PV_NET_ECN 0x80u         /* gso_type, beside a TCP: the first piece alone carries CWR */
+struct pv_net_header {
+    uint8_t flags;
+    uint8_t gso_type;
+    uint16_t hdr_len;     /* all headers of the frame; believed of nobody */
+    uint16_t gso_size;
+    uint16_t csum_start;  /* from the first byte of the frame */
+    uint16_t csum_offset;
+    uint16_t num_buffers; /* received: 1; sent: ignored */
+};
+_Static_assert(sizeof(struct pv_net_header) == 12, "as virtio 1 has it");
+#define PV_NET_HEADER 12u
+#define PV_FRAME_LARGE_MAX 65597u /* bytes: Ethernet with two tags, and the longest IPv6 packet without a jumbo option */
+#define PV_HEADED_MAX (PV_NET_HEADER + PV_FRAME_LARGE_MAX)
+_Static_assert(PV_HEADED_MAX < 1u << (64 - PV_PACK_GPA_BITS), "length in a pack");
+
+enum pv_offload_bit {
+    PV_OFFLOAD_NONE = 0,
+    PV_OFFLOAD_CHECKSUM = 1,          /* of TCP and UDP, completed by the device */
+    PV_OFFLOAD_SEND_TCP4 = 2,         /* large send: cut by the device */
+    PV_OFFLOAD_SEND_TCP6 = 4,
+    PV_OFFLOAD_SEND_UDP = 8,
+    PV_OFFLOAD_SEND_ECN = 16,
+    PV_OFFLOAD_RECEIVE_CHECKSUM = 32, /* takes frames whose checksum is missing; told which are right */
+    PV_OFFLOAD_RECEIVE_TCP4 = 64,     /* large receive: takes frames that are longer than its MTU */
+    PV_OFFLOAD_RECEIVE_TCP6 = 128,
+    PV_OFFLOAD_RECEIVE_UDP = 256,
+    PV_OFFLOAD_RECEIVE_ECN = 512,
+};
+#define PV_OFFLOADS_LARGE (PV_OFFLOAD_SEND_TCP4 | PV_OFFLOAD_SEND_TCP6 | PV_OFFLOAD_SEND_UDP | PV_OFFLOAD_SEND_ECN \
+    | PV_OFFLOAD_RECEIVE_TCP4 | PV_OFFLOAD_RECEIVE_TCP6 | PV_OFFLOAD_RECEIVE_UDP | PV_OFFLOAD_RECEIVE_ECN)
+#define PV_OFFLOADS_ALL (PV_OFFLOAD_CHECKSUM | PV_OFFLOAD_RECEIVE_CHECKSUM | PV_OFFLOADS_LARGE)
+
+/* What a path carries. On the conventional one an adapter is handed frames of the MTU: each buffer that waits for a large
+ * one would hold 17 pages of the I/O partition's memory. */
+#define PV_PATH_OFFLOADS(path) ((path) == PV_PATH_COPY ? PV_OFFLOADS_ALL & ~PV_OFFLOADS_LARGE : PV_OFFLOADS_ALL)
+
+#endif

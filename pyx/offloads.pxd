@@ -1,0 +1,38 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from pyx.device cimport Device
+from pyx.dmac cimport pv_span
+from pyx.offloadc cimport pv_net_header, pv_offload
+from pyx.portc cimport Job, Port, Waiting
+
+
+# A receive buffer: where the next frame for a port goes, and whom to tell.
+cdef struct Target:
+    const pv_span *spans
+    pv_span one
+    uint32_t length
+    Waiting *entry          # by a hardware ring; NULL: of the queue pair
+    uint64_t id
+    bint last               # of its slot
+    bint headed             # it takes a header in front of the frame
+
+
+# A frame with a header in front, as it was judged. The bytes stand as the header in front of them lies in memory.
+cdef struct Headed:
+    pv_net_header header
+    uint8_t bytes[256]      # PV_HEADERS_MAX
+    pv_offload offload
+
+
+cdef class Offloads(Device):
+    cdef bint target(self, Port *port, Target *target) noexcept nogil
+    cdef void hand_over(self, Port *sender, Port *receiver, Target *target, uint32_t length, uint64_t now) noexcept nogil
+    cdef void too_long(self, Port *receiver) noexcept nogil
+    cdef uint32_t inspect(self, Port *port, const Job *job, Headed *headed) noexcept nogil
+    cdef void deliver_plain(self, Port *sender, Port *receiver, Target *target, const Job *job, const uint8_t *header,
+                            uint64_t now) noexcept nogil
+    cdef bint deliver_headed(self, Port *sender, Port *receiver, const Job *job, Headed *headed, uint32_t *progress,
+                             uint64_t now) noexcept nogil
+    cdef void deliver_piece(self, Port *sender, Port *receiver, Target *target, const Job *job, const Headed *headed,
+                            uint32_t index, uint64_t now) noexcept nogil
+    cdef bint validate(self, Port *receiver, const pv_span *spans, uint32_t length) noexcept nogil

@@ -1,0 +1,3 @@
+from pyx.device import Device
+
+class Offloads(Device): ...

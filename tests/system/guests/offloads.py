@@ -1,0 +1,39 @@
+"""Frames with a header in front, as the test made them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from puppet import Puppet
+
+from pyx import abi
+
+
+def open(puppet: Puppet, nic: str, buffers: int = 64, size: int = 2048, headed: bool = False) -> str:
+    """Posts receive buffers; the NIC's address, with colons."""
+    device = puppet.guest.nic(nic)
+    device.open(buffers, size, headed)
+    return device.mac.hex(":")
+
+
+def send(puppet: Puppet, nic: str, frames: Sequence[str], headed: bool = True) -> dict[str, int]:
+    """Sends frames as they are, header included; what the switch dropped so far, by reason."""
+    device = puppet.guest.nic(nic)
+    buffers = []
+    for text in frames:
+        content = bytes.fromhex(text)
+        buffer = puppet.guest.memory.allocate(len(content))
+        buffer[:] = content
+        buffers.append(buffer)
+    device.send_many(buffers, abi.OPERATIONS["send_headed" if headed else "send"])
+    return device.dropped
+
+
+def receive(puppet: Puppet, nic: str, count: int, timeout: float = 5.0) -> list[str]:
+    """The next `count` frames, header included where they have one; fewer where nothing comes for `timeout` seconds."""
+    device = puppet.guest.nic(nic)
+    found = []
+    while len(found) < count and (frame := device.receive(timeout)) is not None:
+        found.append(bytes(frame).hex())
+        device.release(frame)
+    return found
