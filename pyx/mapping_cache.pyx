@@ -24,10 +24,12 @@ cdef extern from *:
 cdef class MappingCache:
     """`statistics_fd`, `size`: segment of the thread that it counts for; -1: of none."""
 
-    def __cinit__(self, int statistics_fd=-1, uint64_t size=0):
+    def __cinit__(self, *args, **kwargs):
         self.lines = <pv_cache *>calloc(1, sizeof_cache())
         if self.lines == NULL:
             raise MemoryError()
+
+    def __init__(self, int statistics_fd=-1, uint64_t size=0):
         if statistics_fd < 0:
             return
         self.statistics = Mapping(statistics_fd, size)

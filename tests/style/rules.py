@@ -52,6 +52,7 @@ RULES = [
             "pyx/validate.pyx": (2, "requests of tests"),
             "pyx/config.pyx": (1, "a page that the control thread has composed"),
             "pyx/config_page.pyx": (6, "pages that are composed, and a guest's own region"),
+            "pyx/tracee.h": (1, "saved registers: what a thread had when it stopped"),
             "pyx/world_table.pyx": (5, "saved registers and statuses of threads: the system world's own memory"),
             "pyx/view.pyx": (1, "names in a private descriptor before it is published"),
         },

@@ -86,7 +86,7 @@ def test_shares_are_as_weights(host: Host, long: bool) -> None:
 
 
 def test_a_system_world_has_a_mapping_cache(host: Host) -> None:
-    """Requests of a scheduled guest are translated through the cache of its system world, whose hits are counted (W6)."""
+    """Requests of a scheduled guest are translated through its system world's cache, whose hits are counted (W6)."""
     (row,) = host.status()["host"]["turns"]["processors"]
     labels = {"process": "monitor", "thread": f"world{row['processor']}"}
 
