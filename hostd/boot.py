@@ -186,7 +186,8 @@ class Boot:
 
     async def _start_device(self, record: Record, device: Device) -> None:
         fabric, name = self.fabric, record.name
-        config = fabric.role_config(device.kind, medium=device.medium, **self.window())
+        simulated = device.simulated.model_dump() if device.simulated else None
+        config = fabric.role_config(device.kind, medium=device.medium, simulated=simulated, **self.window())
         translations = await fabric.read_only(f"translation:{name}")
         fds = {
             "bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"),

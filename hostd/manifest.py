@@ -22,7 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hostd import manifest_checks
 from hostd.errors import HostError
-from hostd.manifest_shares import Endpoint, Limits
+from hostd.manifest_shares import Endpoint, Limits, Simulated
 from hostd.manifest_shares import Path as EndpointPath
 from hostd.manifest_types import (
     DiskOffset,
@@ -202,6 +202,7 @@ class Device(Model):
         alias="class",
         description="host-managed: the console's own; reserved: for guests, not the console; shared: for all",
     )
+    simulated: Simulated | None = Field(default=None, description="of a disk: a slower medium; absent: none")
     limits: Limits | None = Field(default=None, description="most that it moves for all endpoints; absent: unlimited")
 
 

@@ -92,6 +92,8 @@ def check_manifest(data: Any) -> Iterator[Found]:
         medium = device.get("medium", "file")
         if device.get("kind") == "nic" and medium != "file":
             yield Found((*path, "medium"), "does not belong to a NIC", medium, None, "only disks have one")
+        if device.get("kind") == "nic" and device.get("simulated") is not None:
+            yield Found((*path, "simulated"), "does not belong to a NIC", None, None, "only disks have a medium")
         if medium in (None, "null", "ram") and device.get("folder") is not None:
             message = f"is not used by the medium {medium or 'null'}"
             yield Found((*path, "folder"), message, device["folder"], None, "leave it out, or take medium: file")

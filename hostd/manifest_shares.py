@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hostd.manifest_types import WEIGHT_MAX, BudgetSize, Model, Name, Period, Size
+from hostd.manifest_types import WEIGHT_MAX, BudgetSize, Latency, Model, Name, Period, Size
 
 Path = Literal["copy", "redirect", "direct"]
 PERIOD_DEFAULT = 0.1
@@ -34,6 +34,13 @@ class Limits(Model):
 
     bytes: ByteLimit | None = None
     operations: OperationLimit | None = None
+
+
+class Simulated(Model):
+    """A slower medium than the one that is there: one pipe for all endpoints, and a latency behind it."""
+
+    latency: Latency = Field(default=0.0, description="least time of each request, as 100us; up to 5s")
+    bandwidth: Size = Field(default=0, description="bytes a second of all requests together; 0: unlimited")
 
 
 class Endpoint(Model):

@@ -11,6 +11,7 @@ from hostd.units import SIZE_ACCEPTED, UnitError, format_size, parse_duration, p
 from pyx.abi import PAGE, SECTOR
 
 PERIOD_MIN, PERIOD_MAX = 0.001, 1.0  # seconds between refills of a token bucket
+LATENCY_MAX = 5.0  # seconds: a detached disk waits so long for what is at its medium
 WEIGHT_MAX = 10_000
 BUDGET_MAX = 1 << 30
 MEMORY_MIN = 1 << 20  # the runtime of a guest needs room for its buffers beside the user's
@@ -70,15 +71,17 @@ def _at_most(most: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _period(value: object) -> float:
-    accepted = f"{PERIOD_MIN * 1000:g}ms to {PERIOD_MAX:g}s"
-    try:
-        period = parse_duration(value)
-    except UnitError as error:
-        raise fault(error.message, error.accepted, error.hint) from None
-    if not PERIOD_MIN <= period <= PERIOD_MAX:
-        raise fault("is no time between refills", accepted)
-    return period
+def _duration(least: float, most: float, wrong: str) -> BeforeValidator:
+    def check(value: object) -> float:
+        try:
+            duration = parse_duration(value)
+        except UnitError as error:
+            raise fault(error.message, error.accepted, error.hint) from None
+        if not least <= duration <= most:
+            raise fault(wrong, f"{least * 1000:g}ms to {most:g}s")
+        return duration
+
+    return BeforeValidator(check)
 
 
 def _matching(pattern: str, what: str, hint: str | None = None) -> AfterValidator:
@@ -120,11 +123,9 @@ MemorySize = Annotated[Size, _multiple_of(PAGE), _at_least(MEMORY_MIN)]
 MemoryPart = Annotated[Size, _multiple_of(PAGE), _at_least(PAGE)]
 MemoryOffset = Annotated[Size, _multiple_of(PAGE)]
 BudgetSize = Annotated[Size, _at_least(PAGE), _at_most(BUDGET_MAX)]
-Period = Annotated[
-    float,
-    BeforeValidator(_period),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "description": "seconds, or as 100ms"}),
-]
+_DURATION = WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}], "description": "seconds, or as 100ms"})
+Period = Annotated[float, _duration(PERIOD_MIN, PERIOD_MAX, "is no time between refills"), _DURATION]
+Latency = Annotated[float, _duration(0.0, LATENCY_MAX, "is no latency of a medium"), _DURATION]
 DiskSize = Annotated[Size, _multiple_of(SECTOR), _at_least(SECTOR)]
 DiskOffset = Annotated[Size, _multiple_of(SECTOR)]
 Name = Annotated[

@@ -154,6 +154,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         return {
             "host": host,
             "processes": self.list(),
+            "media": await self.media(),
             "checks": await Checks(self.records, self.fabric, self.keeper, self._loading.channels).run(),
         }
 

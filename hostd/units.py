@@ -10,8 +10,8 @@ SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 <
 SIZE_ACCEPTED = "bytes as an integer, or a number with B, KiB, MiB, GiB or TiB"
 SIZE_HINT = "write it as 64MiB or 1GiB"
 SIZE_MAX = 1 << 62  # one partition map could not name more, and no sum of a few of them wraps
-DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-DURATION_ACCEPTED = "seconds as a number, or a number with ms, s, m or h"
+DURATION_UNITS = {"us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION_ACCEPTED = "seconds as a number, or a number with us, ms, s, m or h"
 DURATION_MAX = 366 * 86400.0
 
 

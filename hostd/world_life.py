@@ -10,6 +10,7 @@ from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
 from hostd.families import free
 from hostd.manifest import Manifest, PartitionSpec
+from hostd.media import media
 from hostd.records import Record
 
 Row = dict[str, Any]
@@ -67,6 +68,9 @@ class WorldLife:
         """Where the monitor has ended, no guest stays held."""
         if ended.type == "monitor" and not self._going_down:
             free([record.pid for record in self.records.values() if record.type == "guest" and record.pid])
+
+    async def media(self) -> Row:
+        return await media(self._manifest.devices, self.fabric.devices, self._told)
 
     async def data_threads(self) -> str:
         """Class of the data threads."""

@@ -3,7 +3,7 @@
 Descriptors at start: `bell`, `statistics`, `vectors` and `translations` (read-only). Messages: `connect_kernel` and
 `disconnect_kernel` (with load and unload), `connect` (hardware rings of an I/O partition), `attach_memory` (of an I/O
 partition), `disconnect` (both), `attach` (an endpoint with the memory of its partition and its queue pair), `detach`,
-`recall`, `settle`, `set_limits`, `memory`.
+`recall`, `settle`, `set_limits`, `memory`; a disk's also `media`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hostd.errors import HostError
 from hostd.wire import Message
@@ -22,7 +24,9 @@ from pyx.disk import Disk
 from pyx.nic import Nic
 
 Pair = tuple[int, int, int]  # events descriptor, queue pair's descriptor, capacity
-FILES = {"file": 0, "direct": os.O_DIRECT}  # media that are files, with the flags that they are opened with
+FILES = ("file", "direct")  # media that are files
+LOCK_SECONDS = 5.0  # that the kernel gets to end what a killed device had in flight: the lock is held until then
+LOCK_POLL = 0.01
 
 
 class DevicePartition(DataPlane):
@@ -143,6 +147,15 @@ class NicPartition(DevicePartition):
         )  # fmt: skip
 
 
+class BackingFile(NamedTuple):
+    """`descriptor` holds the lock, and is what the kernel works on by itself: the lock outlives this process as long as
+    that does. `plain`: the same file through the page cache where `descriptor` goes past it; otherwise -1."""
+
+    descriptor: int
+    plain: int
+    users: int  # ports
+
+
 class DiskPartition(DevicePartition):
     """One file per disk, shared by its endpoints; locked against other hosts while it is open. The media `null` and
     `ram` have none: each endpoint is a disk of its own."""
@@ -150,10 +163,16 @@ class DiskPartition(DevicePartition):
     device = Disk
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
-        self._files: dict[str, tuple[int, int]] = {}  # path -> (descriptor, ports that use it)
+        self._files: dict[str, BackingFile] = {}  # by path
         self._paths: dict[int, str] = {}  # port -> path
         self._medium: str = config["medium"]
-        return super().build(fds, config)
+        loop = super().build(fds, config)
+        self._without_ring: str = loop.open_ring()
+        if self._without_ring:
+            print(f"disks wait for their medium: {self._without_ring}", flush=True)
+        simulated = config.get("simulated") or {}
+        loop.simulate(simulated.get("latency", 0.0), simulated.get("bandwidth", 0))
+        return loop
 
     def attach_port(self, message: Message, pair: Pair) -> None:
         place = (message["port"], message["generation"], message["partition"], message["endpoint"])
@@ -162,18 +181,16 @@ class DiskPartition(DevicePartition):
             self.loop.attach_port(*place, -1, self._medium, pair, size)
             return
         path = message["file"]
-        descriptor, users = self._files.get(path, (-1, 0))
-        if descriptor < 0:
-            descriptor = _open(Path(path), FILES[self._medium])
+        file = self._files.get(path) or _open(Path(path), self._medium == "direct")
         try:
-            if os.fstat(descriptor).st_size < size:
-                os.ftruncate(descriptor, size)
-            self.loop.attach_port(*place, descriptor, "file", pair)
+            if os.fstat(file.descriptor).st_size < size:
+                os.ftruncate(file.descriptor, size)
+            self.loop.attach_port(*place, file.descriptor, "file", pair, plain_fd=file.plain)
         except BaseException:
-            if users == 0:
-                os.close(descriptor)
+            if file.users == 0:
+                _close(file)
             raise
-        self._files[path] = (descriptor, users + 1)
+        self._files[path] = file._replace(users=file.users + 1)
         self._paths[message["port"]] = path
 
     def detach_port(self, port: int) -> None:
@@ -181,32 +198,55 @@ class DiskPartition(DevicePartition):
         if port not in self._paths:
             return
         path = self._paths.pop(port)
-        descriptor, users = self._files.pop(path)
-        if users > 1:
-            self._files[path] = (descriptor, users - 1)
+        file = self._files.pop(path)
+        if file.users > 1:
+            self._files[path] = file._replace(users=file.users - 1)
         else:
-            os.close(descriptor)
+            _close(file)
+
+    def handle_media(self, _message: Message, _fds: list[int]) -> Message:
+        """How the data of each file move, by its path; and why there is no ring, where there is none."""
+        ways = {path: self.loop.way(port) for port, path in sorted(self._paths.items())}
+        return {"medium": self._medium, "files": ways, "without_ring": self._without_ring}
 
 
-def _open(path: Path, flags: int) -> int:
-    """Opens the backing file, for this process alone. `conflict` where another device process has it, `unsupported`
-    where its file system cannot do without the page cache."""
+def _open(path: Path, direct: bool) -> BackingFile:
+    """Opens the backing file, for this process alone. `conflict` where another device process has it, or the kernel
+    still works on it for one that was killed. A file system without direct I/O gives a file through the page cache."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+        descriptor = os.open(path, flags | (os.O_DIRECT if direct else 0), 0o600)
     except OSError as error:
-        if flags and error.errno == errno.EINVAL:
-            text = f"{path} lies on a file system without direct I/O; take medium: file, or another folder"
-            raise HostError("unsupported", text) from None
-        raise
+        if not direct or error.errno != errno.EINVAL:
+            raise
+        print(f"{path} lies on a file system without direct I/O: it goes through the page cache", flush=True)
+        direct = False
+        descriptor = os.open(path, flags, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise HostError("conflict", f"{path} is in use by another host") from None
+        _lock(descriptor, path)
+        plain = os.open(path, flags & ~os.O_CREAT) if direct else -1
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
+    return BackingFile(descriptor, plain, 0)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise HostError("conflict", f"{path} is in use by another host") from None
+        select.select([], [], [], LOCK_POLL)
+
+
+def _close(file: BackingFile) -> None:
+    for descriptor in (file.descriptor, file.plain):
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def nic(context: Context) -> int:

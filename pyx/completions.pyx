@@ -60,7 +60,8 @@ cdef class Completions(Loop):
         the device is filled in at publication, and which may share a slot with others."""
         cdef uint32_t times[6]
         cdef pv_run *run = &port.pair.runs[queue]
-        if end == 0 and id:
+        # What overtakes a request at the medium is no neighbour of those before that one in the request ring.
+        if end == 0 and id and port.flying == 0:
             if not pv_run_extend(run, id, status, reason, bytes):
                 self.end_run(port, queue, self.validated)
                 run.id = id

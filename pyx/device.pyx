@@ -255,7 +255,8 @@ cdef class Device(Intake):
                 entry = &port.queue.entries[(port.queue.head + count) & mask]
                 # Half of the room is for receivers of these frames. A server that takes no completions stops its own
                 # requests alone.
-                if pv_producer_free(&entry.server.completions, 2 * BATCH) < 2 * BATCH:
+                room = 2 * BATCH + entry.server.flying
+                if pv_producer_free(&entry.server.completions, room) < room:
                     self.stalled = True
                     break
                 job = &jobs[count]
@@ -278,12 +279,14 @@ cdef class Device(Intake):
                 count += 1
         else:
             available = self.pair_available(port, 0)
-            room = pv_producer_free(&port.pair.completions[0], BATCH)
-            if room < PV_PACK_ENTRIES:
+            room = pv_producer_free(&port.pair.completions[0], BATCH + port.flying)
+            if room < PV_PACK_ENTRIES + port.flying:
                 return 0
+            room -= port.flying
             if not pv_translation_current(port.pair.entry, &port.pair.translation):
                 for i in range(available):
-                    if i == BATCH or pv_producer_free(&port.pair.completions[0], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
+                    room = PV_PACK_ENTRIES + port.flying
+                    if i == BATCH or pv_producer_free(&port.pair.completions[0], room) < room:
                         break
                     self.fetch_pair(port, 0, 0, &slots[0])
                     count += self.end_slot(port, 0, &slots[0], PV_STATUS_REFUSED, PV_REASON_PATH_CLOSED)

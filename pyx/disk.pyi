@@ -1,8 +1,9 @@
-from pyx.device import Device
+from pyx.uring import Uring
 
+OPERATIONS: tuple[str, ...]
 MEDIA: dict[str, int]
 
-class Disk(Device):
+class Disk(Uring):
     def attach_port(
         self,
         port: int,
@@ -13,5 +14,7 @@ class Disk(Device):
         medium: str = "file",
         pair: tuple[int, int, int] | None = None,
         size: int = 0,
+        plain_fd: int = -1,
     ) -> None: ...
     def detach_port(self, port: int) -> None: ...
+    def way(self, port: int) -> str: ...

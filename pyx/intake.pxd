@@ -11,6 +11,7 @@ cdef class Intake(Ports):
     cdef Mapping kernel_mapping
     cdef bint stalled                 # a server takes no completions: its requests wait
 
+    cdef void servers_moved(self, uint32_t at) noexcept nogil
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil
     cdef uint32_t fetch(self, Server *server, uint32_t index, pv_dma_request *request, pv_span *spans) noexcept nogil
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil

@@ -69,11 +69,18 @@ cdef class Intake(Ports):
                     raise ValueError(f"requests wait at port {self.active[i]}")
             while self.servers[at].slot != PV_ID_SLOT(server):
                 at += 1
+            if self.servers[at].flying:
+                raise ValueError(f"{self.servers[at].flying} of its requests are at the medium")
             self.server_count -= 1
             for i in range(at, self.server_count):
                 self.servers[i] = self.servers[i + 1]
+            self.servers_moved(at)
         for mapping in self.kept.pop(("server", server)):
             mapping.detach()
+
+    cdef void servers_moved(self, uint32_t at) noexcept nogil:
+        """Inside `quiet`: servers from `at` on lie one place further down now."""
+        pass
 
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil:
         """Does the server that asked still hold the office in whose name it asks?"""
@@ -126,7 +133,7 @@ cdef class Intake(Ports):
         now = pv_now()
         pv_meter_turn(&self.meter, PV_CHARGE_SHARED, now)
         while at < available and done < 2 * BATCH:
-            if pv_producer_free(&server.completions, 1) == 0:
+            if pv_producer_free(&server.completions, 1 + server.flying) <= server.flying:
                 self.stalled = True
                 break
             used = self.fetch(server, at, &request, spans)

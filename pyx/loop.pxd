@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_doorbell, pv_statistics
-from pyx.ringc cimport pv_gate, pv_idle, pv_meter
+from pyx.ringc cimport pv_gate, pv_idle, pv_meter, pv_wait
 from pyx.segment cimport Mapping
 
 
@@ -32,6 +32,7 @@ cdef class Loop:
     cdef void loop(self) noexcept nogil
     cdef uint64_t sleep_limit(self) noexcept nogil
     cdef void sleep(self) noexcept nogil
+    cdef long wait_bells(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil
     cdef void judge(self, uint32_t number, bint found) noexcept nogil
     cdef int add_bell(self, pv_doorbell *bell) except -1
     cdef void remove_bell(self, pv_doorbell *bell) noexcept

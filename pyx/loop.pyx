@@ -179,7 +179,7 @@ cdef class Loop:
         pv_idle_sleep(&self.idle)
         found = self.pending()
         if not found and not pv_gate_wanted(&self.gate) and not self.stopping:
-            rung = pv_doorbells_wait(waits, count, limit)
+            rung = self.wait_bells(waits, count, limit)
             found = self.pending()
             for i in range(count):
                 if rung == <long>i or bell_word(self.bells[numbers[i]]) != <uint32_t>waits[i].value:
@@ -187,6 +187,10 @@ cdef class Loop:
         for i in range(count):
             pv_doorbell_cancel(self.bells[numbers[i]])
         pv_idle_woken(&self.idle, found, self.counters)
+
+    cdef long wait_bells(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil:
+        """Waits `limit` ns at most; the number of a bell that was rung, or less than 0."""
+        return pv_doorbells_wait(waits, count, limit)
 
     cdef void judge(self, uint32_t number, bint found) noexcept nogil:
         """A bell was rung. Those of clients are muted for a while where that brought nothing too often; the thread's

@@ -15,6 +15,7 @@ cdef struct Server:
     uint16_t slot             # partition slot of the I/O partition
     pv_consumer requests      # hardware ring, monitor to device
     pv_producer completions   # device to server
+    uint32_t flying           # requests of it at a disk's medium: room for their completions is kept
 
 # A request that came by a hardware ring and waits for its turn or for a frame.
 cdef struct Waiting:
@@ -83,8 +84,13 @@ cdef struct Port:
     uint32_t progress                 # pieces of the large frame that waits which have arrived
     bint starved                      # posted nothing for so long that frames for it are dropped at once
     # Disk
+    uint32_t flying                   # requests at the medium: room for their completions is kept
+    bint closing                      # takes nothing any more
     int fd
+    int plain_fd                      # the same file through the page cache, for what is not aligned; -1: `fd` is that
     uint32_t medium
+    uint32_t align_offset, align_memory  # bytes, past the page cache; 0: through it
+    bint nowait                       # the file system can say that a read would wait
     char *ram
     uint64_t ram_size
 

@@ -87,7 +87,7 @@ cdef class Ports(Completions):
         p.number = number
         p.client = PV_ID_SLOT(partition)
         p.generation = <uint32_t>generation
-        p.held_for = p.peer = p.fd = -1
+        p.held_for = p.peer = p.fd = p.plain_fd = -1
         if pair is not None:
             events_fd, pair_fd, pair_capacity = pair
             capacity = max(capacity, <uint32_t>pair_capacity)
@@ -222,7 +222,7 @@ cdef class Ports(Completions):
                            sizeof(pv_span) * fifo.spans_max)
                 kept += 1
             # No room means a server that does not take completions: its ledger still holds the request.
-            elif pv_producer_free(&entry.server.completions, 1):
+            elif pv_producer_free(&entry.server.completions, 1 + entry.server.flying) > entry.server.flying:
                 self.finish(entry.server, &entry.request, PV_STATUS_CANCELLED, reason, 0, 0, 0)
                 returned += 1
             at += 1
@@ -231,7 +231,7 @@ cdef class Ports(Completions):
 
     cdef uint32_t return_pair(self, Port *port) noexcept nogil:
         """Gives back what stands in the queue pair, in order."""
-        cdef uint32_t queue, available, i, returned = 0
+        cdef uint32_t queue, available, i, room, returned = 0
         cdef pv_request slot
         cdef Pair *pair = &port.pair
         for queue in range(pair.queues):
@@ -239,7 +239,8 @@ cdef class Ports(Completions):
             if available:
                 for i in range(available):
                     # A completion each would need room for a whole pack of them.
-                    if pv_producer_free(&pair.completions[queue], PV_PACK_ENTRIES) < PV_PACK_ENTRIES:
+                    room = PV_PACK_ENTRIES + port.flying
+                    if pv_producer_free(&pair.completions[queue], room) < room:
                         break
                     self.fetch_pair(port, queue, 0, &slot)
                     returned += self.end_slot(port, queue, &slot, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED)

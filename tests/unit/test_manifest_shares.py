@@ -90,7 +90,7 @@ NIC = "partitions: [{name: a, program: [x], nics: [{name: n, "
         (NIC + "limits: {bytes: {rate: fast}}}]}]", 3, 78, "is not a size"),
         (NIC + "limits: {operations: {rate: -1}}}]}]", 3, 83, "is too small; accepted: 0 or more"),
         (NIC + "limits: {bytes: {rate: 1, period: 2}}}]}]", 3, 89, "no time between refills; accepted: 1ms to 1s"),
-        (NIC + "limits: {bytes: {rate: 1, period: 500us}}}]}]", 3, 89, "is not a duration"),
+        (NIC + "limits: {bytes: {rate: 1, period: 500ns}}}]}]", 3, 89, "is not a duration"),
         (NIC + "limits: 5}]}]", 3, 63, "is not a mapping; accepted: bytes, operations"),
         ("host: {hosting_memory: 5000}", 3, 24, "multiple of 4096"),
         ("host: {memory: 32MiB}", 3, 16, "leaves no memory for guests"),

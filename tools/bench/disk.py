@@ -36,6 +36,13 @@ CAPACITY = 256  # of a disk's queue: what an open loop may have in flight
 @click.option("--depth", type=click.IntRange(1, CAPACITY), default=32, show_default=True, help="Requests in flight.")
 @flags.op()
 @click.option(
+    "--access",
+    type=click.Choice(["random", "sequential"]),
+    default="random",
+    show_default=True,
+    help="Order of the blocks.",
+)
+@click.option(
     "--medium",
     type=click.Choice(MEDIA),
     default="file",
@@ -44,8 +51,10 @@ CAPACITY = 256  # of a disk's queue: what an open loop may have in flight
     "(O_DIRECT), nothing at all, or memory of the device.",
 )
 @flags.rate()
-def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, rate: float | None) -> None:
-    """Measure random requests of one guest: `iops` and `throughput` with `depth` in flight, `round_trip` of a lone one.
+def command(
+    run: Run, path: str, block: int, depth: int, op: str, access: str, medium: str, rate: float | None
+) -> None:  # fmt: skip
+    """Measure requests of one guest: `iops` and `throughput` with `depth` in flight, `round_trip` of a lone one.
 
     `latency` is that of an open loop, counted from the intended time of each request; `cpu_per_byte` counts the
     processor time of all processes of the host and its guests; `notifications` are wake-ups for each request, at most.
@@ -53,7 +62,15 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, r
     The baseline is the better of fio's psync and io_uring with the same depth, where fio is installed, otherwise one
     thread that reads or writes the bare file. All work on the same file, in turn.
     """
-    parameters: dict[str, Any] = {"path": path, "block": block, "depth": depth, "op": op, "medium": medium}
+    parameters: dict[str, Any] = {
+        "path": path,
+        "block": block,
+        "depth": depth,
+        "op": op,
+        "access": access,
+        "medium": medium,
+    }
+    kind: dict[str, Any] = {"op": op, "block": block, "sequential": access == "sequential"}
     window = window_of(run)
     with disk_files(medium) as folder, bench_host(folder, medium) as host, crew(host) as guests:
         if medium in WITH_FILES:
@@ -66,12 +83,12 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str, r
         )  # fmt: skip
 
         def saturated(seconds: float) -> Window:
-            return load.window(seconds, cpu=True, op=op, block=block, depth=depth)
+            return load.window(seconds, cpu=True, depth=depth, **kind)
 
-        asked = rate or round(LOAD * load.window(window, op=op, block=block, depth=depth).rate)
+        asked = rate or round(LOAD * load.window(window, depth=depth, **kind).rate)
         closed = Shared(saturated)
-        opened = Shared(lambda seconds: load.window(seconds, op=op, block=block, depth=CAPACITY, rate=asked))
-        lone = Shared(lambda seconds: load.window(seconds, op=op, block=block, depth=1, timed=True))
+        opened = Shared(lambda seconds: load.window(seconds, depth=CAPACITY, rate=asked, **kind))
+        lone = Shared(lambda seconds: load.window(seconds, depth=1, timed=True, **kind))
         references = peers(folder / FILE, parameters, window) if medium in WITH_FILES else {}
         best = max(references, key=lambda name: references[name](window), default=None)
         base = Kept(references[best]) if best else None
@@ -96,9 +113,12 @@ def peers(file: Path, parameters: dict[str, Any], window: float) -> dict[str, Me
     """What the bare file gives, and what fio reaches on it where it is installed; the best of fio is the baseline."""
     block, depth, op = parameters["block"], parameters["depth"], parameters["op"]
     direct = parameters["medium"] == "direct"
+    sequential = parameters["access"] == "sequential"
     if not fio.installed():
-        return {"bare file": bare(file, op, block, direct)}
-    return {f"fio {engine}": fio.rate(file, SIZE, engine, op, block, depth, direct) for engine in fio.ENGINES}
+        return {} if sequential else {"bare file": bare(file, op, block, direct)}
+    return {
+        f"fio {engine}": fio.rate(file, SIZE, engine, op, block, depth, direct, sequential) for engine in fio.ENGINES
+    }
 
 
 def bare(path: Path, op: str, block: int, direct: bool) -> Measure:

@@ -19,12 +19,15 @@ def installed() -> bool:
     return shutil.which("fio") is not None
 
 
-def rate(file: Path, size: int, engine: str, op: str, block: int, depth: int, direct: bool = False) -> Measure:
-    """Requests a second of random reads or writes, in a file that exists and is not emptied from the page cache."""
+def rate(
+    file: Path, size: int, engine: str, op: str, block: int, depth: int, direct: bool = False, sequential: bool = False
+) -> Measure:
+    """Requests a second of reads or writes, at random or in order, in a file that exists and is cached."""
 
     def measure(seconds: float) -> float:
         command = [
-            "fio", "--name=baseline", f"--filename={file}", f"--size={size}", f"--rw=rand{op}", f"--bs={block}",
+            "fio", "--name=baseline", f"--filename={file}", f"--size={size}",
+            f"--rw={'' if sequential else 'rand'}{op}", f"--bs={block}",
             f"--ioengine={engine}", f"--iodepth={depth if engine == 'io_uring' else 1}", f"--direct={int(direct)}",
             "--invalidate=0", "--allow_file_create=0", "--norandommap", "--time_based", "--thread", "--eta=never",
             f"--runtime={max(seconds, SHORTEST) * 1000:.0f}ms", "--output-format=json",

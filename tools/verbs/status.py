@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 from hostd.errors import EXIT_FAILURE, EXIT_OK
@@ -32,6 +33,7 @@ def command(session: options.Session) -> int:
         yield from _host(document["host"])
         yield ""
         yield from output.table(document["processes"], COLUMNS)
+        yield from _media(document.get("media", {}))
         yield ""
         yield from _checks(document["checks"])
 
@@ -46,6 +48,15 @@ def _host(host: dict[str, Any]) -> Iterable[str]:
     width = max(map(len, facts), default=0)
     for key, value in facts.items():
         yield f"{key.ljust(width)}  {value}"
+
+
+def _media(media: dict[str, dict[str, Any]]) -> Iterable[str]:
+    """How the data of each disk file move."""
+    rows = [(name, path, way) for name, device in media.items() for path, way in device["files"].items()]
+    if rows:
+        yield ""
+        yield from output.table(rows, [("DEVICE", itemgetter(0)), ("FILE", itemgetter(1)), ("WAY", itemgetter(2))])
+    yield from (f"{name}: {device['without_ring']}" for name, device in media.items() if device["without_ring"])
 
 
 def _checks(checks: list[dict[str, Any]]) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 from puppet import Puppet
@@ -83,3 +84,39 @@ def write_durable(puppet: Puppet, disk: str, length: int, seed: int, offset: int
     data = puppet.guest.memory.allocate(length)
     data[:] = random.Random(seed).randbytes(length)
     puppet.guest.disk(disk).write_from(data, offset, fua=True)
+
+
+def fill(puppet: Puppet, disk: str, length: int) -> None:
+    """Writes that much and does not flush."""
+    target, buffer = puppet.guest.disk(disk), puppet.guest.memory.allocate(1 << 20)
+    memoryview(buffer)[:] = bytes([PATTERN]) * len(buffer)
+    for offset in range(0, length, len(buffer)):
+        target.write_from(buffer, offset)
+    puppet.guest.memory.free(buffer.gpa, buffer.length)
+
+
+def timed_flush(puppet: Puppet, disk: str) -> float:
+    """Seconds of one flush."""
+    begin = time.monotonic()
+    puppet.guest.disk(disk).flush()
+    return time.monotonic() - begin
+
+
+def longest_read(puppet: Puppet, disk: str) -> float:
+    """Seconds of the slowest of many small reads, until the test wants the end."""
+    target, buffer, longest = puppet.guest.disk(disk), puppet.guest.memory.allocate(4096), 0.0
+    while not puppet.wanted():
+        begin = time.monotonic()
+        target.read_into(buffer, 0)
+        longest = max(longest, time.monotonic() - begin)
+    return longest
+
+
+def round_trips(puppet: Puppet, disk: str, count: int) -> list[float]:
+    """Seconds of so many small reads, one after the other."""
+    target, buffer, times = puppet.guest.disk(disk), puppet.guest.memory.allocate(4096), []
+    for _ in range(count):
+        begin = time.monotonic()
+        target.read_into(buffer, 0)
+        times.append(time.monotonic() - begin)
+    return times

@@ -1,0 +1,27 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from pyx.medium cimport Flying, Medium
+from pyx.ringc cimport pv_wait
+from pyx.uringc cimport pv_uring
+
+
+cdef class Uring(Medium):
+    cdef pv_uring ring
+    cdef readonly bint ring_open
+    cdef uint32_t in_kernel           # requests
+    cdef bint armed                   # the ring waits on doorbells
+    cdef uint64_t armed_number
+    cdef uint32_t armed_count
+    cdef pv_wait armed_waits[128]
+
+    cdef int use_file(self, uint32_t port, int fd) except -1
+    cdef bint room(self) noexcept nogil
+    cdef void launch(self, Flying *f) noexcept nogil
+    cdef uint32_t reap(self) noexcept nogil
+    cdef void came_back(self, Flying *f, int result) noexcept nogil
+    cdef void cleared(self, Flying *f, bint done) noexcept nogil
+    cdef void disarm(self) noexcept nogil
+    cdef long bell_rung(self) noexcept nogil
+
+
+cdef uint32_t reason_of(int number) noexcept nogil

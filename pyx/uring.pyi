@@ -1,0 +1,6 @@
+from pyx.medium import Medium
+
+class Uring(Medium):
+    @property
+    def ring_open(self) -> bool: ...
+    def open_ring(self) -> str: ...
