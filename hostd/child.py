@@ -70,6 +70,8 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
         taps: list[int] = []
         report = enter(spec, abilities, keeper, handed, taps)
         report |= {name: spec.config[name] for name in ("hardware", "memory") if name in spec.config}
+        if spec.argv is not None:
+            spec.config["own_root"] = report["pivot"]  # files of the host are out of sight, and names its own
         if abilities.template is not None:
             os.close(abilities.template)
     except Exception as error:
@@ -181,12 +183,12 @@ def _flush() -> None:
 def _exec(spec: StartSpec, wire: Wire, descriptors: dict[str, int], taps: list[int]) -> int:
     """Become an unmodified program, below a process 1 of its own where there is a pid namespace.
 
-    The socket closes by itself when the program starts; if that fails, the error follows on it. A program with network
-    interfaces always has a process above it, which moves their frames.
+    The socket closes by itself when the program starts; if that fails, the error follows on it. A program with
+    endpoints always has a process above it, which drives them.
     """
     assert spec.argv is not None
     drive = None
-    if taps:
+    if "plan" in spec.config:
         try:
             drive = _driver(Context(spec.name, spec.type, spec.config, descriptors), taps)
         except Exception as error:

@@ -124,6 +124,10 @@ class PartitionSpec(Model):
         default="ones",
         description="a look at a function that it does not have: ones: reads all ones; refuse: ends it with SIGBUS",
     )
+    export_nbd: bool | Text = Field(
+        default=False,
+        description="a Unix socket on which the program serves its disks over NBD: true: RUNTIME/NAME.nbd; or its path",
+    )
     weight: Weight = Field(default=100, description="share of a processor against the other guests on it")
     cap: Cap | None = Field(default=None, description='most of a processor that it may use, like "25%"; null: all')
     processors: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = Field(

@@ -60,7 +60,7 @@ _DROP_REASONS = _each(
 )
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
 _OPERATIONS_FOR = {
-    "disk": _each("read", "write", "flush", "discard", "write_zeroes", "path"),
+    "disk": _each("read", "write", "flush", "discard", "write_zeroes", "extents", "path"),
     "nic": _each("send", "receive", "send_headed", "receive_headed", "path"),
 }
 assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)

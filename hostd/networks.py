@@ -26,9 +26,9 @@ def claim(record: Any, others: Iterable[Any]) -> None:
 
 
 def document(record: Any, symmetric: bool) -> dict[str, Any]:
-    """What a program with NICs is started with beside its words: documents of hostd.tap.Interface, in the order of its
-    NICs, and what the process above it maps. Nothing for a program without."""
-    if not record.spec.nics:
+    """What a program with endpoints is started with beside its words: documents of hostd.tap.Interface, in the order of
+    its NICs, and what the process above it maps. Nothing for a program without."""
+    if not record.spec.nics and not record.spec.disks:
         return {}
     macs = {endpoint["name"]: endpoint["mac"] for endpoint in record.plan["endpoints"]}
     interfaces = [

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from hostd.async_wire import AsyncWire
+from hostd.exports import Export
 
 LOG_MAX = 256 << 10  # bytes kept of what a process wrote; older lines are dropped (rule 39)
 ENDED = ("stopped", "failed")
@@ -49,6 +50,7 @@ class Record:
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
     held: bool = False  # its world stands, by hand (hostd.vectors)
     processors: int = 0  # that a guest may run on
+    export: Export | None = None  # the socket that its disks are served on
     started_ns: int | None = None
     reports: int = 0
     log: deque[bytes] = field(default_factory=deque)

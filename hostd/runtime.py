@@ -14,6 +14,7 @@ SOCKET = "keeper.sock"
 LOCK = "keeper.lock"
 LOG = "keeper.log"  # complaints of keeper and loader; of interest only if the keeper dies, so it goes with it
 FILES = (SOCKET, LOCK, LOG)
+EXPORTS = "*.nbd"  # listening sockets of partitions (hostd.exports)
 
 
 def lock(runtime: Path) -> int:
@@ -61,6 +62,7 @@ def sweep_stale(runtime: Path) -> list[str]:
     removed: list[Path] = []
     if not is_locked(runtime):
         removed.extend(runtime / name for name in FILES if (runtime / name).exists())
+        removed.extend(runtime.glob(EXPORTS))
     removed.extend(path for path in FOLDER.glob(f"{PREFIX}*-*") if _is_orphan(path))
     for path in removed:
         with suppress(FileNotFoundError):

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from hostd import charging, networks, traps, views
+from hostd import charging, exports, networks, traps, views
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
@@ -248,7 +248,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         assert record.started_ns is not None
         return {
             "name": spec.name, "id": record.number, "pid": record.pid, "decision": answer["decision"],
-            "seconds": (record.started_ns - begin) / 1e9,
+            "seconds": (record.started_ns - begin) / 1e9, **exports.told(record),
         }  # fmt: skip
 
     async def _start(self, record: Record) -> None:
@@ -266,12 +266,11 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             await attached
             await self._paths.begin(record)
             fds["lifecycle"] = theirs.fileno()
-            document = self._start_document(record)
+            document = exports.prepare(record, fds, self._start_document(record), self.paths.runtime)
             if document["entry"] is not None and not document["traps"]:
                 fds["configuration"], document["config"]["configuration"] = views.built(record, self.fabric)
             native = document["entry"] is None
-            handed = {} if native and not spec.nics else fds
-            await self._children.start(record, document, handed, control=False)
+            await self._children.start(record, document, fds if "config" in document else {}, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             record.lifecycle = ours
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
@@ -489,6 +488,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
 
     async def _after_end(self, record: Record) -> None:
         self._paths.ended(record)
+        exports.end(record)
         async with self._changed:
             self._changed.notify_all()
         clean = record.exit_status == {"exited": 0} or record.stop_asked

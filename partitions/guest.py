@@ -59,6 +59,7 @@ class Guest:
         self._lifecycle = context.take("lifecycle")
         self._refused = context.config.get("hidden") == "refuse"
         self._wire = socket.socket(fileno=self._lifecycle)  # also: endpoints that come and go
+        self.listener = context.take("nbd") if "nbd" in context.fds else None  # socket to export disks on
         self._hardware = context.config.get("hardware") or {"traps": False, "missing": "not asked for"}
         self.memory = Memory(sum(extent["size"] for extent in plan["memory"]), fixed=True)
         for index, extent in enumerate(plan["memory"]):
@@ -160,6 +161,11 @@ class Guest:
     @property
     def endpoints(self) -> list[str]:
         return list(self._endpoints)
+
+    @property
+    def disks(self) -> list[str]:
+        """Names of its disks, in the order of the specification."""
+        return [name for name, endpoint in self._endpoints.items() if endpoint["kind"] == "disk"]
 
     def report(self, **values: Any) -> None:
         """Sends values to the host's event stream (`hostctl events`): at most 4 KiB as JSON."""

@@ -1,17 +1,23 @@
-"""What drives the NICs of an unmodified program: the process above it, in the same partition (H7).
+"""What drives the endpoints of an unmodified program: the process above it, in the same partition (H7).
 
 The sandbox has made a TAP for each NIC in the partition's network namespace. The process that waits for the program
 maps the partition's memory, rings and queues as a Python guest does, and a thread without the interpreter lock moves
-frames between TAP and endpoint (pyx/tap_pump.pyx). The program itself maps none of it.
+frames between TAP and endpoint (pyx/tap_pump.pyx). Disks are exports of an NBD server on a Unix socket in the program's
+own file system, served by the same thread. The program itself maps none of it.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hostd.rootfs import scratch
 from partitions.guest import Guest
+from partitions.nbd_export import server_of
 from partitions.skeleton import Context
 from pyx.memory import Buffer
 from pyx.tap_pump import Link, TapPump
@@ -20,21 +26,45 @@ HEADERS = 14 + 4  # bytes of a frame beside its payload: Ethernet header and a V
 BUFFERS = 256  # of each direction, at most
 MEMORY_PART = 4  # a direction of one NIC takes this part of the partition's memory at most, shared by all NICs
 LINE = 64
+SOCKET = "nbd.sock"  # in the program's folder for scratch files
+CONNECTIONS = 32
 
 
 def attach(context: Context, taps: Sequence[int]) -> Callable[[], None]:
-    """Maps everything and opens the endpoints of `context.config["network"]`, in the order of `taps`. What it returns
-    starts the threads; signals must be blocked by then, so that the program's are not lost in them."""
+    """Maps everything and opens the endpoints of `context.config["network"]`, in the order of `taps`, and all disks.
+    What it returns starts the threads; signals must be blocked by then, so that the program's are not lost in them."""
     guest = Guest(context)
-    interfaces = context.config["network"]
+    interfaces = context.config.get("network", [])
     links = [_link(guest, interface, tap, len(taps)) for interface, tap in zip(interfaces, taps, strict=True)]
-    pump = TapPump(guest.waiter, links)
+    server = None
+    if guest.disks and context.config["own_root"]:
+        server = server_of(guest, _listen(), guest.memory.size // MEMORY_PART, CONNECTIONS)
+        _tell(guest.disks)
+    elif guest.disks:
+        print("disks are not exported: their socket needs a mount namespace", file=sys.stderr, flush=True)
+    worker = TapPump(guest.waiter, links, server) if links else server
 
     def start() -> None:
-        for name, target in (("pump", pump.run), ("waker", pump.wake)):
+        for name, target in (("pump", worker.run), ("waker", worker.wake)) if worker is not None else ():
             threading.Thread(target=target, name=name, daemon=True).start()
 
     return start
+
+
+def _listen() -> int:
+    """Listens where the program finds it: nobody else sees this folder."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    os.fchmod(listener.fileno(), 0o600)
+    listener.bind(f"{scratch()}/{SOCKET}")
+    listener.listen(CONNECTIONS)
+    return listener.detach()
+
+
+def _tell(disks: Sequence[str]) -> None:
+    """The program's environment: NBD_URI of its first disk, NBD_URI_NAME of each; what its user has set stays."""
+    named = [("NBD_URI", disks[0]), *((f"NBD_URI_{disk.upper().replace('-', '_')}", disk) for disk in disks)]
+    for variable, disk in named:
+        os.environ.setdefault(variable, f"nbd+unix:///{disk}?socket={scratch()}/{SOCKET}")
 
 
 def _link(guest: Guest, interface: dict[str, Any], tap: int, nics: int) -> Link:

@@ -66,6 +66,7 @@ enum pv_operation {
     PV_OP_WRITE_ZEROES, /* disk: the range reads as zeroes from now on; carries no data */
     PV_OP_SEND_HEADED,    /* NIC: one frame with a struct pv_net_header in front */
     PV_OP_RECEIVE_HEADED, /* NIC: guest memory that takes one such frame */
+    PV_OP_EXTENTS, /* disk: which parts of the range hold data: struct pv_disk_extent, as many as the completion's bytes */
     PV_OP_COUNT,
 };
 
@@ -173,6 +174,14 @@ _Static_assert(offsetof(struct pv_request, length) == 40 && offsetof(struct pv_r
 #define PV_FLAG_FUA 1u     /* write, write zeroes: durable before the completion */
 #define PV_FLAG_NO_HOLE 2u /* write zeroes: the range keeps, or gets, its room on the medium */
 #define PV_FLAG_BITS 4
+
+/* What PV_OP_EXTENTS puts into guest memory: neighbours from the beginning of the range to its end, then entries of zeroes
+ * up to a whole sector. A sector has one entry at most, so that the buffer, as long as the range, holds them all. */
+struct pv_disk_extent {
+    uint64_t length;          /* bytes */
+    uint64_t data;            /* 1: data; 0: a hole, which reads as zeroes */
+};
+_Static_assert(sizeof(struct pv_disk_extent) == 16 && sizeof(struct pv_disk_extent) <= PV_SECTOR, "room");
 
 /* Guest to NIC, on a queue pair only: up to three sends or three receive buffers in one line. The key stands for the
  * endpoint's generation, of which each set-up has another one. The last 16 bytes lie as in struct pv_request. */

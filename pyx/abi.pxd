@@ -117,6 +117,7 @@ cdef extern from "abi.h" nogil:
         PV_OP_WRITE_ZEROES
         PV_OP_SEND_HEADED
         PV_OP_RECEIVE_HEADED
+        PV_OP_EXTENTS
         PV_OP_COUNT
 
     cpdef enum pv_offload_bit:
@@ -372,6 +373,10 @@ cdef extern from "abi.h" nogil:
         uint16_t client
         uint16_t queue
         uint16_t flags
+
+    struct pv_disk_extent:
+        uint64_t length
+        uint64_t data
 
     struct pv_dma_request:
         uint64_t id

@@ -18,10 +18,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_DISK_FENCED, PV_EXTENTS_MAX, PV_FLAG_FUA, PV_FLAG_NO_HOLE, PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_WRITE,
-    PV_OP_WRITE_ZEROES, PV_REASON_MEDIUM_SHORT, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, pv_dma_request,
+    PV_DISK_FENCED, PV_EXTENTS_MAX, PV_FLAG_FUA, PV_FLAG_NO_HOLE, PV_OP_DISCARD, PV_OP_EXTENTS, PV_OP_FLUSH, PV_OP_READ,
+    PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_REASON_MEDIUM_SHORT, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_SECTOR,
+    pv_disk_extent, pv_dma_request,
 )
-from pyx.dmac cimport pv_dma_device, pv_span
+from pyx.dmac cimport pv_dma_device, pv_dma_store, pv_span
 from pyx.medium cimport PUBLISH, Flying, iovec
 from pyx.portc cimport Fifo, Job, Port
 from pyx.ringc cimport pv_count
@@ -40,6 +41,7 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef extern from "clear.h" nogil:
     int pv_clear_file(int fd, uint64_t offset, uint64_t length, bint zeroes, bint hole)
+    uint32_t pv_file_extents(int fd, uint64_t offset, uint64_t length, pv_disk_extent *extents)
 
 cdef extern from *:
     """
@@ -68,12 +70,13 @@ cdef enum:
     MEDIUM_RAM = 2
     LATER = 0xFFFFFFFF    # no reason: the kernel would have to wait
 
-OPERATIONS = ("read", "write", "flush", "discard", "write_zeroes")
+OPERATIONS = ("read", "write", "flush", "discard", "write_zeroes", "extents")
 MEDIA = {"file": MEDIUM_FILE, "direct": MEDIUM_FILE, "null": MEDIUM_NULL, "ram": MEDIUM_RAM}
 
 
 cdef class Disk(Uring):
     """Ports are virtual disks; their files are opened by the caller, which keeps them open until `detach_port`."""
+    cdef pv_disk_extent extents[2048]  # of the longest range: one a sector
 
     def attach_port(self, uint32_t port, uint64_t generation, uint64_t partition, uint16_t endpoint, int fd,
                     str medium="file", pair=None, uint64_t size=0, int plain_fd=-1):
@@ -133,7 +136,9 @@ cdef class Disk(Uring):
         cdef Flying *f
         if (port.medium == MEDIUM_FILE or self.simulated) and not self.room():
             return False
-        if not self.belongs_in_ring(port, job):
+        if job.operation == PV_OP_EXTENTS:
+            reason = self.tell_extents(port, job)
+        elif not self.belongs_in_ring(port, job):
             reason = self.perform(port, job)
         if reason == LATER:
             f = self.take(port, job, start)
@@ -201,6 +206,22 @@ cdef class Disk(Uring):
         if pv_clear_file(fd, job.device_offset, job.length, job.operation == PV_OP_WRITE_ZEROES,
                          job.flags & PV_FLAG_NO_HOLE == 0) != 0:
             return reason_of(errno)
+        return PV_REASON_NONE
+
+    cdef uint32_t tell_extents(self, Port *port, Job *job) noexcept nogil:
+        """Puts the extents of the range into the guest's buffer, and makes the request as long as their list. A medium
+        without holes is one of data."""
+        cdef uint32_t count = 1, bytes
+        self.extents[0].length = job.length
+        self.extents[0].data = 1
+        if port.medium == MEDIUM_FILE:
+            count = pv_file_extents(port.fd, job.device_offset, job.length, self.extents)
+            if count == 0:
+                return reason_of(errno)
+        bytes = (count * sizeof(pv_disk_extent) + PV_SECTOR - 1) // PV_SECTOR * PV_SECTOR
+        memset(&self.extents[count], 0, bytes - count * sizeof(pv_disk_extent))
+        pv_dma_store(self.origin, job.spans, self.extents, bytes)
+        job.length = bytes
         return PV_REASON_NONE
 
     cdef uint32_t transfer_ram(self, Port *port, const Job *job) noexcept nogil:

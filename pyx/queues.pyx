@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
-    PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
+    PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_EXTENTS, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
     PV_OP_SEND_HEADED, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
     PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry,
 )
@@ -85,7 +85,7 @@ cdef class Queues(Loop):
         fresh.capacity = capacity
         if kind == "disk":
             fresh.operations = (1 << <int>PV_OP_READ | 1 << <int>PV_OP_WRITE | 1 << <int>PV_OP_FLUSH
-                                | 1 << <int>PV_OP_DISCARD | 1 << <int>PV_OP_WRITE_ZEROES)
+                                | 1 << <int>PV_OP_DISCARD | 1 << <int>PV_OP_WRITE_ZEROES | 1 << <int>PV_OP_EXTENTS)
         else:
             fresh.receives = queue == PV_QUEUE_RECEIVE
             fresh.operations = (1 << <int>PV_OP_RECEIVE | 1 << <int>PV_OP_RECEIVE_HEADED if fresh.receives

@@ -16,6 +16,7 @@ from libc.stdlib cimport calloc, free
 from pyx.abi cimport PV_OP_RECEIVE, PV_OP_SEND, PV_STATUS_OK, pv_doorbell
 from pyx.flight cimport flight_push, flight_take
 from pyx.memory cimport Buffer
+from pyx.nbd cimport NbdServer
 from pyx.queue cimport ClientQueue
 from pyx.ringc cimport (
     pv_consumer_pending, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep,
@@ -179,18 +180,22 @@ cdef class Link:
 
 
 cdef class TapPump:
-    """All links of a partition. `run` and `wake` each need a thread, for as long as the process lives or until `stop`."""
+    """All links of a partition, and its NBD server, because one thread serves all rings of a partition. `run` and `wake` each need a thread, for as long as the process lives or until `stop`."""
     cdef Waiter waiter
     cdef Link first
+    cdef NbdServer server            # None: no disk is exported here
     cdef pv_waker waker
     cdef bint stopping
 
-    def __cinit__(self, Waiter waiter, list links):
+    def __cinit__(self, Waiter waiter, list links, NbdServer server=None):
         cdef Link link, last = None
         self.waiter = waiter
+        self.server = server
         self.waker.epoll = self.waker.end = -1
         if pv_waker_open(&self.waker, &waiter.interrupts.doorbell) != 0:
             raise OSError(errno, os.strerror(errno), "waker")
+        if server is not None and pv_waker_add(&self.waker, server.epoll) != 0:
+            raise OSError(errno, os.strerror(errno), "waker of the NBD server")
         for link in links:
             if pv_waker_add(&self.waker, link.tap) != 0:
                 raise OSError(errno, os.strerror(errno), f"waker of descriptor {link.tap}")
@@ -209,10 +214,14 @@ cdef class TapPump:
         """Moves frames until `stop`."""
         with nogil:
             while not self.stopping:
-                if self.first.serve_all():
+                if self.serve_all():
                     pv_idle_worked(&self.waiter.idle, pv_now())
                 elif not self.waiter.changing() and pv_idle_step(&self.waiter.idle, self.waiter.counters):
                     self.sleep()
+
+    cdef uint32_t serve_all(self) noexcept nogil:
+        cdef uint32_t work = self.first.serve_all()
+        return work if self.server is None else work + self.server.turn()
 
     cdef void sleep(self) noexcept nogil:
         cdef pv_doorbell *bell = &self.waiter.interrupts.doorbell
@@ -221,7 +230,9 @@ cdef class TapPump:
         pv_doorbell_fence(self.waiter.symmetric)
         pv_idle_sleep(&self.waiter.idle)
         self.first.arm_all(&self.waker)
-        found = self.first.pending_any() or self.waiter.changing()
+        if self.server is not None:
+            self.server.arm(&self.waker)
+        found = self.first.pending_any() or self.waiter.changing() or self.server is not None and self.server.waiting()
         if not found and not self.stopping:
             pv_doorbell_wait(bell, word, SLICE_NS)
             found = True  # a TAP that rang is no ring to look at; a time-out is rare enough to count as one

@@ -64,8 +64,8 @@ static inline const uint64_t *pv_cache_group(struct pv_cache *cache, const struc
 /* Do addresses and lengths of guest memory belong to this operation? */
 static inline bool pv_operation_has_data(uint8_t operation)
 {
-    return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_SEND || operation == PV_OP_RECEIVE
-           || operation == PV_OP_SEND_HEADED || operation == PV_OP_RECEIVE_HEADED;
+    return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_EXTENTS || operation == PV_OP_SEND
+           || operation == PV_OP_RECEIVE || operation == PV_OP_SEND_HEADED || operation == PV_OP_RECEIVE_HEADED;
 }
 
 /* Does it change what a disk holds? A read-only one has none of them. */
@@ -155,7 +155,8 @@ static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, c
 /* Does the device write guest memory in this operation? */
 static inline bool pv_operation_writes_memory(uint8_t operation)
 {
-    return operation == PV_OP_READ || operation == PV_OP_RECEIVE || operation == PV_OP_RECEIVE_HEADED;
+    return operation == PV_OP_READ || operation == PV_OP_EXTENTS || operation == PV_OP_RECEIVE
+           || operation == PV_OP_RECEIVE_HEADED;
 }
 
 /* Translates [gpa, gpa + length) into host extents, adjacent frames merged. Every page must be mapped with the

@@ -39,7 +39,7 @@ TYPES = {
 QUEUES = {"disk": ("disk",), "nic": ("tx", "rx")}
 QUEUE_CAPACITY = {"disk": 256, "nic": 512}
 OPERATIONS = {
-    "disk": ("read", "write", "flush", "discard", "write_zeroes"),
+    "disk": ("read", "write", "flush", "discard", "write_zeroes", "extents"),
     "nic": ("send", "receive", "send_headed", "receive_headed"),
 }
 WRITING = ("write", "discard", "write_zeroes")  # not granted on a read-only disk

@@ -23,7 +23,7 @@ READ_ONLY = 1
 
 READ, WRITE, FLUSH, SEND, RECEIVE = (OPERATIONS[name] for name in ("read", "write", "flush", "send", "receive"))
 SEND_HEADED, RECEIVE_HEADED = OPERATIONS["send_headed"], OPERATIONS["receive_headed"]
-DISCARD, WRITE_ZEROES = OPERATIONS["discard"], OPERATIONS["write_zeroes"]
+DISCARD, WRITE_ZEROES, EXTENTS = (OPERATIONS[name] for name in ("discard", "write_zeroes", "extents"))
 CHANGES_THE_DISK = {WRITE, DISCARD, WRITE_ZEROES}
 #: flags that an operation may carry: 1 forced unit access, 2 no hole
 MAY_CARRY = {WRITE: {0, 1}, WRITE_ZEROES: {0, 1, 2, 3}}
@@ -126,7 +126,7 @@ class Oracle:
             return REASONS[reason], ()
         if request.operation in (FLUSH, DISCARD, WRITE_ZEROES):
             return 0, ()
-        return self.memory(request.gpa, request.length, request.operation in (READ, RECEIVE, RECEIVE_HEADED))
+        return self.memory(request.gpa, request.length, request.operation in (READ, EXTENTS, RECEIVE, RECEIVE_HEADED))
 
     def _refuse(self, request: Request) -> str | None:
         partition = self.partition

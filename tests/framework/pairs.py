@@ -16,7 +16,7 @@ LENGTHS = [*PACK_LENGTHS, 1024, 8192, 65536, 1 << 20, (1 << 20) + 512, (1 << 32)
 PACK_FLAGS = [4, 64, 127, 128, *range(132, 256)]  # no request and no pack has them
 FLAGS = [1, 2, 3, *PACK_FLAGS]
 #: operations of each queue, as the devices' attach_port names them
-DISK = ("read", "write", "flush", "discard", "write_zeroes")
+DISK = ("read", "write", "flush", "discard", "write_zeroes", "extents")
 QUEUES = {0: DISK, 1: DISK, 2: ("send", "send_headed"), 5: ("receive", "receive_headed"), 31: ("read",)}
 
 
@@ -86,7 +86,7 @@ class Slots:
     def common(self) -> tuple[int, int, int]:
         """Endpoint, operation, key."""
         endpoint = self.rarely(self.index, [0, 1, 2, 3, 5, 31, 32, 0xFFFF])
-        operation = self.rarely(self.generator.choice(self.operations), [*range(11), 128, 255])
+        operation = self.rarely(self.generator.choice(self.operations), [*range(14), 128, 255])
         return endpoint, operation, self.rarely(KEY, [0, KEY - 1, KEY + 1, KEY ^ 1 << 32, KEY & 0xFFFFFFFF])
 
     def identity(self) -> int:

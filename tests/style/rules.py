@@ -41,6 +41,7 @@ RULES = [
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/channel.pyx": (2, "slots of control channels between infrastructure partitions"),
             "pyx/calls.pyx": (1, "inside the guest: its own system call"),
+            "pyx/nbd.h": (7, "numbers of the protocol; inside the guest: payloads of short writes"),
             "pyx/flight.pyx": (1, "inside the guest: stage times of an answer"),
             "pyx/queue.pyx": (1, "inside the guest: a hostile one writes into its own channel, for tests"),
             "pyx/baseline.pyx": (1, "the machine's own memcpy, with no guest anywhere"),

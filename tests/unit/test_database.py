@@ -52,7 +52,7 @@ def test_the_plan_of_a_guest_names_everything_it_owns(host: Host) -> None:
     assert plan["map_pages"] == 256 and plan["call"]["capacity"] == 256
     vda, eth0 = plan["endpoints"]
     assert (vda["index"], vda["kind"], vda["device"], vda["port"], vda["server"]) == (0, "disk", "disk0", 0, "io-a")
-    assert vda["operations"] == abi.operations_mask("read", "write", "flush", "discard", "write_zeroes")
+    assert vda["operations"] == abi.operations_mask("read", "write", "flush", "discard", "write_zeroes", "extents")
     assert [(queue["queue"], queue["name"], queue["capacity"]) for queue in vda["queues"]] == [(0, "disk", 256)]
     assert [(queue["queue"], queue["name"], queue["capacity"]) for queue in eth0["queues"]] == [
         (0, "tx", 512),
@@ -492,7 +492,7 @@ def test_a_view_shows_the_partition_as_it_is(host: Host) -> None:
         1024,
         abi.ENDPOINT_READ_ONLY | abi.PATHS["redirect"] << abi.ENDPOINT_PATH_SHIFT,
     )
-    assert entry["operations"] == abi.operations_mask("read", "flush")
+    assert entry["operations"] == abi.operations_mask("read", "flush", "extents")
     assert host.map_words(identity)[:256] == [frame << 12 | 3 for frame in range(65536, 65792)]
     generation = shown["generation"]
     host.do({"op": "process.record", "partition": "one", "pid": 4000, "start_time": 5})

@@ -14,11 +14,12 @@ from tools.verbs.list import ending
 from tools.verbs.path import PATHS
 
 WAIT_SECONDS = 86400.0
+EXPORTER = "partitions.nbd_export:main"
 
 
 @options.verb()
 @click.argument("name")
-@click.argument("program", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
+@click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
 @click.option("--memory", type=options.SIZE, metavar="SIZE", help="Partition memory, as 64MiB. [default: 64MiB]")
 @click.option("--disk", "disks", multiple=True, metavar="NAME:SIZE[:ro][,KEY=VALUE]...",
               help="A virtual disk; may be repeated. Keys: path, weight, budget, bytes, operations.")  # fmt: skip
@@ -29,6 +30,10 @@ WAIT_SECONDS = 86400.0
 @click.option("--ip", "addresses", multiple=True, metavar="ADDRESS/LENGTH",
               help="IPv4 or IPv6 address of a program's only NIC; may be repeated.")  # fmt: skip
 @click.option("--mtu", type=click.IntRange(MTU_LEAST, MTU_MOST), metavar="BYTES", help="MTU of a program's NICs.")
+@click.option(
+    "--export-nbd", is_flag=False, flag_value="", metavar="[PATH]",
+    help="Serve the disks over NBD on a Unix socket, in place of a PROGRAM. [default: NAME.nbd in the runtime folder]",
+)
 @click.option("--path", type=click.Choice(PATHS), help="Path of all endpoints without one of their own.")
 @click.option(
     "--env", "variables", multiple=True, metavar="KEY=VALUE", help="An environment variable; may be repeated."
@@ -48,6 +53,7 @@ def command(
     nics: tuple[str, ...],
     addresses: tuple[str, ...],
     mtu: int | None,
+    export_nbd: str | None,
     path: str | None,
     variables: tuple[str, ...],
     directory: str,
@@ -63,13 +69,17 @@ def command(
         hostctl spawn hello --disk vda:64MiB --nic eth0 -- hello:main
         hostctl spawn fast --nic eth0,path=direct,weight=200,bytes=100MiB -- hello:main
         hostctl spawn web --nic eth0 --ip 10.0.0.2/24 -- python3 -m http.server 80
+        hostctl spawn store --disk data:10GiB --export-nbd
 
     An endpoint may say how its data travels (path), its share of the device beside others (weight), how
     much buffer the host may hold for it (budget) and what it may move in a second (bytes, operations).
     """
+    if bool(program) == (export_nbd is not None):
+        text = "either -- PROGRAM is needed or --export-nbd, which is one"
+        raise click.UsageError(text)
     specification: dict[str, Any] = {
         "name": name,
-        "program": list(program),
+        "program": list(program) or [EXPORTER],
         "directory": options.absolute(directory),
         "disks": disks_of(disks, files, path),
         "nics": _interfaces([nic_of(nic, path) for nic in nics], addresses, mtu),
@@ -77,6 +87,8 @@ def command(
     }
     if memory is not None:
         specification["memory"] = memory
+    if export_nbd is not None:
+        specification["export_nbd"] = options.absolute(export_nbd) if export_nbd else True
     client = session.client()
     headers = {"Idempotency-Key": key} if key else None
     document = client.request("POST", "/v1/partitions", specification, headers=headers)
@@ -101,6 +113,8 @@ def _wait(client: Client, name: str) -> dict[str, Any]:
 def _text(document: dict[str, Any]) -> Iterable[str]:
     seconds = output.seconds(document["seconds"])
     yield f"{document['name']} runs with pid {document['pid']}, id {document['id']}, after {seconds}"
+    if "nbd" in document:
+        yield f"its disks are exported at {document['nbd']}"
     if "state" in document:
         yield f"{document['name']} {document['state']}: {ending(document)}"
 

@@ -1,0 +1,3 @@
+from pyx.nbd_connections import NbdConnections
+
+class NbdReplies(NbdConnections): ...
