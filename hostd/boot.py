@@ -214,6 +214,14 @@ class Boot:
         finally:
             close_fds(fds.values())
 
+    async def record_again(self, record: Record) -> None:
+        """A role has another process, with the same segments."""
+        state = {"op": "partition.state", "partition": record.number}
+        process = {**state, "op": "process.record", "pid": record.pid, "start_time": record.start_ticks}
+        await self.transaction(
+            [{**state, "state": "failed"}, {**state, "state": "starting"}, process, {**state, "state": "running"}]
+        )
+
     async def record_processes(self, records: list[Record]) -> None:
         """Tells the database which process each partition is."""
         operations: list[dict[str, Any]] = []

@@ -118,8 +118,10 @@ class Checks:
             return
         if self.fabric.charging:
             grant("monitor", "r", *(f"statistics:{role}" for role in (*self.fabric.servers, *self.fabric.devices)))
-        grant("monitor", "rw", "kernel", "statistics:view", "statistics:traps")
-        grant("hostd", "r", "statistics:view", "statistics:traps")
+        worlds = [name for name in own if name.startswith("statistics:world")]
+        threads = ["statistics:view", "statistics:traps", *worlds]
+        grant("monitor", "rw", "kernel", *threads)
+        grant("hostd", "r", *threads)
         for device in self.fabric.devices:
             # What a device may touch over queue pairs is the monitor's to write.
             grant(device, "r", "kernel")

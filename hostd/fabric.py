@@ -16,11 +16,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from hostd.asking import ask, release
 from hostd.errors import HostError
 from hostd.hardware import Location
 from hostd.keeper import Keeper
 from hostd.records import Record
-from hostd.wire import RemoteError, WireError, close_fds
+from hostd.wire import close_fds
 from pyx import abi
 from pyx.statistics import Reader, initialize
 from pyx.vectors import VectorReader
@@ -153,7 +154,12 @@ class Fabric:
         common = {"server": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
         await ask(device, "connect", common, [requests, completions, self.fd(f"bell:{server.name}")])
         await ask(server, "connect_hardware", common, [completions])
-        await ask(self.monitor, "connect_hardware", common, [requests, self.fd(f"bell:{device.name}")])
+        await self.connect_monitor(server, device.name, slot)
+
+    async def connect_monitor(self, server: Record, device: str, slot: int) -> None:
+        common = {"server": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
+        fds = [self.fd(f"requests:{server.name}:{device}"), self.fd(f"bell:{device}")]
+        await ask(self.monitor, "connect_hardware", common, fds)
 
     async def connect_translations(self, device: str, slot: int) -> None:
         """The monitor writes what the queue pairs of a device may touch; the device got them read-only. It is told
@@ -195,6 +201,7 @@ class Fabric:
         }
         try:
             await ask(self.monitor, "open", message, [*read, *rest])
+            record.opened = True
         finally:
             close_fds([*read, *rest])
 
@@ -204,8 +211,13 @@ class Fabric:
         try:
             await self.attach_devices(record)
         except BaseException:
-            await release(self.monitor, "close", {"partition": record.number})
+            await self._close(record)
             raise
+
+    async def _close(self, record: Record) -> None:
+        """The monitor removes translation entries, and unmaps memory."""
+        await release(self.monitor, "close", {"partition": record.number})
+        record.opened = record.copied = False
 
     async def attach_devices(self, record: Record) -> None:
         """Attaches all endpoints of a partition at their devices, and where they have one at their server."""
@@ -254,9 +266,7 @@ class Fabric:
         if not record.attached:
             return
         record.attached = False
-        # Removes its translation entries and unmaps its memory too.
-        await release(self.monitor, "close", {"partition": record.number})
-        record.copied = False
+        await self._close(record)
         for endpoint in record.plan["endpoints"]:
             if not endpoint.get("unplugged"):
                 await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
@@ -269,11 +279,13 @@ class Fabric:
 
     async def map_memory(self, record: Record) -> None:
         """The monitor maps a partition's memory, which it copies from and to on the copy path."""
-        if record.copied:
-            return
+        if not record.copied:
+            record.copied = True  # before the request: what undoes it is sent behind it on the same wire
+            await self.lend_to_monitor(record)
+
+    async def lend_to_monitor(self, record: Record) -> None:
         fds = await self.keeper.get_segments([extent["segment"] for extent in record.plan["memory"]])
         try:
-            record.copied = True  # before the request: what undoes it is sent behind it on the same wire
             await ask(self.monitor, "map_memory", {"partition": record.number, "memory": _extents(record)}, fds)
         finally:
             close_fds(fds)
@@ -329,26 +341,6 @@ class Fabric:
 def statistics_size(kind: str) -> int:
     counters, histograms = abi.STATISTICS_SHAPES[kind]
     return abi.statistics_size(STATISTICS_ROWS[kind], counters, histograms)
-
-
-async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
-    """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended."""
-    assert record.wire is not None
-    try:
-        reply, received = await record.wire.request({"op": op, **message}, fds or [], timeout=30.0)
-    except (EOFError, WireError) as error:
-        raise RemoteError("unreachable", f"{record.name} does not answer: {error}") from error
-    close_fds(received)
-    return reply
-
-
-async def release(role: Record, op: str, message: dict[str, Any]) -> None:
-    """Has a role give something up. One that has ended holds nothing any more."""
-    try:
-        await ask(role, op, message)
-    except RemoteError as error:
-        if error.code != "unreachable":
-            raise
 
 
 async def _detach(device: Record, partition: int, port: int) -> None:

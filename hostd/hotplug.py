@@ -85,7 +85,7 @@ class HotPlug:
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             record.spec = spec
-            await ask(self.fabric.monitor, "refresh_hardware", _of(record, endpoint))
+            await self._refresh(record, endpoint)
         self.events.publish("attached", partition=name, endpoint=entry.name, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
         return {**_answer(record, endpoint, answer), "seconds": seconds}
@@ -112,13 +112,17 @@ class HotPlug:
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             self._tell(record, {"detached": endpoint}, [])
-            await ask(self.fabric.monitor, "refresh_hardware", _of(record, found))
+            await self._refresh(record, found)
             record.spec = _without(record.spec, endpoint)
         self.events.publish("detached", partition=name, endpoint=endpoint, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
         return {**_answer(record, found, answer), "seconds": seconds}
 
     # ---- steps ----
+
+    async def _refresh(self, record: Record, endpoint: Row) -> None:
+        """The guest's hardware view follows its descriptor."""
+        record.view = (await ask(self.fabric.monitor, "refresh_hardware", _of(record, endpoint)))["view"]
 
     def _running(self, name: str) -> Record:
         record = self._record(name)

@@ -21,6 +21,7 @@ from hostd.inventory import Inventory
 from hostd.keeper import Keeper
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec
+from hostd.monitor_life import MonitorLife
 from hostd.records import Record
 from hostd.wire import RemoteError
 
@@ -38,6 +39,7 @@ class KernelLife:
     fabric: Fabric
     _boot: Boot
     _loading: Loading
+    _monitor_life: MonitorLife
     _children: Children
     _manifest: Manifest
     _changed: asyncio.Condition
@@ -85,6 +87,7 @@ class KernelLife:
                 self._unloaded = before
             known = set(self.records)
             await self._loading.load()
+            self._monitor_life.watch(self.fabric.monitor)
             seconds = time.monotonic() - begin
             self._tell_started([record for name, record in self.records.items() if name not in known])
             self.events.publish("loaded", seconds=seconds)
@@ -108,6 +111,7 @@ class KernelLife:
                     await self._changed.wait_for(lambda: not self._names)
                 for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
                     await self._remove_guest(record, timeout, None, "unload")
+                await self._monitor_life.rest(self.fabric.monitor)
                 await self._loading.unload()
             finally:
                 self._unloading = False
@@ -175,6 +179,20 @@ class KernelLife:
             for device in self._manifest.devices
             if device.device_class in held
         }
+
+    async def set_attribution(self, on: bool) -> Row:
+        await self.fabric.set_attribution(on)
+        return {"on": on}
+
+    async def delay(self, role: str, stage: str, seconds: float) -> Row:
+        await self.fabric.delay(role, stage, round(seconds * 1e9))
+        self.events.publish("delay", role=role, stage=stage, seconds=seconds)
+        return {"role": role, "stage": stage, "seconds": seconds}
+
+    async def kernel_facts(self) -> Row:
+        """Is there a kernel, and how often its monitor was started again."""
+        monitor = self.fabric.monitor if self.fabric.loaded else None
+        return {"kernel": "loaded" if monitor else "not loaded", "monitor": await self._monitor_life.row(monitor)}
 
     async def stream(self, on: bool, depth: int) -> Row:
         return _without_reply(await ask(self.records["console"], "stream", {"on": on, "depth": depth}))

@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from hostd import charging
+from hostd.asking import ask, release
 from hostd.boot import Boot
 from hostd.errors import HostError
-from hostd.fabric import ask, release, statistics_size
+from hostd.fabric import statistics_size
 from hostd.mapcheck import identity_of, mapped
 from hostd.records import Record
 from hostd.wire import Message, close_fds, pair
@@ -38,7 +39,8 @@ class Loading:
         self, boot: Boot, end: Callable[[Record], Awaitable[None]], heard: Mapping[str, Callable[[Message], None]]
     ) -> None:
         self._boot = boot
-        self._fabric = boot.fabric
+        self._fabric = self.fabric = boot.fabric
+        self.slots = boot.slots
         self._records = boot.records
         self._end = end
         self._heard = heard
@@ -66,7 +68,7 @@ class Loading:
         for server in SERVERS:
             await boot.place(server, "io", boot.manifest.host.hosting_memory, [], [])
         await fabric.make_kernel_segments(SERVERS, self._scheduled())
-        await self._start_monitor(self._records["monitor"])
+        await self.start_monitor(self._records["monitor"])
         kernel = await fabric.read_only("kernel")
         for device in fabric.devices.values():
             await ask(device, "connect_kernel", {}, [kernel])
@@ -92,7 +94,8 @@ class Loading:
             if record.plan.get("view") is not None:
                 await ask(fabric.monitor, "started", {"partition": record.number, "pid": record.pid})
 
-    async def _start_monitor(self, record: Record) -> None:
+    async def start_monitor(self, record: Record, adopting: bool = False) -> None:
+        """`adopting`: it follows one that was killed, in the same kernel region."""
         fabric = self._fabric
         fds = {name: fabric.fd(key) for name, key in
                (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
@@ -100,7 +103,7 @@ class Loading:
         fds |= {f"world{number}": fabric.fd(f"statistics:world{number}") for number in self._scheduled()}
         config = fabric.role_config(
             "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._boot.window(),
-            worlds_size=statistics_size("world"), scheduling=self._system_worlds(),
+            worlds_size=statistics_size("world"), scheduling=self._system_worlds(), adopting=adopting,
         )
         await self._boot.start(record, "partitions.monitor:main", config, fds, self._hear_monitor)
         fabric.monitor = record

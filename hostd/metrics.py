@@ -314,17 +314,21 @@ class _CpuTimes:
         import psutil  # on the first scrape, not at the start of the daemon
 
         key = (row["name"], row["id"])
-        process, last = self._known.get(key, (None, {"user": 0.0, "system": 0.0}))
+        zero = {"user": 0.0, "system": 0.0}
+        process, before, last = self._known.get(key, (None, zero, zero))
         try:
             if row["pid"] is not None:
                 if process is None or process.pid != row["pid"]:
-                    process = psutil.Process(row["pid"])
+                    process, before = psutil.Process(row["pid"]), last  # a role that was started again goes on counting
                 if process.is_running():  # false for another process with the same pid
                     now = process.cpu_times()
-                    last = {"user": now.user + now.children_user, "system": now.system + now.children_system}
+                    last = {
+                        "user": before["user"] + now.user + now.children_user,
+                        "system": before["system"] + now.system + now.children_system,
+                    }
         except psutil.Error:
             pass  # ended since the row was made
-        self._known[key] = (process, last)
+        self._known[key] = (process, before, last)
         return last
 
     def keep(self, keys: set[tuple[str, int]]) -> None:

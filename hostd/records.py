@@ -36,8 +36,10 @@ class Record:
     sandbox_wanted: str = "none"
     handed: dict[str, int] = field(default_factory=dict)  # descriptors that its process made for the monitor, by name
     trapped: bool = False  # the keeper holds what the monitor answers its page faults with
+    view: dict[str, Any] = field(default_factory=dict)  # what the next monitor needs to show it the same hardware
     plan: dict[str, Any] = field(default_factory=dict)
     wire: AsyncWire | None = None
+    absence: Any = None  # of a role that is started again when it dies (hostd.asking)
     spec: Any = None
     queues: list[int] = field(default_factory=list)  # numbers at the I/O partition
     served: dict[int, list[int]] = field(default_factory=dict)  # the same by generation of the endpoint
@@ -45,8 +47,10 @@ class Record:
     lifecycle: Any = None  # the wire to a guest: its reports, and endpoints that come and go
     recorded: asyncio.Event | None = None  # of a guest: the database knows its process, or never will
     attached: bool = False
+    opened: bool = False  # the monitor knows it: so does the next one
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
+    scheduled: bool = False  # it is a world of its own
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
     held: bool = False  # its world stands, by hand (hostd.vectors)
     processors: int = 0  # that a guest may run on

@@ -40,6 +40,18 @@ class Refusals:
         finally:
             close_fds(handed.values())
 
+    async def watch_again(self, record: Record) -> None:
+        """The same for a monitor that follows one that was killed."""
+        for name in (HANDED, MEMORY):
+            held = await self._fabric.keeper.get_held(_key(record, name)) if _key(record, name) in self._held else None
+            try:
+                if held and name == HANDED:
+                    await ask(self._fabric.monitor, "watch_calls", {"partition": record.number}, held)
+                elif held:
+                    await self._watch_memory(record, held[0])
+            finally:
+                close_fds(held or [])
+
     async def _watch_memory(self, record: Record, faults: int) -> None:
         maps = await self._fabric.keeper.get_segments([record.plan["map"]], read_only=True)
         message = {
@@ -65,7 +77,8 @@ class Refusals:
             await self.release(record, name)
 
     async def monitor_ended(self) -> None:
-        """Refused calls fail from now on; touches of trapped memory wait, for without a look nobody lets them pass."""
+        """No monitor follows: refused calls fail from now on; touches of trapped memory wait, for without a look nobody
+        lets them pass."""
         for record in [one for one in self._records.values() if one.type == "guest" and one.process]:
             await self.release(record)
 

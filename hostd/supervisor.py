@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from hostd import charging, exports, networks, traps, views
+from hostd.adoption import Adoption
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
@@ -33,6 +34,7 @@ from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec, Policy, complete, with_path
+from hostd.monitor_life import MonitorLife
 from hostd.path_changes import PathChanges
 from hostd.paths import Paths
 from hostd.placement import placement_request
@@ -76,6 +78,10 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         self._refusals = Refusals(self.fabric, self.events, self.records)
         heard = {"path": self._hear_path, "refused": self._refusals.hear}
         self._loading = Loading(self._boot, self._end_role, heard)
+        adoption = Adoption(self._loading, self._refusals, self.records, self.events, self.schedule, self._hear_path)
+        self._monitor_life = MonitorLife(
+            self._boot, self._children, adoption.follow, self.events, self.free_worlds, self._after_end
+        )
         self._begin_unloaded()
         self._endings: set[asyncio.Task[None]] = set()
         self._going_down = False
@@ -101,6 +107,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             await self.finished.wait()
             return
         self._going_down = True
+        self._monitor_life.stop()
         try:
             running = (record for record in self.records.values() if record.type == "guest")
             guests = [record for record in running if record.state not in ENDED]
@@ -148,7 +155,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             "wake_up": "symmetric" if self.fabric.symmetric else "membarrier",
             "scheduling": await self.data_threads(),
             "metrics_url": self.metrics_url,
-            "kernel": "loaded" if self.fabric.loaded else "not loaded",
+            **await self.kernel_facts(),
             **await self.worlds(),
         }
         return {
@@ -375,15 +382,6 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         if record is not None:
             self._paths.hear(record, message)
 
-    async def set_attribution(self, on: bool) -> Row:
-        await self.fabric.set_attribution(on)
-        return {"on": on}
-
-    async def delay(self, role: str, stage: str, seconds: float) -> Row:
-        await self.fabric.delay(role, stage, round(seconds * 1e9))
-        self.events.publish("delay", role=role, stage=stage, seconds=seconds)
-        return {"role": role, "stage": stage, "seconds": seconds}
-
     async def stop(self, name: str, timeout: float, *, key: str | None, actor: str) -> Row:
         record = self._record(name)
         if record.type != "guest":
@@ -481,6 +479,8 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
     def _ended(self, record: Record) -> None:
         """A process ended, by itself or not."""
         if self._going_down and record.type != "guest":
+            return
+        if record.type == "monitor" and self._monitor_life.died(record):
             return
         task = asyncio.create_task(self._after_end(record))
         self._endings.add(task)

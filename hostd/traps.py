@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hostd.fabric import Fabric, ask
+from hostd.asking import ask
+from hostd.fabric import Fabric
 from hostd.keeper import Keeper
 from hostd.records import Record
 from hostd.wire import close_fds
@@ -30,6 +31,16 @@ async def hand_over(fabric: Fabric, record: Record) -> None:
         close_fds(handed.values())
 
 
+async def hand_over_again(fabric: Fabric, record: Record) -> None:
+    """The same for a monitor that follows one that was killed."""
+    descriptors = await fabric.keeper.get_held(_key(record)) if record.trapped else None
+    if descriptors:
+        try:
+            await _tell(fabric, record, descriptors)
+        finally:
+            close_fds(descriptors)
+
+
 async def release(keeper: Keeper, record: Record) -> None:
     """Of a process that has ended."""
     if record.trapped:
@@ -43,5 +54,7 @@ async def _tell(fabric: Fabric, record: Record, descriptors: list[int]) -> None:
         "own": record.assigned,
         "processors": record.processors,
         "refusing": record.spec.hidden == "refuse",
+        "before": record.view or None,
     }
-    await ask(fabric.monitor, "trap", {**facts, "handed": HANDED}, descriptors)
+    answer = await ask(fabric.monitor, "trap", {**facts, "handed": HANDED}, descriptors)
+    record.view = answer.get("view", {})

@@ -50,6 +50,7 @@ class WorldLife:
     async def schedule(self, record: Record) -> None:
         """Makes the guest's process a world of its own; says so where it is not scheduled as asked."""
         spec: PartitionSpec = record.spec
+        record.scheduled = True  # from now on also under the next monitor
         answer = await ask(self.fabric.monitor, "started", {
             "partition": record.number, "pid": record.pid, "weight": spec.weight, "cap": round((spec.cap or 0) * 1e6),
             "processors": spec.processors or self._boot.processors.guests,
@@ -66,8 +67,9 @@ class WorldLife:
 
     def free_worlds(self, ended: Record) -> None:
         """Where the monitor has ended, no guest stays held."""
-        if ended.type == "monitor" and not self._going_down:
-            free([record.pid for record in self.records.values() if record.type == "guest" and record.pid])
+        if ended.type == "monitor" and not self._going_down and self._manifest.host.scheduling.mechanism == "class":
+            guests = [record for record in self.records.values() if record.type == "guest"]
+            free([record.pid for record in guests if record.pid and record.exit_status is None])
 
     async def media(self) -> Row:
         return await media(self._manifest.devices, self.fabric.devices, self._told)

@@ -50,12 +50,28 @@ class HardwareView:
         own: list[str],
         processors: int,
         refusing: bool,
+        before: dict[str, Any] | None = None,
     ) -> None:
         """`handed`: `userfault` and `region` of its process, which stay the caller's. `own`: devices assigned to
-        it as a whole. `refusing`: a look at what it does not have is a signal instead of ones."""
-        self.faults.attach(partition, handed["userfault"], handed["region"], refusing)
-        self._guests[partition] = _Guest(own, processors)
+        it as a whole. `refusing`: a look at what it does not have is a signal instead of ones. `before`: its
+        `state` under a monitor that was killed; pages that are right stay."""
+        self.faults.attach(partition, handed["userfault"], handed["region"], refusing, before is not None)
+        guest = self._guests[partition] = _Guest(own, processors)
+        if before is None:
+            self.refresh(partition, descriptor)
+            return
+        guest.places = {generation: (bus, device, function) for generation, bus, device, function in before["places"]}
+        guest.changes = before["changes"] - 1
         self.refresh(partition, descriptor)
+        self.faults.adopt(partition)
+
+    def state(self, partition: int) -> dict[str, Any]:
+        """What a later monitor needs to show the same: where the endpoints are, and how often that changed."""
+        guest = self._guests.get(partition)
+        if guest is None:
+            return {}
+        places = [(generation, *address) for generation, address in guest.places.items()]
+        return {"places": places, "changes": guest.changes}
 
     def refresh(self, partition: int, descriptor: dict[str, Any]) -> None:
         """Shows what the descriptor grants. Pages that change are taken back and trap again."""

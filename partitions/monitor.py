@@ -5,7 +5,8 @@ Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the 
 `worldN` for each processor N that is scheduled.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
 `offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `started`, `registers`, `set_register`,
-`turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`. Events to hostd:
+`turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`. One that follows a killed
+monitor ("adopting") takes no calls before `resume`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
@@ -38,6 +39,9 @@ class MonitorPartition(DataPlane):
         self.charges = Charges()
         statistics = {int(name.removeprefix("world")): fd for name, fd in fds.items() if name.startswith("world")}
         self._worlds = Worlds(config.get("scheduling"), self.charges, statistics, config["worlds_size"])
+        self._adopting: bool = config["adopting"]
+        self._watched: set[int] = set()  # partitions whose refused calls are answered
+        self._trapped: set[int] = set()  # whose memory traps
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = MemoryTraps(fds["traps"], config["traps_size"])
@@ -47,6 +51,7 @@ class MonitorPartition(DataPlane):
             event_fd=self._events,
             window_first=config["window_first"],
             window_size=config["window_size"],
+            adopting=config["adopting"],
         )
 
     def initialize(self) -> None:
@@ -54,6 +59,7 @@ class MonitorPartition(DataPlane):
         self.serve(self._control)
         self.watch(self._events, self._take_events)
         self.watch(self._traps.news, self._take_refusals)
+        self._traps.keep(self.loop.kept_call())
         self._trap_thread = threading.Thread(target=self._traps.run, name="traps", daemon=True)
         self._trap_thread.start()
         super().initialize()
@@ -74,13 +80,27 @@ class MonitorPartition(DataPlane):
             message.get("call_capacity", 0),
             by_name.get("events", -1),
         )
-        self.loop.route(message["partition"])
+        if self._adopting:
+            self.loop.adopt(message["partition"])
+        else:
+            self.loop.route(message["partition"])
         return {}
+
+    def handle_resume(self, _message: Message, _fds: list[int]) -> Message:
+        """All partitions that live are open: calls are taken from now on."""
+        self._adopting = False
+        return {"strays": self.loop.resume()}
+
+    def handle_first_call(self, _message: Message, _fds: list[int]) -> Message:
+        """When this monitor took calls first; 0: not yet."""
+        return {"ns": self.loop.first_call}
 
     def handle_close(self, message: Message, _fds: list[int]) -> Message:
         self._worlds.remove(message["partition"])  # its control block is another's soon
         self.view.close(message["partition"])
         self._traps.close(message["partition"])
+        self._watched.discard(message["partition"])
+        self._trapped.discard(message["partition"])
         self.loop.unroute(message["partition"])
         self.loop.close(message["partition"])
         return {}
@@ -88,7 +108,9 @@ class MonitorPartition(DataPlane):
     def handle_watch_calls(self, message: Message, fds: list[int]) -> Message:
         """Descriptor: the listener of a guest's filter. Its refused calls are answered and counted from now on."""
         (listener,) = fds
-        self._traps.watch_calls(message["partition"], listener)
+        if message["partition"] not in self._watched:  # asked again, because the first answer got lost
+            self._traps.watch_calls(message["partition"], listener)
+            self._watched.add(message["partition"])
         return {}
 
     def handle_connect_hardware(self, message: Message, fds: list[int]) -> Message:
@@ -163,9 +185,10 @@ class MonitorPartition(DataPlane):
             descriptor = self.loop.descriptor(message["partition"])
         except KeyError:
             return {"trapped": False}
-        facts = {name: message[name] for name in ("own", "processors", "refusing")}
-        self.view.attach(message["partition"], handed, descriptor, **facts)
-        return {"trapped": True}
+        facts = {name: message[name] for name in ("own", "processors", "refusing", "before")}
+        if not self.view.state(message["partition"]):
+            self.view.attach(message["partition"], handed, descriptor, **facts)
+        return {"trapped": True, "view": self.view.state(message["partition"])}
 
     def handle_hardware(self, message: Message, _fds: list[int]) -> Message:
         """What a partition is shown of hardware, and which pages it has touched."""
@@ -175,7 +198,7 @@ class MonitorPartition(DataPlane):
         """Its endpoints have changed: the view follows the descriptor, then the endpoint's vector tells the guest."""
         self.view.refresh(message["partition"], self.loop.descriptor(message["partition"]))
         self.loop.interrupt(message["partition"], message["endpoint"])
-        return {}
+        return {"view": self.view.state(message["partition"])}
 
     def handle_drop_endpoint(self, message: Message, _fds: list[int]) -> Message:
         """An endpoint goes while its guest runs: its queue pair is closed, its path is the first one again."""
@@ -186,7 +209,9 @@ class MonitorPartition(DataPlane):
         """Descriptors: userfaultfd of a guest's partition memory, its partition map. First touches of pages are
         answered from now on; those of "withheld" ranges, (gpa, bytes) each, are refused."""
         faults, map_fd = fds
-        self._traps.watch_memory(message["partition"], faults, map_fd, message["pages"], message["withheld"])
+        if message["partition"] not in self._trapped:
+            self._traps.watch_memory(message["partition"], faults, map_fd, message["pages"], message["withheld"])
+            self._trapped.add(message["partition"])
         return {}
 
     def handle_forget(self, message: Message, fds: list[int]) -> Message:
@@ -231,6 +256,8 @@ class MonitorPartition(DataPlane):
             return {"world": False}
         if "weight" not in message:
             return {"world": True}
+        if partition in self._worlds.where:
+            return {"world": True, "unscheduled": None}
         unscheduled = self._worlds.add(
             partition, self.loop.world_address(partition), pid, message["weight"], message["cap"], message["processors"]
         )

@@ -503,10 +503,27 @@ cdef extern from "abi.h" nogil:
         uint64_t view_generation
         uint64_t calls
 
+    struct pv_commit:
+        uint64_t taken
+        uint64_t answered
+        uint64_t devices
+        uint64_t posted[32]
+
+    struct pv_kept:
+        uint64_t partition
+        uint32_t broken
+        uint8_t paths[32]
+
+    struct pv_kept_call:
+        uint64_t partition
+
     struct pv_kernel:
         uint64_t magic
         uint32_t version
         pv_world worlds[256]
+        pv_commit commit
+        pv_kept kept[256]
+        pv_kept_call call
 
     struct pv_statistics:
         uint64_t magic

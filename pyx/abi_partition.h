@@ -4,6 +4,7 @@
 #define PV_ABI_PARTITION_H
 
 #include "abi.h"
+#include "abi_kept.h"
 
 /* ---- Partition descriptor (view): written by the ultravisor, read-only for everybody else (U3). ---- */
 #define PV_ENDPOINT_READ_ONLY 1u
@@ -125,6 +126,9 @@ struct pv_kernel {
     uint64_t reserved[6];
     _Atomic uint64_t epochs[PV_PARTITIONS_MAX]; /* term in office per I/O partition slot; 0: none */
     struct pv_world worlds[PV_PARTITIONS_MAX];
+    struct pv_commit commit;
+    struct pv_kept kept[PV_PARTITIONS_MAX];
+    struct pv_kept_call call;
 };
 
 #endif

@@ -67,6 +67,7 @@ cdef class Callers(Loop):
     cdef dict hardware_mappings
     cdef pv_translation *translations[32] # per device; NULL: not connected
     cdef Window window
+    cdef bint adopting                    # of a monitor that follows a killed one, until `resume`
     cdef dict memory                      # partition -> [hpa] mapped here
     cdef MappingCache cache               # the worker's own
     cdef list caches                      # it, and those of the system worlds: kept alive
@@ -78,4 +79,6 @@ cdef class Callers(Loop):
     cdef bint refresh(self, Caller *c) noexcept nogil
     cdef void tell(self, uint64_t partition, uint64_t call, uint32_t service, uint16_t endpoint, uint8_t path) noexcept nogil
     cdef void keep_cache(self, MappingCache cache)
+    cdef void begin_world(self, uint16_t slot, uint64_t partition, uint32_t type, int pid)
+    cdef void set_path(self, Caller *c, uint32_t index, uint32_t path) noexcept nogil
     cdef void close_pair(self, Caller *client, uint32_t index) noexcept nogil

@@ -2,6 +2,9 @@
 
 The control thread changes the tables while the worker is parked; the worker takes new views by itself. The memory of a
 partition is mapped here only while an endpoint of it is on the copy path.
+
+A monitor that follows one that was killed is `adopting` until `Adoption.resume`: rings are attached where its
+predecessor left them, and no call is taken.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -12,9 +15,10 @@ from posix.unistd cimport write
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_PATH, PV_ENDPOINT_READ_ONLY,
     PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_ID_SLOT, PV_KERNEL_MAGIC, PV_PAGE, PV_PARTITIONS_MAX, PV_PATH_DIRECT,
-    PV_PATH_REDIRECT, PV_TRANSLATIONS_SIZE, PV_VERSION, pv_descriptor, pv_doorbell, pv_endpoint, pv_interrupts,
-    pv_kernel, pv_translation, pv_view, pv_world,
+    PV_PATH_REDIRECT, PV_TRANSLATIONS_SIZE, PV_TYPE_CONSOLE, PV_VERSION, pv_descriptor, pv_doorbell, pv_endpoint, pv_interrupts,
+    pv_kept, pv_kernel, pv_translation, pv_view, pv_world,
 )
+from pyx.commitc cimport pv_commit_calls, pv_commit_device, pv_commit_of
 from pyx.loop cimport Loop
 from pyx.mapping_cache cimport MappingCache
 from pyx.pairc cimport pv_translation_close
@@ -59,12 +63,17 @@ cdef dict described(const pv_endpoint *e, uint32_t index):
 
 cdef class Callers(Loop):
     """`kernel_fd`: the kernel region, written by this process alone. `event_fd`: wakes the control thread when
-    `take_events` has something. `window_first`, `window_size`: machine memory in bytes, for copies."""
+    `take_events` has something. `window_first`, `window_size`: machine memory in bytes, for copies. `adopting`: the
+    kernel region is that of a monitor that was killed."""
 
     def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
-                 int kernel_fd, int event_fd, uint64_t window_first=4096, uint64_t window_size=4096):
+                 int kernel_fd, int event_fd, uint64_t window_first=4096, uint64_t window_size=4096,
+                 bint adopting=False):
         self.kernel_mapping = Mapping(kernel_fd, sizeof(pv_kernel))
         self.kernel = <pv_kernel *>self.kernel_mapping.base
+        if adopting and (self.kernel.magic != PV_KERNEL_MAGIC or self.kernel.version != PV_VERSION):
+            raise ValueError("no monitor of this version has written that kernel region")
+        self.adopting = adopting
         self.kernel.magic = PV_KERNEL_MAGIC
         self.kernel.version = PV_VERSION
         self.callers = <Caller *>calloc(PV_PARTITIONS_MAX, sizeof(Caller))
@@ -111,6 +120,8 @@ cdef class Callers(Loop):
         if call_fd >= 0:
             mapping = map_ring(call_fd, call_capacity, 2)
             kept.append(mapping)
+            if self.adopting and pv_commit_of(&self.kernel.commit, partition):
+                pv_commit_calls(&self.kernel.commit, mapping.base, mapping.base + PV_CHANNEL_COMPLETIONS(call_capacity))
             pv_consumer_attach(&fresh.requests, mapping.base, call_capacity)
             pv_producer_attach(&fresh.completions, mapping.base + PV_CHANNEL_COMPLETIONS(call_capacity), call_capacity,
                                NULL, self.symmetric)
@@ -137,10 +148,23 @@ cdef class Callers(Loop):
                 self.active[self.active_count] = slot
                 self.active_count += 1
             self.mappings[slot] = kept
-            self.kernel.worlds[slot].partition = partition
-            self.kernel.worlds[slot].type = fresh.type
-            self.kernel.worlds[slot].pid = pid
-            pv_world_run(&self.kernel.worlds[slot], 1)
+            self.begin_world(slot, partition, fresh.type, pid)
+
+    cdef void begin_world(self, uint16_t slot, uint64_t partition, uint32_t type, int pid):
+        """The control block of a partition's world, and what is kept of it. One that is adopted goes on counting."""
+        cdef pv_world *world = &self.kernel.worlds[slot]
+        cdef pv_kept *kept = &self.kernel.kept[slot]
+        if not self.adopting or world.partition != partition:
+            world.weight = world.cap = 0
+            world.used = world.turns = world.capped = world.calls = 0
+        if not self.adopting or type != PV_TYPE_CONSOLE:
+            pv_world_run(world, 1)  # the console may be held by hand
+        if not self.adopting or kept.partition != partition:
+            memset(kept, 0, sizeof(pv_kept))
+            kept.partition = partition
+        world.type = type
+        world.pid = pid
+        world.partition = partition
 
     def close(self, uint64_t partition):
         """After the return no request of this partition is translated any more, and its translation entries are gone;
@@ -161,6 +185,7 @@ cdef class Callers(Loop):
             for i in range(PV_ENDPOINTS_MAX):
                 self.close_pair(c, i)
             self.kernel.worlds[slot].partition = 0
+            self.kernel.kept[slot].partition = 0
             memset(c, 0, sizeof(Caller))
             for hpa in self.memory.pop(partition, ()):
                 self.window.detach(hpa)
@@ -195,6 +220,8 @@ cdef class Callers(Loop):
         cdef Mapping ring = map_ring(ring_fd, capacity, 1)
         cdef Mapping bell = Mapping(bell_fd, PV_PAGE)
         with self.quiet():
+            if self.adopting and pv_commit_of(&self.kernel.commit, server):
+                pv_commit_device(&self.kernel.commit, device, ring.base)
             pv_producer_attach(&self.hardware[c.server][device], ring.base, capacity, <pv_doorbell *>bell.base, self.symmetric)
         self.hardware_mappings[(server, device)] = (ring, bell)
 
@@ -333,9 +360,14 @@ cdef class Callers(Loop):
         self.event_count += 1
         write(self.event_fd, &ONE, 8)
 
+    cdef void set_path(self, Caller *c, uint32_t index, uint32_t path) noexcept nogil:
+        """The path in force of an endpoint, from now on."""
+        c.paths[index] = path
+        self.kernel.kept[PV_ID_SLOT(c.id)].paths[index] = path
+
     cdef void close_pair(self, Caller *client, uint32_t index) noexcept nogil:
         cdef const pv_endpoint *endpoint = &client.descriptor.endpoints[index]
         if client.paths[index] == PV_PATH_DIRECT:
             pv_translation_close(&self.translations[endpoint.device][endpoint.port])
             client.keys[index] = 0
-            client.paths[index] = PV_PATH_REDIRECT
+            self.set_path(client, index, PV_PATH_REDIRECT)

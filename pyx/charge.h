@@ -47,6 +47,7 @@ struct pv_meter {
     uint64_t cpu;            /* ns that the thread had run by then */
     uint64_t idle;           /* ns of the class, in all */
     uint64_t process_read;   /* ns: when the time of the whole process was read last */
+    uint64_t control_before; /* ns of other threads of earlier processes in this place */
     struct pv_debt debts[PV_PARTITIONS_MAX];
 };
 
@@ -61,6 +62,13 @@ static inline void pv_meter_start(struct pv_meter *m)
 {
     *m = (struct pv_meter){.owner = PV_CHARGE_IDLE, .first_debtor = PV_CHARGE_NOBODY, .first_sharer = PV_CHARGE_NOBODY};
     m->since = m->settled = pv_now();
+}
+
+/* The counters go on where an earlier process left them; `counters`: row 0 of the thread's statistics. */
+static inline void pv_meter_go_on(struct pv_meter *m, const uint64_t *counters)
+{
+    m->idle = __atomic_load_n(&counters[PV_THREAD_IDLE_CPU_NS], __ATOMIC_RELAXED);
+    m->control_before = __atomic_load_n(&counters[PV_THREAD_CONTROL_CPU_NS], __ATOMIC_RELAXED);
 }
 
 static inline void pv_meter_add(struct pv_meter *m, uint32_t slot, uint64_t ns)
@@ -159,7 +167,8 @@ static inline void pv_meter_settle(struct pv_meter *m, struct pv_statistics *s, 
     if (now - m->process_read >= PV_CHARGE_PROCESS_NS) {
         uint64_t process = pv_clock(CLOCK_PROCESS_CPUTIME_ID);
         m->process_read = now;
-        __atomic_store_n(&counters[PV_THREAD_CONTROL_CPU_NS], process > cpu ? process - cpu : 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&counters[PV_THREAD_CONTROL_CPU_NS], m->control_before + (process > cpu ? process - cpu : 0),
+                         __ATOMIC_RELAXED);
     }
 }
 

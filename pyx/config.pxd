@@ -43,6 +43,8 @@ cdef class Faults:
     cdef void event(self, Trapped *t, uint8_t kind, uint64_t first, uint64_t end) noexcept nogil
     cdef bint outside(self, Trapped *t, uint64_t address, uint64_t flags) noexcept nogil
     cdef bint answer(self, Trapped *t, uint64_t address, uint64_t flags) noexcept nogil
+    cdef uint8_t shown(self, Trapped *t, uint32_t page, const char **content) noexcept nogil
+    cdef void find_again(self, Trapped *t, uint32_t page, const char *there) noexcept nogil
     cdef bint install(self, Trapped *t, uint32_t page) noexcept nogil
     cdef void hide(self, Trapped *t, uint32_t page) noexcept nogil
     cdef void withdraw(self, Trapped *t, uint32_t page) noexcept nogil

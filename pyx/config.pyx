@@ -61,6 +61,9 @@ cdef extern from *:
     int pv_uffd_poison(int fd, uint64_t address, uint64_t length) nogil
     int pv_uffd_wake(int fd, uint64_t address, uint64_t length) nogil
     ssize_t read(int fd, void *buffer, size_t size) nogil
+    ssize_t pread(int fd, void *buffer, size_t size, long offset) nogil
+    long lseek(int fd, long offset, int whence) nogil
+    int SEEK_DATA
 
 cdef enum:
     BATCH = 16           # messages of one partition before the next gets its turn (rules.md 12)
@@ -90,21 +93,20 @@ cdef class Faults:
 
     # ---- control thread ----
 
-    def attach(self, uint64_t partition, int faults, int region, bint refusing=False):
+    def attach(self, uint64_t partition, int faults, int region, bint refusing=False, bint adopted=False):
         """From now on answers the faults of a partition; the descriptors stay the caller's. `refusing`: a touch of a page
-        that is not shown is a signal for its toucher instead of ones.
+        that is not shown is a signal for its toucher instead of ones. `adopted`: pages of a killed monitor are left for
+        `adopt`, which begins the answers.
 
         ValueError where the region is no memory object of the right and fixed size, or the partition has one already.
         """
         cdef Trapped *t = &self.partitions[partition & 0xFFFF]
-        cdef epoll_event event
         if (partition & 0xFFFF) >= PV_PARTITIONS_MAX or t.id:
             raise ValueError(f"partition {partition}: its faults are answered already")
         seals = fcntl.fcntl(region, fcntl.F_GET_SEALS)
         if os.fstat(region).st_size != PV_CONFIG_REGION or not seals & fcntl.F_SEAL_SHRINK or not seals & fcntl.F_SEAL_GROW:
             raise ValueError(f"partition {partition}: its configuration region has another size, or not a fixed one")
-        # What an earlier monitor has installed is not known here: it goes, and traps again.
-        if pv_region_punch(region, 0, PV_CONFIG_REGION) != 0:
+        if not adopted and pv_region_punch(region, 0, PV_CONFIG_REGION) != 0:
             raise OSError(errno, os.strerror(errno), f"partition {partition}: emptying its configuration region")
         memset(t, 0, sizeof(Trapped))
         t.state = <uint8_t *>calloc(PV_CONFIG_REGION >> PV_PAGE_SHIFT, 1)
@@ -118,12 +120,40 @@ cdef class Faults:
         t.region = fcntl.fcntl(region, fcntl.F_DUPFD_CLOEXEC, 3)
         t.refusing = refusing
         t.id = partition
+        if not adopted:
+            self.listen(partition)
+
+    def adopt(self, uint64_t partition):
+        """Takes over, after `show`, what lies in the region: pages that are as they would be shown now stay, without another
+        trap. Then faults are answered; those that a killed monitor had read are made again."""
+        cdef Trapped *t = self.find(partition)
+        cdef char there[4096]
+        cdef long at = lseek(t.region, 0, SEEK_DATA)
+        while at >= 0:
+            if pread(t.region, there, PV_PAGE, at) != PV_PAGE:
+                raise OSError(errno, os.strerror(errno), f"partition {partition}: byte {at} of its region")
+            self.find_again(t, <uint32_t>(at >> PV_PAGE_SHIFT), there)
+            at = lseek(t.region, at + PV_PAGE, SEEK_DATA)
+        self.listen(partition)
+        pv_uffd_wake(t.faults, PV_CONFIG_ADDRESS, PV_CONFIG_REGION)
+
+    cdef void find_again(self, Trapped *t, uint32_t page, const char *there) noexcept nogil:
+        cdef const char *content
+        cdef uint8_t outcome = self.shown(t, page, &content)
+        t.state[page] = outcome + 1
+        if memcmp(there, content, PV_PAGE) != 0 or (t.refusing and outcome == <uint8_t>PV_FAULT_HIDDEN):
+            self.withdraw(t, page)
+        elif outcome == <uint8_t>PV_FAULT_HIDDEN:
+            self.hide(t, page)
+
+    def listen(self, uint64_t partition):
+        cdef epoll_event event
+        cdef Trapped *t = self.find(partition)
         event.events = EPOLLIN
         event.data.u64 = partition & 0xFFFF
         if epoll_ctl(self.poll, EPOLL_CTL_ADD, t.faults, &event) != 0:
-            saved = errno
             self.detach(partition)
-            raise OSError(saved, os.strerror(saved), "epoll")
+            raise OSError(f"partition {partition}: its userfaultfd cannot be waited for")
 
     def show(self, uint64_t partition, list pages):
         """Replaces what the partition is shown: [(page of the region, "true" or "changed", 4096 bytes)].
@@ -302,17 +332,21 @@ cdef class Faults:
             return self.outside(t, address, flags)
         return self.install(t, <uint32_t>((address - PV_CONFIG_ADDRESS) >> PV_PAGE_SHIFT))
 
-    cdef bint install(self, Trapped *t, uint32_t page) noexcept nogil:
-        cdef const char *content = ONES
-        cdef uint8_t outcome = <uint8_t>PV_FAULT_HIDDEN
-        cdef uint64_t address = PV_CONFIG_ADDRESS + (<uint64_t>page << PV_PAGE_SHIFT)
+    cdef uint8_t shown(self, Trapped *t, uint32_t page, const char **content) noexcept nogil:
+        """What a page is to be, and what it then holds."""
         cdef uint32_t i
-        cdef int status
         for i in range(t.shown_count):
             if t.shown[i].page == page:
-                content = t.shown[i].content
-                outcome = t.shown[i].outcome
-                break
+                content[0] = t.shown[i].content
+                return t.shown[i].outcome
+        content[0] = ONES
+        return <uint8_t>PV_FAULT_HIDDEN
+
+    cdef bint install(self, Trapped *t, uint32_t page) noexcept nogil:
+        cdef const char *content
+        cdef uint8_t outcome = self.shown(t, page, &content)
+        cdef uint64_t address = PV_CONFIG_ADDRESS + (<uint64_t>page << PV_PAGE_SHIFT)
+        cdef int status
         if t.refusing and outcome == <uint8_t>PV_FAULT_HIDDEN:
             return self.outside(t, address, 0)
         status = pv_uffd_copy(t.faults, address, content, PV_PAGE)

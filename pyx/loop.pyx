@@ -17,7 +17,7 @@ from pyx.abi cimport (
 from pyx.ringc cimport (
     FUTEX_32, pv_count, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbells_wait, pv_gate_close,
     pv_gate_init, pv_gate_open, pv_gate_park, pv_gate_run, pv_gate_wanted, pv_idle_init, pv_idle_sleep, pv_idle_step,
-    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_meter_due, pv_meter_settle, pv_meter_start, pv_meter_turn, pv_now,
+    pv_idle_woken, pv_idle_worked, pv_membarrier_register, pv_meter_due, pv_meter_go_on, pv_meter_settle, pv_meter_start, pv_meter_turn, pv_now,
     pv_pause, pv_row, pv_row_counters, pv_row_find, pv_row_take, pv_rows_close, pv_wait, PV_CHARGE_IDLE, pv_charge_close, pv_charge_open,
 )
 from pyx.segment cimport Mapping
@@ -117,6 +117,7 @@ cdef class Loop:
         cdef uint32_t work
         pv_idle_init(&self.idle, self.realtime)
         pv_meter_start(&self.meter)
+        pv_meter_go_on(&self.meter, self.counters)
         mark = self.idle.now
         while not self.stopping:
             if pv_gate_wanted(&self.gate):

@@ -1,14 +1,15 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_reason, pv_system_call
+from pyx.adoption cimport Adoption
 from pyx.callers cimport Caller
-from pyx.vectors cimport Vectors
 
 
-cdef class Monitor(Vectors):
+cdef class Monitor(Adoption):
     cdef bint device_full                 # a call waited for room at a device in this round
 
     cdef uint32_t serve(self, Caller *c) noexcept nogil
+    cdef void publish(self, Caller *c, uint32_t taken) noexcept nogil
     cdef void declare_broken(self, Caller *c) noexcept nogil
     cdef void call(self, Caller *c, const pv_system_call *call) noexcept nogil
     cdef void connect(self, Caller *c, const pv_system_call *call) noexcept nogil

@@ -1,4 +1,4 @@
-from pyx.vectors import Vectors
+from pyx.adoption import Adoption
 
-class Monitor(Vectors):
+class Monitor(Adoption):
     def answer(self, partition: int, call: int, connected: bool, result: int) -> None: ...

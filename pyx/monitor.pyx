@@ -1,6 +1,7 @@
 """Call worker of the monitor: takes system calls, one bounded batch of each caller per round, and answers them (U3, U11, U15).
 
-    callers.pyx: tables <-- translator.pyx: submit, copy <-- pairs.pyx: paths, queue pairs <-- vectors.pyx: routes <-- here: calls in turn
+    callers.pyx: tables <-- translator.pyx: submit, copy <-- pairs.pyx: paths, queue pairs <-- vectors.pyx: routes <-- adoption.pyx
+        <-- here: calls in turn
 
 Reads views and partition maps; maps guest memory only while an endpoint of that guest is on the copy path. Writes
 hardware rings, call completions, queue translation entries and the kernel region.
@@ -17,13 +18,14 @@ from pyx.abi cimport (
     PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_TYPE_IO,
     PV_VECTOR_CALL, pv_completion, pv_reason, pv_system_call,
 )
+from pyx.adoption cimport Adoption
 from pyx.callers cimport Caller, EVENTS_MAX
+from pyx.commitc cimport pv_commit_done, pv_commit_fill, pv_commit_post, pv_commit_seal
 from pyx.loop cimport Loop
 from pyx.mapping_cache cimport count_lookups
-from pyx.vectors cimport Vectors
 from pyx.ringc cimport (
     PV_CHARGE_IDLE, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_consumer_release,
-    pv_count, pv_interrupt_post, pv_meter_turn, pv_now, pv_producer_free, pv_producer_publish, pv_producer_push,
+    pv_count, pv_interrupt_post, pv_meter_turn, pv_now, pv_producer, pv_producer_free, pv_producer_publish, pv_producer_push,
 )
 
 from pyx import abi as names
@@ -37,7 +39,7 @@ cdef enum:
 cdef uint64_t FULL_NS = 100_000  # between two looks at a device whose ring is full
 
 
-cdef class Monitor(Vectors):
+cdef class Monitor(Adoption):
     """One call worker."""
 
     def answer(self, uint64_t partition, uint64_t call, bint connected, uint32_t result):
@@ -54,6 +56,8 @@ cdef class Monitor(Vectors):
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, work = 0
         self.device_full = False
+        if self.adopting:
+            return 0
         for i in range(self.active_count):
             work += self.serve(&self.callers[self.active[i]])
         if work:
@@ -64,7 +68,7 @@ cdef class Monitor(Vectors):
     cdef bint pending(self) noexcept nogil:
         cdef uint32_t i
         cdef Caller *c
-        if self.device_full:
+        if self.device_full or self.adopting:
             return False
         for i in range(self.active_count):
             c = &self.callers[self.active[i]]
@@ -118,21 +122,39 @@ cdef class Monitor(Vectors):
         if taken:
             if c.server >= 0 and self.delays[<int>PV_STAGE_POST]:
                 self.delay(PV_STAGE_POST)
-            pv_consumer_release(&c.requests, taken)
             self.kernel.worlds[PV_ID_SLOT(c.id)].calls += taken
-            if c.server >= 0:
-                for i in range(PV_DEVICES_MAX):
-                    if self.hardware[c.server][i].ring != NULL:
-                        pv_producer_publish(&self.hardware[c.server][i])
-            if c.completions.tail != c.completions.published:
-                self.flush(c)
+            if self.first_call == 0:
+                self.first_call = pv_now()
+            self.publish(c, taken)
         pv_meter_turn(&self.meter, PV_CHARGE_IDLE, pv_now())
         return taken
+
+    cdef void publish(self, Caller *c, uint32_t taken) noexcept nogil:
+        """Gives `taken` calls back, shows devices what was posted for them and the caller its answers: all of it, whenever
+        this process may be killed (commit.h)."""
+        cdef uint32_t i
+        cdef pv_producer *ring
+        pv_commit_fill(&self.kernel.commit, c.requests.head + taken, c.completions.tail)
+        if c.server >= 0:
+            for i in range(PV_DEVICES_MAX):
+                ring = &self.hardware[c.server][i]
+                if ring.ring != NULL and ring.tail != ring.published:
+                    pv_commit_post(&self.kernel.commit, i, ring.tail)
+        pv_commit_seal(&self.kernel.commit, c.id)
+        pv_consumer_release(&c.requests, taken)
+        if c.server >= 0:
+            for i in range(PV_DEVICES_MAX):
+                if self.hardware[c.server][i].ring != NULL:
+                    pv_producer_publish(&self.hardware[c.server][i])
+        if c.completions.tail != c.completions.published:
+            self.flush(c)
+        pv_commit_done(&self.kernel.commit)
 
     cdef void declare_broken(self, Caller *c) noexcept nogil:
         """Either index of a call ring jumped: counted once, for good (rules.md 14)."""
         if not c.broken_counted:
             c.broken_counted = True
+            self.kernel.kept[PV_ID_SLOT(c.id)].broken = 1
             pv_count(&self.counters[<int>PV_THREAD_BROKEN_QUEUES], 1)
             pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_REASON_QUEUE_BROKEN], 1)
 

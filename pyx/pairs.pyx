@@ -21,6 +21,9 @@ from pyx.translator cimport Translator
 
 from pyx import abi as names
 
+cdef enum:
+    PATH_BITS = 3 << 8  # of an endpoint's flags (abi_partition.h)
+
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *to, size_t length, unsigned int flags)
 
@@ -63,28 +66,40 @@ cdef class Pairs(Translator):
         """Takes over the queue pair that the console opened by itself before there was a monitor (W1): its entry stays
         in force, under its key, where it says what the descriptor and the map say. False: it did not, and is closed."""
         cdef Caller *c = self.opened(partition)
-        cdef pv_translation found, wanted
-        cdef const pv_endpoint *endpoint
         cdef bint equal
         if index >= PV_ENDPOINTS_MAX:
             raise KeyError(f"partition {partition:#x} has no endpoint {index}")
         with self.quiet():
             self.refresh(c)
-            endpoint = &c.descriptor.endpoints[index]
-            if (endpoint.generation == 0 or endpoint.device >= PV_DEVICES_MAX or endpoint.port >= PV_PORTS_MAX
-                    or self.translations[endpoint.device] == NULL):
+            if not self.has_entry(c, index):
                 raise KeyError(f"partition {partition:#x} has no endpoint {index} at a connected device")
-            memset(&wanted, 0, sizeof(wanted))
-            equal = (c.map != NULL and pv_translation_fill(&wanted, c.map, c.descriptor.memory_pages)
-                     and pv_translation_read(&self.translations[endpoint.device][endpoint.port], &found)
-                     and found.key != 0 and found.partition == partition and found.index == index
+            equal = self.take_pair(c, index)
+        return equal
+
+    cdef bint has_entry(self, Caller *c, uint32_t index) noexcept nogil:
+        cdef const pv_endpoint *endpoint = &c.descriptor.endpoints[index]
+        return (endpoint.generation != 0 and endpoint.device < PV_DEVICES_MAX and endpoint.port < PV_PORTS_MAX
+                and self.translations[endpoint.device] != NULL)
+
+    cdef bint take_pair(self, Caller *c, uint32_t index) noexcept nogil:
+        """Goes on with a queue pair that another writer has set up, under its key, if its entry says what descriptor and
+        map say; it may have been set up before the present wish for a path. False: it did not, and is closed."""
+        cdef pv_translation found, wanted
+        cdef pv_endpoint endpoint = c.descriptor.endpoints[index]
+        cdef bint equal
+        memset(&wanted, 0, sizeof(wanted))
+        equal = (c.map != NULL and pv_translation_fill(&wanted, c.map, c.descriptor.memory_pages)
+                 and pv_translation_read(&self.translations[endpoint.device][endpoint.port], &found))
+        if equal:
+            endpoint.flags = endpoint.flags & ~<uint32_t>PATH_BITS | found.endpoint.flags & PATH_BITS
+            equal = (found.key != 0 and found.partition == c.id and found.index == index
                      and found.extent_count == wanted.extent_count
-                     and memcmp(&found.endpoint, endpoint, sizeof(pv_endpoint)) == 0
+                     and memcmp(&found.endpoint, &endpoint, sizeof(pv_endpoint)) == 0
                      and memcmp(found.extents, wanted.extents, sizeof(wanted.extents)) == 0)
-            c.paths[index] = PV_PATH_DIRECT
-            c.keys[index] = found.key if equal else 0
-            if not equal:
-                self.close_pair(c, index)
+        self.set_path(c, index, PV_PATH_DIRECT)
+        c.keys[index] = found.key if equal else 0
+        if not equal:
+            self.close_pair(c, index)
         return equal
 
     def give_pair(self, uint64_t partition, uint32_t index):
@@ -92,7 +107,7 @@ cdef class Pairs(Translator):
         cdef Caller *c = self.opened(partition)
         with self.quiet():
             if index < PV_ENDPOINTS_MAX:
-                c.paths[index] = 0
+                self.set_path(c, index, 0)
                 c.keys[index] = 0
 
     def drop_endpoint(self, uint64_t partition, uint32_t index):
@@ -103,7 +118,7 @@ cdef class Pairs(Translator):
             raise KeyError(f"partition {partition:#x} has no endpoint {index}")
         with self.quiet():
             self.close_pair(c, index)
-            c.paths[index] = 0
+            self.set_path(c, index, 0)
             c.keys[index] = 0
             if c.calls:
                 pv_want_path(<pv_monitor_page *>c.doorbell, index, PV_PATH_NONE)
@@ -142,7 +157,7 @@ cdef class Pairs(Translator):
             reason = self.open_pair(client, index)
             if reason != PV_REASON_NONE:
                 return reason
-        client.paths[index] = path
+        self.set_path(client, index, path)
         self.tell(client.id, 0, 0, index, path)
         return PV_REASON_NONE
 

@@ -119,6 +119,7 @@ cdef extern from "charge.h" nogil:
         uint64_t since
         uint32_t owner
     void pv_meter_start(pv_meter *m)
+    void pv_meter_go_on(pv_meter *m, const uint64_t *counters)
     void pv_meter_items(pv_meter *m, uint32_t slot, uint32_t count)
     void pv_meter_turn(pv_meter *m, uint32_t owner, uint64_t now)
     bint pv_meter_due(const pv_meter *m, uint64_t now)

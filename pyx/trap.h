@@ -2,10 +2,13 @@
  *
  * The filter itself lets a call through or sends it to its listener; the caller waits there until the listener's holder
  * answers. Every answer is EPERM. A caller that is interrupted before its call was taken makes the call again; only calls
- * that were taken are counted.
+ * that were taken are counted. Where the monitor is killed with a call in its hands, the next one answers it: the kernel
+ * writes the call straight into a segment (struct pv_kept_call).
  */
 #ifndef PV_TRAP_H
 #define PV_TRAP_H
+
+#include "abi.h"
 
 #include <errno.h>
 #include <linux/seccomp.h>
@@ -15,18 +18,42 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 
-/* Takes one refused call from `listener`. Whether there was one; its caller waits for pv_refuse_call. */
-static inline bool pv_take_call(int listener, struct seccomp_notif *call)
+_Static_assert(sizeof(struct seccomp_notif) <= sizeof(((struct pv_kept_call *)0)->notification), "room for the kernel's");
+
+/* Takes one refused call of `partition` from `listener`. Whether there was one; its caller waits for pv_refuse_call. */
+static inline bool pv_take_call(int listener, uint64_t partition, struct pv_kept_call *kept)
 {
-    memset(call, 0, sizeof *call); /* the kernel insists */
-    return ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, call) == 0;
+    kept->partition = 0;
+    memset(kept->notification, 0, sizeof(kept->notification)); /* the kernel insists */
+    atomic_signal_fence(memory_order_seq_cst);
+    kept->partition = partition;
+    atomic_signal_fence(memory_order_seq_cst);
+    if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, kept->notification) == 0)
+        return true;
+    kept->partition = 0;
+    return false;
 }
 
-static inline void pv_refuse_call(int listener, uint64_t id)
+static inline int pv_taken_number(const struct pv_kept_call *kept)
 {
-    struct seccomp_notif_resp answer = {.id = id, .error = -EPERM};
+    return ((const struct seccomp_notif *)kept->notification)->data.nr;
+}
+
+static inline void pv_refuse_call(int listener, struct pv_kept_call *kept)
+{
+    struct seccomp_notif_resp answer = {.id = ((const struct seccomp_notif *)kept->notification)->id, .error = -EPERM};
 
     ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer); /* fails where the caller was killed meanwhile */
+    atomic_signal_fence(memory_order_seq_cst);
+    kept->partition = 0;
+}
+
+/* Answers the call that a killed monitor had taken of `partition`, if there is one. One that it had answered has no waiter
+ * any more, and the kernel says so. */
+static inline void pv_refuse_kept(int listener, uint64_t partition, struct pv_kept_call *kept)
+{
+    if (kept->partition == partition && ((const struct seccomp_notif *)kept->notification)->id)
+        pv_refuse_call(listener, kept);
 }
 
 /* Watch `fd` or go on watching it; `key` comes back with its events. */

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyx.abi cimport pv_statistics
+from pyx.abi cimport pv_kept_call, pv_statistics
 from pyx.eventc cimport pthread_mutex_t
 from pyx.segment cimport Mapping
 
@@ -43,6 +43,8 @@ cdef class Traps:
     cdef Source *sources
     cdef Bucket bucket                  # of all guests together
     cdef uint32_t muted
+    cdef pv_kept_call own               # of a thread that nobody follows
+    cdef pv_kept_call *taken            # call that is being answered
     cdef News told[1024]
     cdef uint32_t told_count
 

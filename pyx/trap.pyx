@@ -13,7 +13,7 @@ from posix.unistd cimport close as close_fd, read, write
 
 from pyx.abi cimport (
     PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS, PV_THREAD_SLEEPS, PV_THREAD_SLEEP_NS,
-    PV_TRAP_NUMBERS, PV_TRAP_REFUSED_CALLS, pv_statistics, pv_statistics_row,
+    PV_TRAP_NUMBERS, PV_TRAP_REFUSED_CALLS, pv_kept_call, pv_statistics, pv_statistics_row,
 )
 from pyx.eventc cimport (
     EPOLL_CLOEXEC, EPOLLIN, epoll_create1, epoll_event, epoll_wait, pthread_mutex_init, pthread_mutex_lock,
@@ -22,16 +22,11 @@ from pyx.eventc cimport (
 from pyx.ringc cimport pv_count, pv_now, pv_row, pv_row_counters, pv_row_find, pv_row_take, pv_rows_close
 from pyx.segment cimport Mapping
 
-cdef extern from "<linux/seccomp.h>" nogil:
-    struct seccomp_data:
-        int nr
-    struct seccomp_notif:
-        uint64_t id
-        seccomp_data data
-
 cdef extern from "trap.h" nogil:
-    int pv_take_call(int listener, seccomp_notif *call)
-    void pv_refuse_call(int listener, uint64_t id)
+    bint pv_take_call(int listener, uint64_t partition, pv_kept_call *kept)
+    int pv_taken_number(const pv_kept_call *kept)
+    void pv_refuse_call(int listener, pv_kept_call *kept)
+    void pv_refuse_kept(int listener, uint64_t partition, pv_kept_call *kept)
     int pv_watch(int epoll, int fd, uint64_t key)
     void pv_unwatch(int epoll, int fd)
 
@@ -58,6 +53,7 @@ cdef class Traps:
             raise MemoryError()
         for i in range(SOURCES_MAX):
             self.sources[i].fd = -1
+        self.taken = &self.own
         self.bucket.tokens = ALL_TOKENS_MAX
         self.bucket.filled = pv_now()
         pthread_mutex_init(&self.lock, NULL)
@@ -79,14 +75,20 @@ cdef class Traps:
 
     # ---- control thread ----
 
+    def keep(self, uint64_t address):
+        """The call that is being answered is kept at `address` (Adoption.kept_call) from now on; before `run`."""
+        self.taken = <pv_kept_call *>address
+
     def watch_calls(self, uint64_t partition, int listener):
         """From now on answers the refused calls of `partition`; `listener` stays the caller's. Calls that were made
-        before wait for it. ValueError where the tables are full."""
+        before wait for it; one that a killed monitor had taken is answered first. ValueError where the tables are
+        full."""
         cdef uint64_t *counters = self.row(partition)
         cdef int fd = os.dup(listener)
         cdef int index
         with nogil:
             pthread_mutex_lock(&self.lock)
+            pv_refuse_kept(fd, partition, self.taken)
             index = self.add(partition, fd, counters, LISTENER)
             pthread_mutex_unlock(&self.lock)
         if index < 0:
@@ -198,7 +200,6 @@ cdef class Traps:
 
     cdef void hear(self, uint64_t key, uint32_t events) noexcept nogil:
         cdef Source *s = &self.sources[<uint32_t>key]
-        cdef seccomp_notif call
         if s.fd < 0 or s.life != key >> 32:
             return
         if s.kind != LISTENER:
@@ -209,9 +210,9 @@ cdef class Traps:
             pv_unwatch(self.epoll, s.fd)
             s.muted_until = pv_now() + MUTE_MS * <uint64_t>1_000_000
             self.muted += 1
-        elif pv_take_call(s.fd, &call):
-            self.count(s, call.data.nr)  # before the answer: whoever has that finds the count
-            pv_refuse_call(s.fd, call.id)
+        elif pv_take_call(s.fd, s.partition, self.taken):
+            self.count(s, pv_taken_number(self.taken))  # before the answer: whoever has that finds the count
+            pv_refuse_call(s.fd, self.taken)
 
     cdef bint allowed(self, Source *s) noexcept nogil:
         """Takes a token of the guest's own and one of all; False where either are used up."""

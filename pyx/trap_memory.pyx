@@ -130,6 +130,8 @@ cdef class MemoryTraps(Traps):
             m[0] = fresh
             index = self.add(partition, fd, counters, MEMORY)
             pthread_mutex_unlock(&self.lock)
+            # Touches that a killed monitor had read, but not answered, are made again.
+            pv_uffd_wake(fd, PV_MEMORY_FIRST, pages << PV_PAGE_SHIFT)
         if index < 0:
             os.close(fd)
             self.close(partition)

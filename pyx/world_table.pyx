@@ -222,10 +222,11 @@ cdef class WorldTable:
         w.charged = self.charges.charged_ns(w.partition)
         w.awake = True
         w.over = False
+        if w.control.weight == 0:   # else it was a world under a monitor that was killed, and goes on counting
+            w.control.used = w.control.turns = w.control.capped = 0
         w.control.weight = w.weight
         w.control.cap = w.cap
         w.control.processor = self.processor
-        w.control.used = w.control.turns = w.control.capped = 0
         self.policy.join(place, w.weight)
         self.tracees += self.mechanism == PV_MECHANISM_STOP
 

@@ -17,13 +17,14 @@ Results = dict[str, dict[str, Any]]
 
 
 class Pair:
-    """The guests `left` and `right` with NIC `eth0` and disk `vda`."""
+    """The guests `left` and `right` with NIC `eth0` and disk `vda`. `spec`: more of each guest, as in a manifest."""
 
-    def __init__(self, host: Host, **endpoint: Any) -> None:
+    def __init__(self, host: Host, *, spec: dict[str, Any] | None = None, **endpoint: Any) -> None:
         disk = {"name": "vda", "size": "1MiB", **endpoint}
         self.host = host
         self.guests: dict[str, Puppet] = {
-            name: host.guest(name, disks=[disk], nics=[{"name": "eth0", **endpoint}], memory="4MiB") for name in NAMES
+            name: host.guest(name, disks=[disk], nics=[{"name": "eth0", **endpoint}], memory="4MiB", **(spec or {}))
+            for name in NAMES
         }
         self.addresses = {name: guest.call("stream:open", nic="eth0") for name, guest in self.guests.items()}
 

@@ -1,7 +1,5 @@
 """The console boots alone and drives its devices; the kernel is loaded and unloaded under it (W1, W2, W10)."""
 
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from hostd.errors import HostError
 from hostd.wire import Wire, close_fds
+from tests.framework import monitors
 from tests.framework.footprint import Footprint
 from tests.framework.host import MANIFEST, Host, running
 
@@ -132,10 +131,9 @@ def test_what_is_left_over_is_noticed(booted: Host) -> None:
 
 
 def test_a_kernel_that_died_is_unloaded(booted: Host) -> None:
-    """The monitor is killed: the console goes on, the rest is taken away, and another kernel is loaded."""
+    """The monitor is killed until it is given up: the console goes on, the rest goes, another kernel is loaded."""
     booted.load()
-    os.kill(booted.row("monitor")["pid"], signal.SIGKILL)
-    booted.until(lambda: booted.row("monitor")["exit_status"])
+    monitors.exhaust(booted)
     assert booted.unload()["same"], "a kernel whose monitor has died can be unloaded"
     booted.stream(True)
     await_rounds(booted)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from hostd.syscalls import numbers
+from tests.framework import monitors
 from tests.framework.host import Host, running
 from tests.framework.puppet import Puppet
 
@@ -215,7 +216,7 @@ def test_without_a_monitor_refused_calls_fail_at_once() -> None:
     touch of trapped memory waits instead, for nobody looked at the page; its guest can be ended all the same."""
     with running() as host:
         plain, trapped = host.guest(NAME), host.guest("trapped", trap_memory=True)
-        os.kill(host.pids()["monitor"], signal.SIGKILL)
+        monitors.exhaust(host)
         host.until(lambda: host.row("monitor")["state"] == "failed")
         for guest in (plain, trapped):
             assert guest.call("probes:call", number=numbers()["bpf"], arguments=[0, 0, 0]) == "ENOSYS"

@@ -45,6 +45,8 @@ def _host(host: dict[str, Any]) -> Iterable[str]:
     facts = {key.replace("_", " "): value for key, value in host.items() if isinstance(value, str | int)}
     if "memory" in facts:
         facts["memory"] = show_size(host["memory"])
+    if isinstance(host.get("monitor"), dict):
+        facts["monitor"] = _monitor(host["monitor"])
     width = max(map(len, facts), default=0)
     for key, value in facts.items():
         yield f"{key.ljust(width)}  {value}"
@@ -57,6 +59,13 @@ def _media(media: dict[str, dict[str, Any]]) -> Iterable[str]:
         yield ""
         yield from output.table(rows, [("DEVICE", itemgetter(0)), ("FILE", itemgetter(1)), ("WAY", itemgetter(2))])
     yield from (f"{name}: {device['without_ring']}" for name, device in media.items() if device["without_ring"])
+
+
+def _monitor(life: dict[str, Any]) -> str:
+    times = f"{life['restarts']} restarts"
+    if life["given_up"]:
+        return f"{times}; it dies again and again and is not started any more: hostctl unload, then hostctl load"
+    return times if life["last_seconds"] is None else f"{times}, the last took {life['last_seconds']:.3f} s"
 
 
 def _checks(checks: list[dict[str, Any]]) -> Iterable[str]:

@@ -1,0 +1,81 @@
+"""Requests of hostd to the roles. One that is started again when it dies is waited for, and asked again.
+
+Whoever asks the monitor need not know that there has been another one: what was asked of the dead one, and not
+answered, is asked of the next. So the monitor's operations can all be asked twice: `open` of a partition that is open
+is the only one that cannot, and hostd adopts no partition whose `open` was not answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any
+
+from hostd.records import Record
+from hostd.wire import RemoteError, WireError, close_fds
+
+TIMEOUT = 30.0  # seconds for an answer
+NOTICE = 5.0  # seconds in which a death is noticed: the end of the wire comes a little earlier
+
+# True in the task that starts the next process of a role, and asks it before all others.
+reviving: ContextVar[bool] = ContextVar("reviving", default=False)
+
+
+class Absence:
+    """Between the death of a role's process and the work of the next one. `given_up`: there will be no next one."""
+
+    def __init__(self) -> None:
+        self._over = asyncio.Event()
+        self._over.set()
+        self._noticed = asyncio.Event()
+        self.given_up = False
+
+    def begin(self) -> None:
+        self._over.clear()
+        self._noticed.set()
+
+    def end(self, given_up: bool = False) -> None:
+        self.given_up = given_up
+        self._noticed.clear()
+        self._over.set()
+
+    async def over(self) -> None:
+        await self._over.wait()
+
+    async def followed(self, record: Record, wire: Any) -> bool:
+        """After `wire` has ended: is there a next process?"""
+        try:
+            async with asyncio.timeout(NOTICE):
+                while record.wire is wire and not self.given_up and not self._noticed.is_set():
+                    await self._noticed.wait()
+        except TimeoutError:
+            return False
+        await self.over()
+        return record.wire is not wire and not self.given_up
+
+
+async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
+    """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended and is
+    not started again."""
+    while True:
+        if record.absence is not None and not reviving.get():
+            await record.absence.over()
+        wire = record.wire
+        assert wire is not None
+        try:
+            reply, received = await wire.request({"op": op, **message}, fds or [], timeout=TIMEOUT)
+        except (EOFError, WireError) as error:
+            if record.absence is None or reviving.get() or not await record.absence.followed(record, wire):
+                raise RemoteError("unreachable", f"{record.name} does not answer: {error}") from error
+        else:
+            close_fds(received)
+            return reply
+
+
+async def release(role: Record, op: str, message: dict[str, Any]) -> None:
+    """Has a role give something up. One that has ended holds nothing any more."""
+    try:
+        await ask(role, op, message)
+    except RemoteError as error:
+        if error.code != "unreachable":
+            raise
