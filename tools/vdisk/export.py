@@ -1,0 +1,50 @@
+"""hostctl vdisk export: an image of a virtual disk."""
+
+import os
+import tempfile
+
+import click
+
+from hostd.errors import HostError
+from tools import options
+from tools.measure.turns import Progress
+from tools.vdisk import images
+from tools.vdisk.medium import disk, disk_argument, errors, opened, volume_argument
+
+READING = 0.5  # of the time of an export that goes through qemu-img
+
+
+@options.verb()
+@volume_argument
+@disk_argument
+@click.argument("image", type=click.Path(dir_okay=False))
+@click.option("--format", "kind", help="Format of the image: raw, qcow2 or another one that qemu-img knows. "
+                                       "[default: qcow2 where IMAGE ends like that, else raw]")
+@click.option("--force", is_flag=True, help="Write over an IMAGE that exists.")
+def command(session: options.Session, volume: str, name: str, image: str, kind: str | None, force: bool) -> None:
+    """Write the data of the disk NAME to IMAGE, which appears when it is complete and is sparse like the disk.
+
+    Formats other than raw need qemu-img, and space for a raw copy beside IMAGE.
+    """
+    kind = kind or ("qcow2" if image.endswith(".qcow2") else "raw")
+    if os.path.exists(image) and not force:
+        raise HostError("conflict", f"{image} exists; --force writes over it")
+    progress = Progress(f"export {name}")
+    try:
+        with opened(volume, read_only=True) as held, errors(image):
+            row = disk(held, name)
+            size = int(str(row["size"]))
+            where = os.path.dirname(os.path.abspath(image))
+            with tempfile.TemporaryDirectory(prefix=".partvisor-", dir=where) as folder:
+                made = os.path.join(folder, "raw")
+                whole = READING if kind != "raw" else 1.0
+                written = images.write_raw(held, name, size, made, lambda part: progress.show(part * whole, "copying"))
+                if kind != "raw":
+                    raw, made = made, os.path.join(folder, "image")
+                    images.convert(raw, "raw", made, kind,
+                                   lambda part: progress.show(READING + part * (1 - READING), "qemu-img"))
+                os.replace(made, image)
+    finally:
+        progress.clear()
+    document = {"name": name, "image": image, "format": kind, "size": size, "written_bytes": written}
+    session.emit(document, lambda: [f"{image}: {size} bytes, {written} of them data"])

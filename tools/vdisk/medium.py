@@ -1,0 +1,72 @@
+"""Opening volumes for a verb, and what their errors mean for its caller."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from hostd.errors import HostError
+from pyx.volume import Volume, VolumeBusy, VolumeError
+
+#: errno of the library -> code of hostd.errors; all others are faults
+CODES = {
+    errno.ENOENT: "not_found",
+    errno.EEXIST: "conflict",
+    errno.ENOSPC: "state",
+    errno.EDQUOT: "state",
+    errno.EROFS: "state",
+    errno.EINVAL: "usage",
+    errno.EFBIG: "usage",
+    errno.ERANGE: "usage",
+    errno.EMEDIUMTYPE: "unsupported",
+    errno.EPROTONOSUPPORT: "unsupported",
+}
+
+volume_argument = click.argument("volume", type=click.Path(dir_okay=False), metavar="VOLUME")
+disk_argument = click.argument("name", metavar="NAME")
+
+
+@contextmanager
+def errors(path: str) -> Iterator[None]:
+    """Errors of a volume and of its file as HostErrors that name it."""
+    try:
+        yield
+    except VolumeBusy as error:
+        raise HostError("state", f"{path}: {error.strerror}") from None
+    except VolumeError as error:
+        hint = f"; `hostctl vdisk check {path}` tells more" if error.errno == errno.EUCLEAN else ""
+        raise HostError(CODES.get(error.errno or 0, "internal"), f"{path}: {error.strerror}{hint}") from None
+    except FileNotFoundError as error:
+        raise HostError("not_found", f"{error.filename or path}: {error.strerror}") from None
+    except PermissionError as error:
+        raise HostError("denied", f"{error.filename or path}: {error.strerror}") from None
+    except OSError as error:
+        raise HostError("internal", f"{error.filename or path}: {error.strerror}") from None
+
+
+@contextmanager
+def opened(path: str, *, read_only: bool = False, tolerant: bool = False) -> Iterator[Volume]:
+    """The volume at `path`, for this command alone. What it changes is durable with each call that says so."""
+    with errors(path):
+        fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(fd).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise HostError("usage", f"{path}: a volume lies in a file or on a block device")
+            with Volume(fd, read_only=read_only, tolerant=tolerant) as volume:
+                yield volume
+        finally:
+            os.close(fd)
+
+
+def disk(volume: Volume, name: str) -> dict[str, object]:
+    """The row of the disk of that name. VolumeError ENOENT where there is none."""
+    for row in volume.rows():
+        if row["name"] == name:
+            return row
+    raise VolumeError(errno.ENOENT, f"there is no disk {name}")
