@@ -143,6 +143,12 @@ class AdoptedSupervisor:
     async def touch(self, device: str) -> Row:
         self._refuse()
 
+    async def capabilities(self, name: str) -> Row:
+        self._refuse()
+
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> Row:
+        self._refuse()
+
     async def vectors(self, name: str) -> Row:
         self._refuse()
 

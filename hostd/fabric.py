@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hostd.asking import ask, release
@@ -50,6 +50,7 @@ class Fabric:
         self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
+        self.slots: dict[str, int] = {}  # of devices that a monitor knows
         self.host_managed: list[str] = []  # devices that the console drives by itself
         self._of_kernel: list[str] = []  # names of the segments that go with the kernel
         self.charging = False  # the monitor reads what the roles spend for each partition
@@ -164,7 +165,9 @@ class Fabric:
     async def connect_translations(self, device: str, slot: int) -> None:
         """The monitor writes what the queue pairs of a device may touch; the device got them read-only. It is told
         where guests find the device, too, and routes its interrupts."""
-        message = {"device": slot, "location": self.locations[device].document()}
+        self.slots[device] = slot
+        offloads = await ask(self.devices[device], "offloads", {})
+        message = {"device": slot, "location": self.locations[device].document(), **offloads}
         await ask(self.monitor, "connect_translations", message, [self.fd(f"translation:{device}")])
         forwarded = {"device": slot, "forwarded": device in self.host_managed}
         await ask(self.monitor, "connect_vectors", forwarded, [self.fd(f"vectors:{device}")])
@@ -320,6 +323,15 @@ class Fabric:
             known = ", ".join(one.name for one in self.roles())
             raise HostError("not_found", f"{role!r} is no part of the data plane; known: {known}")
         await ask(record, "inject", {"stage": stage, "nanoseconds": nanoseconds})
+
+    async def weaken(self, device: str, offloads: Sequence[str], lies: bool) -> None:
+        """A fault on purpose: a NIC no longer does these offloads. Its endpoints are told, or it lies."""
+        if device not in self.devices:
+            raise HostError("not_found", f"{device!r} is no device; known: {', '.join(self.devices)}")
+        await ask(self.devices[device], "lie" if lies else "withhold", {"offloads": list(offloads)})
+        if not lies and self.loaded:
+            message = await ask(self.devices[device], "offloads", {})
+            await ask(self.monitor, "set_offloads", {"device": self.slots[device], **message})
 
     async def forget(self, record: Record) -> None:
         """Frees the statistics rows of a removed partition."""

@@ -85,6 +85,12 @@ class Supervisor(Protocol):
     async def touch(self, device: str) -> dict[str, Any]:
         """{"device", "decision"} where the console may touch the device; code `denied` with the rule where not."""
 
+    async def capabilities(self, name: str) -> dict[str, Any]:
+        """{"partition", "capabilities"}: what each NIC may leave to its device, and who withholds the rest."""
+
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> dict[str, Any]:
+        """{"role", "offloads", "lies"}: a fault on purpose; a NIC does not do these any more, and says so, or lies."""
+
     async def vectors(self, name: str) -> dict[str, Any]:
         """{"partition", "vectors"}: owner, mask, pending state and counts of each interrupt vector."""
 

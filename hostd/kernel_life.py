@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hostd import vectors
+from hostd import capabilities, vectors
 from hostd.boot import Boot
 from hostd.children import Children
 from hostd.errors import HostError
@@ -130,6 +130,14 @@ class KernelLife:
             record.stop_asked = True
             await self._end_process(record, ROLE_STOP_TIMEOUT)
         await self._discard(record)
+
+    async def capabilities(self, name: str) -> Row:
+        return await capabilities.of_partition(self._record(name), self.fabric.monitor)
+
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> Row:
+        await self.fabric.weaken(role, offloads, lies)
+        self.events.publish("weaken", role=role, offloads=list(offloads), lies=lies)
+        return {"role": role, "offloads": list(offloads), "lies": lies}
 
     async def vectors(self, name: str) -> Row:
         return await vectors.of_partition(self._record(name), self.fabric.monitor)

@@ -5,9 +5,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hostd.manifest_types import WEIGHT_MAX, BudgetSize, Latency, Model, Name, Period, Size
+from pyx import abi
 
 Path = Literal["copy", "redirect", "direct"]
 PERIOD_DEFAULT = 0.1
@@ -29,11 +30,23 @@ class OperationLimit(Model):
     period: Period = Field(default=PERIOD_DEFAULT, description="time between refills, 1ms to 1s")
 
 
+def _known(name: str) -> str:
+    if name not in abi.OFFLOADS:
+        raise ValueError(f"no offload; known: {', '.join(abi.OFFLOADS)}")
+    return name
+
+
+Offload = Annotated[str, AfterValidator(_known)]
+
+
 class Limits(Model):
     """What is absent is unlimited."""
 
     bytes: ByteLimit | None = None
     operations: OperationLimit | None = None
+    offloads: list[Offload] | None = Field(
+        default=None, description="what a NIC may leave to its device; absent: all that the device can"
+    )
 
 
 class Simulated(Model):

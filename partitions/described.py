@@ -25,9 +25,16 @@ def described(entry: dict[str, Any]) -> dict[str, Any]:
         "server": NO_SERVER if entry["server_slot"] is None else entry["server_slot"],
         "operations": entry["operations"],
         "offset": entry["offset"],
-        "length": entry["length"],
+        "length": entry["length"] if entry["kind"] == "disk" else withheld(entry["limits"]),
         "max_transfer": entry["max_transfer"],
         "mac": entry["mac"],
         "flags": (abi.ENDPOINT_READ_ONLY if entry["read_only"] else 0)
         | abi.PATHS[entry["wanted"]] << abi.ENDPOINT_PATH_SHIFT,
     }
+
+
+def withheld(limits: dict[str, Any]) -> int:
+    """Bits of the offloads that a policy does not grant: all but those in `limits`, where it names any."""
+    if "offloads" not in limits:
+        return 0
+    return sum(bit for name, bit in abi.OFFLOADS.items() if name not in limits["offloads"])

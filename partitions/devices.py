@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 from hostd.errors import HostError
 from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
+from partitions.described import withheld
 from partitions.skeleton import Context
+from pyx import abi
 from pyx.disk import Disk
 from pyx.nic import Nic
 
@@ -122,6 +124,10 @@ class DevicePartition(DataPlane):
         self.loop.set_limits(message["limits"])
         return {}
 
+    def handle_offloads(self, _message: Message, _fds: list[int]) -> Message:
+        """Bits of the offloads that this device withholds from all its endpoints, and those that its wire does."""
+        return {"withheld": 0, "peer": 0}
+
     def handle_memory(self, _message: Message, _fds: list[int]) -> Message:
         return {"extents": [{"hpa": hpa, "size": size} for hpa, size in sorted(self.loop.memory().items())]}
 
@@ -139,12 +145,33 @@ class DevicePartition(DataPlane):
 
 class NicPartition(DevicePartition):
     device = Nic
+    _withheld = 0
 
     def attach_port(self, message: Message, pair: Pair) -> None:
         self.loop.attach_port(
             message["port"], message["generation"], message["partition"], message["endpoint"],
-            bytes.fromhex(message["mac"].replace(":", "")), pair,
+            bytes.fromhex(message["mac"].replace(":", "")), pair, abi.OFFLOADS_ALL & ~withheld(message["limits"]),
         )  # fmt: skip
+
+    def handle_set_limits(self, message: Message, fds: list[int]) -> Message:
+        self._withheld = withheld(message["limits"])
+        self.loop.withhold(self._withheld)
+        return super().handle_set_limits(message, fds)
+
+    def handle_offloads(self, _message: Message, _fds: list[int]) -> Message:
+        """The switch between partitions finishes what a receiver does not take: it withholds nothing."""
+        return {"withheld": self._withheld, "peer": 0}
+
+    def handle_withhold(self, message: Message, _fds: list[int]) -> Message:
+        """Fault plane: a weaker device does not do these offloads any more, and says so ("offloads": names)."""
+        self._withheld = sum(abi.OFFLOADS[name] for name in message["offloads"])
+        self.loop.withhold(self._withheld)
+        return {}
+
+    def handle_lie(self, message: Message, _fds: list[int]) -> Message:
+        """Fault plane: offloads that the device no longer does, without a word ("offloads": their names)."""
+        self.loop.lie(sum(abi.OFFLOADS[name] for name in message["offloads"]))
+        return {}
 
 
 class BackingFile(NamedTuple):

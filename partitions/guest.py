@@ -15,6 +15,7 @@ their descriptors, and calls the user's function.
 from __future__ import annotations
 
 import errno
+import functools
 import gc
 import importlib
 import json
@@ -104,7 +105,7 @@ class Guest:
 
     def nic(self, name: str) -> Nic:
         """The NIC `name`, opened by a system call on first use. RequestError where the monitor refuses it."""
-        return self._open(name, "nic", Nic)
+        return self._open(name, "nic", functools.partial(Nic, path=self.paths.get(name)))
 
     def _open(self, name: str, kind: str, make: Callable[..., Any]) -> Any:
         if name not in self._opened:

@@ -1,4 +1,4 @@
-"""The virtual drivers of a guest: disk and NIC over the queues of their endpoints (A1, W7).
+"""The virtual drivers of a guest: disk here, NIC in guest_nic.py, over the queues of their endpoints (A1, W7).
 
 No adapter code is here: a request names partition memory, an offset and a length. Completion means that the device
 has moved the data; a buffer must not change before.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from partitions.guest_nic import Nic
 from pyx import abi
 from pyx.calls import RequestError
 from pyx.memory import Buffer, Memory
@@ -16,9 +17,9 @@ from pyx.queue import ClientQueue
 
 READ, WRITE, FLUSH = abi.OPERATIONS["read"], abi.OPERATIONS["write"], abi.OPERATIONS["flush"]
 DISCARD, WRITE_ZEROES = abi.OPERATIONS["discard"], abi.OPERATIONS["write_zeroes"]
-SEND, RECEIVE = abi.OPERATIONS["send"], abi.OPERATIONS["receive"]
-SEND_HEADED, RECEIVE_HEADED = abi.OPERATIONS["send_headed"], abi.OPERATIONS["receive_headed"]
 OK = abi.STATUSES["ok"]
+
+__all__ = ["Disk", "Nic"]
 
 
 class Disk:
@@ -103,95 +104,3 @@ class Disk:
         if bad is not None:
             raise RequestError(*bad, what)
         return found
-
-
-class Nic:
-    """A virtual NIC with address `mac` (6 bytes). Frames begin with their Ethernet header.
-
-    `buffers` receive buffers of `frame_size` bytes are posted at the first receive and again when their frame is
-    released.
-    """
-
-    def __init__(
-        self, memory: Memory, endpoint: dict[str, Any], queues: Sequence[ClientQueue], buffers: int = 256,
-        frame_size: int = 2048,
-    ) -> None:  # fmt: skip
-        self.name: str = endpoint["name"]
-        self.mac = bytes.fromhex(endpoint["mac"].replace(":", ""))
-        self.transmit, self.receive_queue = queues
-        self.dropped: dict[str, int] = {}  # frames of ours that the switch dropped, by reason
-        self._memory = memory
-        self._buffers = min(buffers, self.receive_queue.capacity)
-        self._frame_size = frame_size
-        self._headed = False
-        self._posted: dict[int, Buffer] = {}
-        self._arrived: list[Buffer] = []
-
-    def open(self, buffers: int = 256, frame_size: int = 2048, headed: bool = False) -> None:
-        """Chooses number and size of the receive buffers; before the first receive only. `headed`: each frame comes
-        with a header of `abi.NET_HEADER` bytes in front (`pyx.offload.NetHeader`), which says whether its checksum is
-        right or still missing, and whether it is a large frame; `frame_size` counts without it."""
-        if self._posted:
-            raise RuntimeError(f"{self.name}: receive buffers are posted already")
-        self._buffers = min(buffers, self.receive_queue.capacity)
-        self._frame_size = frame_size
-        self._headed = headed
-        size = frame_size + (abi.NET_HEADER if headed else 0)
-        self._post([self._memory.allocate(size) for _ in range(self._buffers)])
-
-    def send(self, frame: Buffer) -> None:
-        """Sends one frame from partition memory; returns when the device has taken it."""
-        self.send_many([frame])
-
-    def send_headed(self, frames: Sequence[Buffer]) -> None:
-        """Sends frames with a header in front, in order, as `pyx.offload.fill` writes it: the device completes
-        checksums and cuts large frames for receivers that do not take them as they are."""
-        self.send_many(frames, SEND_HEADED)
-
-    def send_many(self, frames: Sequence[Buffer], operation: int = SEND) -> None:
-        """Sends frames in order; returns when the device has taken all. RequestError where one is refused."""
-        in_flight = 0
-        for frame in frames:
-            if self.transmit.in_flight == self.transmit.capacity:
-                self.transmit.kick()
-                in_flight -= self._sent()
-            self.transmit.submit(operation, frame)
-            in_flight += 1
-        self.transmit.kick()
-        while in_flight > 0:
-            in_flight -= self._sent()
-
-    def _sent(self) -> int:
-        answers = self.transmit.wait()
-        for _slot, status, reason, _bytes in answers:
-            if status != OK:
-                raise RequestError(status, reason, f"{self.name}: send")
-            if reason:
-                name = abi.REASON_NAMES[reason]
-                self.dropped[name] = self.dropped.get(name, 0) + 1
-        return len(answers)
-
-    def receive(self, timeout: float | None = None) -> Buffer | None:
-        """The next frame, in the buffer that it arrived in; None after `timeout` seconds. Give it back with
-        `release`, or the NIC runs out of buffers."""
-        if not self._posted and not self._arrived:
-            self.open(self._buffers, self._frame_size)
-        if not self._arrived:
-            for slot, status, reason, length in self.receive_queue.wait(timeout):
-                buffer = self._posted.pop(slot)
-                if status == OK:
-                    self._arrived.append(buffer[:length])
-                else:
-                    raise RequestError(status, reason, f"{self.name}: receive")
-            self._arrived.reverse()
-        return self._arrived.pop() if self._arrived else None
-
-    def release(self, *frames: Buffer) -> None:
-        """Posts the buffers of received frames again."""
-        self._post([frame.whole for frame in frames])
-
-    def _post(self, buffers: Sequence[Buffer]) -> None:
-        operation = RECEIVE_HEADED if self._headed else RECEIVE
-        for buffer in buffers:
-            self._posted[self.receive_queue.submit(operation, buffer)] = buffer
-        self.receive_queue.kick()

@@ -12,6 +12,7 @@ import traceback
 from typing import Any
 
 from hostd.wire import Message, Wire, error_reply
+from partitions import load_large
 from partitions.guest import Guest
 from pyx import abi, load
 from pyx.baseline import compute
@@ -51,6 +52,21 @@ class Generators:
         buffer = self.guest.memory.allocate(nic.receive_queue.capacity * frame_stride(size))
         self._receiver = FrameReceiver(nic.receive_queue, buffer, frame_stride(size))
         return {"capacity": nic.receive_queue.capacity}
+
+    def open_api_sender(self, size: int, to: str, large: bool) -> dict[str, Any]:
+        """For frames through the guest's API (load_large.py)."""
+        self._api_sender = load_large.Sender(self.guest, size, to, large)
+        return {}
+
+    def open_api_receiver(self, size: int, headed: bool) -> dict[str, Any]:
+        self._api_receiver = load_large.Receiver(self.guest, size, headed, "eth0")
+        return {}
+
+    def api_send(self, seconds: float, start: int) -> dict[str, Any]:
+        return self._api_sender.run(seconds, start)
+
+    def api_receive(self, patience: float) -> dict[str, Any]:
+        return self._api_receiver.run(patience)
 
     def discover(self, count: int, first: int) -> dict[str, float]:
         """Seconds of a first and of a second look at each of `count` functions from page `first` on, which are not

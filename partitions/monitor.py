@@ -5,8 +5,8 @@ Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the 
 `worldN` for each processor N that is scheduled.
 Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
 `offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `started`, `registers`, `set_register`,
-`turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`. One that follows a killed
-monitor ("adopting") takes no calls before `resume`. Events to hostd:
+`turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`, `set_offloads`,
+`offloads`. One that follows a killed monitor ("adopting") takes no calls before `resume`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
@@ -123,8 +123,18 @@ class MonitorPartition(DataPlane):
         guests find it in the configuration space."""
         (entries,) = fds
         self.view.locate(message["device"], message["location"])
+        self.loop.set_offloads(message["device"], message["withheld"], message["peer"])
         self.loop.connect_translations(message["device"], entries)
         return {}
+
+    def handle_set_offloads(self, message: Message, _fds: list[int]) -> Message:
+        """What a device withholds has changed: its endpoints are told."""
+        self.loop.set_offloads(message["device"], message["withheld"], message["peer"])
+        return {}
+
+    def handle_offloads(self, message: Message, _fds: list[int]) -> Message:
+        """{endpoint: what it is granted, and who withholds the rest}, as text keys: the table that the guest reads."""
+        return {"offloads": {str(index): row for index, row in self.loop.offloads(message["partition"]).items()}}
 
     def handle_connect_vectors(self, message: Message, fds: list[int]) -> Message:
         """The interrupt vectors of a device, by its slot: this process routes them. "forwarded": it is host-managed."""

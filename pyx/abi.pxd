@@ -21,6 +21,8 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_FRAME_LARGE_MAX
     const uint32_t PV_HEADED_MAX
     const uint32_t PV_OFFLOADS_ALL
+    const uint64_t PV_PROBE_WIRE
+    const uint64_t PV_PROBE_RECEIVER
     const uint32_t PV_OFFLOADS_LARGE
     const uint32_t PV_FRAME_MIN
     const uint32_t PV_FIRST_FRAME

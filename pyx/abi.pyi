@@ -9,6 +9,8 @@ FRAME_MAX: int
 NET_HEADER: int
 FRAME_LARGE_MAX: int
 HEADED_MAX: int
+PROBE_WIRE: int
+PROBE_RECEIVER: int
 FRAME_MIN: int
 MESSAGE_MAX: int
 RING_SLOTS_MAX: int
@@ -33,6 +35,7 @@ STATES: dict[str, int]
 ENDPOINT_KINDS: dict[str, int]
 OPERATIONS: dict[str, int]
 PATHS: dict[str, int]
+OFFLOADS_ALL: int
 OFFLOADS: dict[str, int]
 CALLS: dict[str, int]
 STATUSES: dict[str, int]

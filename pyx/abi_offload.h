@@ -57,4 +57,28 @@ enum pv_offload_bit {
  * one would hold 17 pages of the I/O partition's memory. */
 #define PV_PATH_OFFLOADS(path) ((path) == PV_PATH_COPY ? PV_OFFLOADS_ALL & ~PV_OFFLOADS_LARGE : PV_OFFLOADS_ALL)
 
+/* The table of the monitor, in the page that it shares with the partition: what each endpoint may use now, and who
+ * withholds the rest. One word each, so whoever reads sees each of them whole; between a change of path and the new words
+ * a device refuses what is withheld, by itself. */
+enum pv_withheld { PV_WITHHELD_DEVICE, PV_WITHHELD_PATH, PV_WITHHELD_POLICY, PV_WITHHELD_PEER, PV_WITHHELD_COUNT };
+struct pv_grant {
+    _Atomic uint32_t granted;                     /* writer: monitor */
+    _Atomic uint32_t withheld[PV_WITHHELD_COUNT]; /* writer: monitor; a bit may be withheld by several */
+    _Atomic uint32_t proved;                      /* writer: partition, of itself: a probe frame showed it */
+    _Atomic uint32_t disproved;                   /* writer: partition: the device does not do what it was granted */
+    uint32_t reserved;
+};
+_Static_assert(sizeof(struct pv_grant) == 32, "two in a line");
+#define PV_EVENTS_GRANTS 1024u /* bytes into that page: struct pv_grant[PV_ENDPOINTS_MAX] */
+_Static_assert(sizeof(struct pv_monitor_page) <= PV_EVENTS_GRANTS
+               && PV_EVENTS_GRANTS + PV_ENDPOINTS_MAX * sizeof(struct pv_grant) <= PV_PAGE, "room in the page");
+
+/* The `length` of a NIC in a descriptor: bits that policy withholds. */
+#define PV_NIC_WITHHELD(length) ((uint32_t)(length) & PV_OFFLOADS_ALL)
+
+/* Frames to these addresses (IEEE 802.1Q: no bridge passes them on) come back to their sender: as the wire would show
+ * them, finished, and as any receiver gets them. A driver proves by them what it was granted. */
+#define PV_PROBE_WIRE 0x0f0000c28001ull    /* 01:80:c2:00:00:0f, as a number read from memory */
+#define PV_PROBE_RECEIVER 0x0d0000c28001ull /* 01:80:c2:00:00:0d */
+
 #endif

@@ -89,6 +89,7 @@ cdef class Adoption(Vectors):
                 # Its mask stays. Another route is one that the killed monitor was about to write.
                 if v != NULL and route_of(v) != c.id:
                     pv_vector_route(v, c.id, self.vector_flags[c.descriptor.endpoints[i].device])
+        self.viewed(c)  # what it may use, on the paths that are in force
 
     cdef uint64_t close_strays(self) noexcept nogil:
         """Closes every entry whose queue pair no adopted partition has."""

@@ -77,6 +77,7 @@ cdef class Callers(Loop):
 
     cdef Caller *opened(self, uint64_t partition) except NULL
     cdef bint refresh(self, Caller *c) noexcept nogil
+    cdef void viewed(self, Caller *c) noexcept nogil
     cdef void tell(self, uint64_t partition, uint64_t call, uint32_t service, uint16_t endpoint, uint8_t path) noexcept nogil
     cdef void keep_cache(self, MappingCache cache)
     cdef void begin_world(self, uint16_t slot, uint64_t partition, uint32_t type, int pid)

@@ -347,7 +347,12 @@ cdef class Callers(Loop):
         cdef pv_world *world = &self.kernel.worlds[PV_ID_SLOT(c.id)]
         world.state = fresh.state
         world.view_generation = generation
+        self.viewed(c)
         return True
+
+    cdef void viewed(self, Caller *c) noexcept nogil:
+        """A new view of the partition is in force."""
+        pass
 
     cdef void tell(self, uint64_t partition, uint64_t call, uint32_t service, uint16_t endpoint, uint8_t path) noexcept nogil:
         """Adds an event for the control thread; the caller made sure of room."""

@@ -12,11 +12,12 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport (
-    PV_ID, PV_OP_PATH, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_STATUS_OK, pv_completion,
+    PV_ID, PV_OFFLOADS_ALL, PV_OP_PATH, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_STATUS_OK, pv_completion,
     pv_monitor_page,
 )
 from pyx.calls cimport CallRing
 from pyx.flight cimport PAIR, SERVER
+from pyx.grantc cimport pv_grant_prove, pv_grant_read, pv_grants
 from pyx.ringc cimport (
     pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_release, pv_now, pv_producer_free,
     pv_producer_publish, pv_push_request,
@@ -77,6 +78,25 @@ cdef class ClientEndpoint(Follower):
     def path(self) -> str:
         """The path in force."""
         return names.PATH_NAMES[self.current]
+
+    @property
+    def offloads(self) -> dict:
+        """What the monitor's table says now: bits of abi.OFFLOADS that are "granted", and those that are withheld by
+        "device", "path", "policy" and "peer". An endpoint that has no monitor has all that its device offers."""
+        if self.alone:
+            return {"granted": PV_OFFLOADS_ALL, "device": 0, "path": 0, "policy": 0, "peer": 0}
+        cdef pv_grants found = pv_grant_read(self.page, self.index)
+        return {"granted": found.granted, "device": found.withheld[0], "path": found.withheld[1],
+                "policy": found.withheld[2], "peer": found.withheld[3]}
+
+    @property
+    def granted(self) -> int:
+        return PV_OFFLOADS_ALL if self.alone else pv_grant_read(self.page, self.index).granted
+
+    def tell_proved(self, uint32_t proved, uint32_t disproved):
+        """What probe frames showed of the offloads, for `hostctl view --capabilities`."""
+        if not self.alone:
+            pv_grant_prove(self.page, self.index, proved, disproved)
 
     def follow(self, double timeout=5.0) -> str:
         """Goes over to the path that is wanted, where that is another one; returns the one in force afterwards.

@@ -15,9 +15,9 @@ from pyx.abi cimport (
     PV_FLAG_PACK, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES, PV_NIC_FENCED,
     PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_RECEIVE_BYTES, PV_NIC_RECEIVE_DROPPED, PV_NIC_RECEIVE_FRAMES,
     PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_RECEIVE,
-    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_FRAME_SOURCE,
-    PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK,
-    PV_STATUS_REFUSED, pv_dma_request, pv_request,
+    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_PROBE_RECEIVER,
+    PV_PROBE_WIRE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION,
+    PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
 from pyx.completions cimport answer_well
 from pyx.dmac cimport pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
@@ -50,6 +50,10 @@ cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
     cdef uint64_t value = 0
     memcpy(&value, bytes, 6)
     return value
+
+
+cdef inline bint is_probe(uint64_t address) noexcept nogil:
+    return address == PV_PROBE_WIRE or address == PV_PROBE_RECEIVER
 
 
 cdef uint64_t MULTIPLIER = 0x9e3779b97f4a7c15
@@ -165,6 +169,8 @@ cdef class Nic(Offloads):
         pv_dma_fetch(origin, header, job.spans, 14)  # once: what is judged is what arrives
         if memcmp(&header[6], port.mac, 6) != 0:
             reason = PV_REASON_FRAME_SOURCE
+        elif header[0] & 1 and is_probe(address_of(header)):
+            self.deliver(port, port, job, header, clock[0])
         elif header[0] & 1:
             for i in range(self.active_count):
                 receiver = &self.ports[self.active[i]]
@@ -214,11 +220,13 @@ cdef class Nic(Offloads):
             return True
         if reason == PV_REASON_NONE and memcmp(&header[6], port.mac, 6) != 0:
             reason = PV_REASON_FRAME_SOURCE
-        if reason == PV_REASON_NONE and header[0] & 1:
+        if reason == PV_REASON_NONE and header[0] & 1 and is_probe(address_of(header)):
+            self.deliver_headed(port, port, job, &headed, &none, address_of(header) == PV_PROBE_WIRE, now)
+        elif reason == PV_REASON_NONE and header[0] & 1:
             for i in range(self.active_count):
                 receiver = &self.ports[self.active[i]]
                 none = 0
-                if receiver != port and not self.deliver_headed(port, receiver, job, &headed, &none, now):
+                if receiver != port and not self.deliver_headed(port, receiver, job, &headed, &none, False, now):
                     pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
         elif reason == PV_REASON_NONE:
             number = self.find(address_of(header))
@@ -226,7 +234,7 @@ cdef class Nic(Offloads):
                 reason = PV_REASON_NO_DESTINATION
             else:
                 receiver = &self.ports[number]
-                if not self.deliver_headed(port, receiver, job, &headed, &progress, now):
+                if not self.deliver_headed(port, receiver, job, &headed, &progress, False, now):
                     if self.hold(port, receiver):
                         port.progress = progress
                         return False
@@ -344,8 +352,7 @@ cdef class Nic(Offloads):
         receiver.starved = False
         sender.held_since = 0
         if target.headed:
-            self.deliver_plain(sender, receiver, &target, job, header, now)
-            return True
+            return self.deliver_plain(sender, receiver, &target, job, header, now)
         if target.length < job.length:
             self.too_long(receiver)
             return True

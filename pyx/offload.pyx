@@ -7,11 +7,12 @@ runs in the device.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from pyx.abi cimport PV_HEADED_MAX, PV_NET_HEADER, PV_REASON_NONE
+from pyx.abi cimport PV_FRAME_LARGE_MAX, PV_HEADED_MAX, PV_NET_HEADER, PV_REASON_NONE
 from pyx.offloadc cimport (
     PV_HEADERS_MAX, PV_NET_DATA_VALID, PV_NET_ECN, PV_NET_NEEDS_CHECKSUM, PV_NET_TCPV4, PV_NET_TCPV6, PV_NET_UDP,
-    pv_frame, pv_frame_checksum_at, pv_frame_complete, pv_frame_parse, pv_frame_valid, pv_frame_valid_ip,
-    pv_net_header, pv_offload, pv_offload_cut, pv_offload_judge, pv_offload_seed, pv_sum,
+    pv_frame, pv_frame_checksum_at, pv_frame_complete, pv_frame_parse, pv_frame_valid, pv_frame_valid_ip, pv_merge,
+    pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header, pv_offload, pv_offload_cut,
+    pv_offload_judge, pv_offload_seed, pv_sum,
 )
 
 from pyx import abi as names
@@ -161,6 +162,50 @@ cdef class Judged:
             room = bytearray(self.longest)
             found.append(bytes(room[:self.piece(index, room)]))
         return found
+
+
+cdef bytes merged(pv_merge *merging, bytes content):
+    cdef pv_net_header header
+    pv_merge_finish(merging, &header)
+    front = content[:merging.frame.payload] if merging.count == 1 else merging.headers[:merging.frame.payload]
+    return (<char *>&header)[:PV_NET_HEADER] + front + content[merging.frame.payload:]
+
+
+def merge(frames, uint32_t most=PV_FRAME_LARGE_MAX) -> list[bytes]:
+    """Merges neighbours among frames without a header, as a device does for a receiver of memory for `most` bytes; returns
+    frames with a header in front. What is not merged comes as it is."""
+    cdef pv_merge merging
+    cdef pv_net_header header
+    cdef pv_frame frame
+    cdef const uint8_t[::1] view
+    cdef uint32_t length
+    cdef bint open = False, right
+    cdef bytes content = b""
+    found = []
+
+    for raw in frames:
+        view = raw
+        length = <uint32_t>view.shape[0]
+        pv_frame_parse(&view[0], length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, &frame)
+        right = bool(valid(raw))
+        if open and right and pv_merge_continues(&merging, &view[0], &frame, most):
+            content += bytes(raw[frame.payload:])
+            if pv_merge_add(&merging, &view[0], &frame):
+                found.append(merged(&merging, content))
+                open = False
+            continue
+        if open:
+            found.append(merged(&merging, content))
+        open = right and pv_merge_begin(&merging, &view[0], &frame)
+        content = bytes(raw)
+        if not open:
+            memset(&header, 0, sizeof(header))
+            header.num_buffers = 1
+            header.flags = PV_NET_DATA_VALID if right else 0
+            found.append((<char *>&header)[:PV_NET_HEADER] + content)
+    if open:
+        found.append(merged(&merging, content))
+    return found
 
 
 def fill(buffer, int segment=0) -> NetHeader:

@@ -1,4 +1,4 @@
-"""C declarations of frame.h and offload.h; nothing else."""
+"""C declarations of frame.h, offload.h and merge.h; nothing else."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -51,3 +51,18 @@ cdef extern from "offload.h" nogil:
     void pv_offload_seed(const pv_offload *o, uint8_t *headers)
     void pv_offload_cut(const pv_offload *o, const uint8_t *headers, uint32_t index, uint8_t *out, pv_frame *piece,
                         uint32_t *source)
+
+
+cdef extern from "merge.h" nogil:
+    struct pv_merge:
+        pv_frame frame
+        uint8_t headers[256]
+        uint32_t length
+        uint32_t count
+        uint32_t next
+        uint16_t segment
+    bint pv_merge_fits(const uint8_t *bytes, const pv_frame *f)
+    bint pv_merge_begin(pv_merge *m, const uint8_t *bytes, const pv_frame *f)
+    bint pv_merge_continues(const pv_merge *m, const uint8_t *bytes, const pv_frame *f, uint32_t most)
+    bint pv_merge_add(pv_merge *m, const uint8_t *bytes, const pv_frame *f)
+    void pv_merge_finish(pv_merge *m, pv_net_header *header)

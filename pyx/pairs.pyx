@@ -8,13 +8,15 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from pyx.abi cimport (
-    PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_PATH, PV_MONITOR_CALLS, PV_MONITOR_REFUSED, PV_PATH_COPY,
-    PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN,
+    PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_NIC, PV_ENDPOINT_PATH, PV_MONITOR_CALLS,
+    PV_MONITOR_REFUSED, PV_OFFLOADS_ALL, PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN,
     PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED,
     PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK, PV_STATUS_REFUSED, PV_VECTOR, PV_VECTOR_CALL, pv_completion,
     pv_endpoint, pv_interrupts, pv_monitor_page, pv_reason, pv_system_call, pv_translation,
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
+from pyx.grantc cimport PV_NIC_WITHHELD, pv_grant_clear, pv_grant_read, pv_grant_tell, pv_grants
+from pyx.offloadc cimport PV_PATH_OFFLOADS
 from pyx.pairc cimport pv_translation_fill, pv_translation_open, pv_translation_read
 from pyx.ringc cimport pv_count, pv_interrupt_post, pv_now, pv_producer_push
 from pyx.translator cimport Translator
@@ -56,6 +58,52 @@ cdef class Pairs(Translator):
             pv_interrupt_post(c.interrupts, <uint64_t>1 << PV_VECTOR_CALL, self.symmetric)
             path = path_of(c, endpoint)
         return names.PATH_NAMES[path]
+
+    def set_offloads(self, uint32_t device, uint32_t withheld, uint32_t by_peer):
+        """Bits that a device withholds from its endpoints, and those that its wire does. Told to all partitions at once."""
+        cdef uint32_t i
+        if device >= PV_DEVICES_MAX:
+            raise ValueError(f"device slot {device}: at most {PV_DEVICES_MAX}")
+        with self.quiet():
+            self.withheld[device] = withheld
+            self.withheld_by_peer[device] = by_peer
+            for i in range(PV_PARTITIONS_MAX):
+                if self.callers[i].used:
+                    self.viewed(&self.callers[i])
+
+    def offloads(self, uint64_t partition) -> dict:
+        """{endpoint: {"granted", "device", "path", "policy", "peer", "proved", "disproved"}} of a partition's NICs, as bits
+        of abi.OFFLOADS. The last two are its own word."""
+        cdef Caller *c = self.opened(partition)
+        cdef pv_grants found
+        cdef uint32_t i
+        told = {}
+        for i in range(PV_ENDPOINTS_MAX):
+            if c.calls and c.descriptor.endpoints[i].generation and c.descriptor.endpoints[i].kind == PV_ENDPOINT_NIC:
+                found = pv_grant_read(<pv_monitor_page *>c.doorbell, i)
+                told[i] = {"granted": found.granted, "device": found.withheld[0], "path": found.withheld[1],
+                           "policy": found.withheld[2], "peer": found.withheld[3], "proved": found.proved,
+                           "disproved": found.disproved}
+        return told
+
+    cdef void viewed(self, Caller *c) noexcept nogil:
+        cdef uint32_t i
+        if c.calls:
+            for i in range(PV_ENDPOINTS_MAX):
+                self.tell_offloads(c, i)
+
+    cdef void tell_offloads(self, Caller *c, uint32_t index) noexcept nogil:
+        """Writes what an endpoint may use into the page that the partition reads: device and path and policy and peer."""
+        cdef const pv_endpoint *endpoint = &c.descriptor.endpoints[index]
+        cdef uint32_t withheld[4]
+        if endpoint.generation == 0 or endpoint.kind != PV_ENDPOINT_NIC:
+            pv_grant_clear(<pv_monitor_page *>c.doorbell, index)
+            return
+        withheld[0] = self.withheld[endpoint.device] if endpoint.device < PV_DEVICES_MAX else PV_OFFLOADS_ALL
+        withheld[1] = PV_OFFLOADS_ALL & ~PV_PATH_OFFLOADS(path_of(c, index))
+        withheld[2] = PV_NIC_WITHHELD(endpoint.length)
+        withheld[3] = self.withheld_by_peer[endpoint.device] if endpoint.device < PV_DEVICES_MAX else 0
+        pv_grant_tell(<pv_monitor_page *>c.doorbell, index, withheld)
 
     def path(self, uint64_t partition, uint32_t endpoint) -> str:
         """The path in force."""
@@ -158,6 +206,8 @@ cdef class Pairs(Translator):
             if reason != PV_REASON_NONE:
                 return reason
         self.set_path(client, index, path)
+        if client.calls:
+            self.tell_offloads(client, index)
         self.tell(client.id, 0, 0, index, path)
         return PV_REASON_NONE
 

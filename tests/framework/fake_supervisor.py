@@ -142,6 +142,12 @@ class FakeSupervisor:
     async def touch(self, device: str) -> dict[str, Any]:
         return {"device": device, "decision": 1}
 
+    async def capabilities(self, name: str) -> dict[str, Any]:
+        return {"partition": name, "capabilities": []}
+
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> dict[str, Any]:
+        return {"role": role, "offloads": list(offloads), "lies": lies}
+
     async def vectors(self, name: str) -> dict[str, Any]:
         return {"partition": name, "vectors": []}
 

@@ -1,4 +1,4 @@
-/* Fuzz target over what a NIC believes of a frame and of the header in front of it (frame.h, offload.h).
+/* Fuzz target over what a NIC believes of a frame and of the header in front of it (frame.h, offload.h, merge.h).
  *
  *   offload FILE...             runs these inputs
  *   offload --seconds N SEED    inputs of its own: whole frames, of which bytes and fields are changed
@@ -6,7 +6,7 @@
  * An input is a header of 12 bytes and a frame. Whatever it is, nothing reads or writes beyond the bytes that are there
  * (each copy has exactly their size, so that an address sanitizer sees it), the work is bounded, and what comes out is
  * whole: right lengths, right sums, the payload of the input and no other. With -fsanitize=fuzzer, libFuzzer drives it. */
-#include "offload.h"
+#include "merge.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +55,38 @@ static void check_piece(const struct pv_offload *o, const uint8_t *frame, uint32
     }
 }
 
+/* The pieces of a frame, merged as they come; cut again they must be the same. `first` takes in what it continues. */
+static void check_merge(struct pv_merge *first, bool *open, const uint8_t *piece, uint32_t length)
+{
+    struct pv_frame f;
+    uint32_t have = length < PV_HEADERS_MAX ? length : PV_HEADERS_MAX;
+    pv_frame_parse(piece, have, length, &f);
+    if (*open && pv_merge_continues(first, piece, &f, PV_FRAME_LARGE_MAX)) {
+        uint32_t before = first->length;
+        *open = !pv_merge_add(first, piece, &f);
+        demand(first->length - before == length - f.payload && first->length <= PV_FRAME_LARGE_MAX, "length of a merge");
+        struct pv_merge done = *first;
+        struct pv_net_header header;
+        struct pv_offload again;
+        pv_merge_finish(&done, &header);
+        demand(pv_offload_judge(&header, done.headers, done.frame.payload, done.length, &again) == PV_REASON_NONE
+               && again.segments == done.count, "a merged frame is one that may be sent");
+        uint8_t *headers = malloc(again.frame.payload);
+        struct pv_frame last;
+        uint32_t from;
+        pv_offload_cut(&again, done.headers, again.segments - 1, headers, &last, &from);
+        uint8_t *whole = malloc(length);
+        memcpy(whole, headers, f.payload);
+        memcpy(whole + f.payload, piece + f.payload, length - f.payload);
+        pv_frame_complete(whole, &last, pv_sum(piece + f.payload, length - f.payload));
+        demand(last.length == length && !memcmp(whole, piece, length), "cut again it is the same");
+        free(whole);
+        free(headers);
+    } else {
+        *open = pv_merge_begin(first, piece, &f);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < PV_NET_HEADER || size > PV_HEADED_MAX + 64)
@@ -71,6 +103,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         demand(o.segments >= 1 && o.segments <= PV_SEGMENTS_MAX, "pieces within the bound");
         demand(o.checksum || (o.segments == 1 && o.needs == 0), "no cut without a sum");
         uint32_t payload = 0;
+        struct pv_merge merge;
+        bool open = false;
         for (uint32_t i = 0; o.checksum && i < o.segments; i++) {
             struct pv_frame piece;
             uint32_t from;
@@ -84,6 +118,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             pv_frame_complete(headers, &piece, pv_sum(out + piece.payload, piece.end - piece.payload));
             memcpy(out, headers, piece.payload);
             check_piece(&o, out, piece.length);
+            if (o.segments > 1) /* whose sums of both headers are right */
+                check_merge(&merge, &open, out, piece.length);
             payload += piece.length - piece.payload;
             free(out);
             free(headers);
@@ -98,6 +134,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         demand(f.payload <= have && f.end <= length && f.payload <= f.end, "headers within the frame");
         (void)pv_frame_valid(bytes, &f, pv_sum(frame + f.payload, f.end - f.payload));
         (void)pv_frame_valid_ip(bytes, &f);
+        struct pv_merge merge;
+        if (pv_merge_begin(&merge, bytes, &f))
+            (void)pv_merge_continues(&merge, bytes, &f, PV_FRAME_LARGE_MAX);
     }
     free(bytes);
     return 0;

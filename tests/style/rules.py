@@ -36,6 +36,8 @@ RULES = [
             "pyx/dma.h": (None, "the routines that move guest data, with their counter"),
             "pyx/frame.h": (4, "fields and words of private headers, and reading guest data for a sum"),
             "pyx/offload.h": (2, "private headers of a frame"),
+            "pyx/merge.h": (1, "private headers of a frame"),
+            "pyx/offloads.pyx": (2, "private headers of a frame"),
             "pyx/offload.pyx": (7, "inside the guest: its own frames"),
             "pyx/ring.h": (3, "the one fetch and the one push of a slot"),
             "pyx/bench.h": (2, "slots of the ideal ring"),

@@ -126,3 +126,25 @@ def test_headers_that_lie_are_dropped_and_counted(host: Host, path: str) -> None
     assert receiver.call("offloads:receive", nic="eth0", count=1, timeout=0.05) == []
     metrics = host.metrics()
     assert metrics.by("reason", "network_transmit_drops_total") == {"offload_invalid": 3}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_segments_of_a_connection_become_one_frame(host: Host, path: str) -> None:
+    """Those that the device takes in one turn; cut again they are what was sent."""
+    sender, receiver, source, to = started(host, path, buffers=64, size=LARGE, headed=True)
+    packet = frame(random.Random(3).randbytes(58_000), source=source, to=to, flags=PSH | 16)
+    whole = bytes.fromhex(headed(packet, 1000))
+    pieces = offload.Judged(whole).frames()
+    other = bytes(frame(b"of another connection", source=source, to=to, ports=(9, 9)))
+    sent = [*pieces[:30], other, *pieces[30:]]
+    sender.call("offloads:send", nic="eth0", frames=[piece.hex() for piece in sent], headed=False)
+    got: list[bytes] = []
+    while len(got) < len(sent):
+        (one,) = taken(receiver, 1)
+        got += offload.Judged(one).frames()
+    assert got == sent
+    metrics = host.metrics()
+    merged = metrics.value("network_merged_packets_total", partition="receiver")
+    assert merged == len(sent) - metrics.value("network_receive_packets_total", partition="receiver") > 40
+    assert metrics.value("network_forwarded_packets_total") == metrics.value("network_receive_packets_total")
+    assert metrics.value("network_dma_bytes_total") == metrics.value("network_receive_bytes_total")

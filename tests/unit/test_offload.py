@@ -219,3 +219,80 @@ def test_a_checksum_of_udp_that_comes_out_as_nothing_is_sent_as_all_ones() -> No
     (made,) = offload.Judged(headed(without_checksum(packet))).frames()
     assert Ether(made)[UDP].chksum == 0xFFFF
     assert offload.valid(made) is True
+
+
+def cut(packet: Ether, segment: int) -> list[bytes]:
+    return offload.Judged(headed(without_checksum(packet), segment)).frames()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("options", [[], [("Timestamp", (7, 8))]], ids=["", "timestamps"])
+def test_segments_become_the_frame_that_they_were_cut_from(version: int, options: list) -> None:
+    packet = frame(random.Random(1).randbytes(20_000), version=version, tags=1, flags=ACK | PSH, options=options)
+    pieces = cut(packet, 1000)
+    (merged,) = offload.merge(pieces)
+    header = offload.NetHeader.load(merged)
+    assert header.flags == offload.NEEDS_CHECKSUM and header.gso_size == 1000
+    assert header.gso_type == offload.TYPES["tcp4" if version == 4 else "tcp6"]
+    assert bytes(transport(Ether(merged[NET_HEADER:])).payload) == bytes(transport(packet).payload)
+    assert offload.Judged(merged).frames() == pieces  # byte for byte: a receiver may pass it on
+
+
+def test_a_merged_frame_is_no_longer_than_its_memory() -> None:
+    pieces = cut(frame(bytes(20_000)), 1000)
+    merged = offload.merge(pieces, 54 + 4500)
+    assert [len(one) for one in merged] == [NET_HEADER + 54 + 4000] * 5
+    pieces = cut(frame(bytes(65_000)), 1000) + cut(frame(bytes(65_000), sequence=(1 << 31) + 65_000, identity=63), 1000)
+    assert max(len(one) for one in offload.merge(pieces)) <= NET_HEADER + 14 + 65_535
+
+
+def second(**fields: object) -> list[bytes]:
+    """Two segments that belong together, but for `fields` of the second one."""
+    given: dict = {"identity": 11, "sequence": 2000, "flags": ACK}
+    first = frame(bytes(1000), **{**given, "identity": 10, "sequence": 1000})
+    return [bytes(first), bytes(frame(bytes(1000), **{**given, **fields}))]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"sequence": 2001}, {"sequence": 1000}, {"identity": 12}, {"identity": 10}, {"ports": (40000, 5002)},
+     {"ports": (40001, 5001)}, {"options": [("Timestamp", (1, 2))]}, {"flags": ACK | SYN}, {"flags": ACK | RST},
+     {"flags": ACK | URG}, {"flags": ACK | CWR}, {"flags": ACK | 0x40}, {"flags": PSH}, {"tags": 1},
+     {"ip_options": True}, {"source": "02:00:00:00:00:03"}, {"version": 6}, {"protocol": "udp"}],
+    ids=str,
+)  # fmt: skip
+def test_what_differs_is_not_merged(fields: dict) -> None:
+    pieces = second(**fields)
+    assert [one[NET_HEADER:] for one in offload.merge(pieces)] == pieces
+    assert len(offload.merge(second())) == 1
+
+
+def test_other_fields_that_a_merge_would_lose() -> None:
+    for place, name in ((15, "type of service"), (22, "time to live"), (20, "fragment field"), (45, "acknowledged"),
+                        (49, "window")):  # fmt: skip
+        first, other = second()
+        changed = bytearray(other)
+        changed[place] ^= 0x02 if place != 20 else 0x40
+        pieces = [first, again(bytes(changed))]
+        assert offload.valid(pieces[1])
+        assert [one[NET_HEADER:] for one in offload.merge(pieces)] == pieces, name
+
+
+def test_pushed_and_short_segments_end_a_merge() -> None:
+    parts = [(1000, ACK), (1000, ACK | PSH), (1000, ACK), (900, ACK), (1000, ACK), (1001, ACK), (1000, ACK | FIN)]
+    pieces, sequence = [], 5
+    for number, (size, flags) in enumerate(parts):
+        pieces.append(bytes(frame(bytes(size), sequence=sequence, flags=flags, identity=number)))
+        sequence += size
+    merged = offload.merge(pieces)
+    assert [len(one) - NET_HEADER - 54 for one in merged] == [2000, 1900, 1000, 2001]
+    assert [int(Ether(one[NET_HEADER:])[TCP].flags) for one in merged] == [ACK | PSH, ACK, ACK, ACK | FIN]
+    assert [frame for one in merged for frame in offload.Judged(one).frames()] == pieces
+
+
+def test_a_wrong_checksum_is_not_merged_and_not_called_right() -> None:
+    first, other = second()
+    broken = other[:-1] + b"\x01"
+    merged = offload.merge([first, broken, other])
+    assert [one[NET_HEADER:] for one in merged] == [first, broken, other]
+    assert [offload.NetHeader.load(one).flags for one in merged] == [offload.DATA_VALID, 0, offload.DATA_VALID]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tools.bench import flags, memif
+from tools.bench import flags, large, memif
 from tools.bench.crew import crew
 from tools.bench.host import bench_host
 from tools.bench.loads import NetLoads, Window
@@ -35,7 +35,11 @@ CAPACITY = 512  # of a NIC's queues, in buffers
 @click.option("--batch", type=click.IntRange(1, CAPACITY), default=BATCH, show_default=True,
               help="Frames that are published at once.")  # fmt: skip
 @flags.rate()
-def command(run: Run, path: str, size: int, guests: int, depth: int, batch: int, rate: float | None) -> None:
+@click.option("--offload", is_flag=True,
+              help="Large sends of that size through the guest's API; baseline: frames of 1,500 bytes.")  # fmt: skip
+def command(
+    run: Run, path: str, size: int, guests: int, depth: int, batch: int, rate: float | None, offload: bool
+) -> None:
     """Measure `rate` and `throughput` of frames that arrived, and `round_trip` of a lone send until its completion.
 
     `latency` is that of an open loop, from the intended time of a send to the arrival; `cpu_per_byte` counts the
@@ -45,6 +49,9 @@ def command(run: Run, path: str, size: int, guests: int, depth: int, batch: int,
     the run with an error. The baseline of `throughput` is memcpy of the same blocks over the same working set in one
     thread, that of `rate` a pair of DPDK's testpmd over memif, where that is installed, for the direct path.
     """
+    if offload:
+        large.measure(run, path, size)
+        return
     if guests % 2:
         raise click.BadParameter("an even number: senders and receivers in pairs", param_hint="--guests")
     parameters: dict[str, Any] = {"path": path, "size": size, "guests": guests, "depth": depth, "batch": batch}

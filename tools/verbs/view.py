@@ -24,6 +24,15 @@ VECTORS: list[output.Column] = [
     ("PENDING", lambda row: "yes" if row["pending"] else "-"),
     *((event.upper(), itemgetter(event)) for event in ("raised", "delivered", "forwarded", "coalesced", "masked")),
 ]
+CAPABILITIES: list[output.Column] = [
+    ("ENDPOINT", itemgetter("endpoint")),
+    ("DEVICE", itemgetter("device")),
+    ("PATH", itemgetter("path")),
+    ("CAPABILITY", itemgetter("capability")),
+    ("GRANTED", lambda row: "yes" if row["granted"] else "no"),
+    ("WITHHELD BY", lambda row: ", ".join(row["withheld_by"]) or "-"),
+    ("PROVED", lambda row: {True: "yes", False: "no: the device lies", None: "-"}[row["proved"]]),
+]
 
 
 @options.verb()
@@ -31,10 +40,12 @@ VECTORS: list[output.Column] = [
 @click.option("--hardware", is_flag=True, help="What it is shown of devices and buses, beside the machine.")
 @click.option("--vectors", is_flag=True, help="Its interrupt vectors: owner, mask, pending state and counts.")
 @click.option("--registers", is_flag=True, help="Show the saved registers of each of its threads instead.")
+@click.option("--capabilities", is_flag=True, help="What its NICs may leave to the device, and who withholds the rest.")
 @click.option("--resources", is_flag=True, help="Who has what on the whole host; without NAME.")
 def command(
-    session: options.Session, name: str | None, hardware: bool, vectors: bool, registers: bool, resources: bool
-) -> None:
+    session: options.Session, name: str | None, hardware: bool, vectors: bool, registers: bool, capabilities: bool,
+    resources: bool,
+) -> None:  # fmt: skip
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
     Below stands the processor time that each process of the data plane has spent for it.
@@ -44,7 +55,7 @@ def command(
     With --resources, show the resource map of the host instead: partitions, memory, devices, endpoints, channels.
     """
     if resources:
-        if name is not None or hardware or vectors or registers:
+        if name is not None or hardware or vectors or registers or capabilities:
             raise click.UsageError("--resources shows the whole host: it goes with no NAME and no other option")
         found = session.client().get("/v1/resources")
         session.emit(found, lambda: resource_map(found))
@@ -58,6 +69,10 @@ def command(
     if vectors:
         document = session.client().get(partition_path(name, "/vectors"))
         session.emit(document, lambda: output.table(document["vectors"], VECTORS))
+        return
+    if capabilities:
+        told = session.client().get(partition_path(name, "/capabilities"))
+        session.emit(told, lambda: output.table(told["capabilities"], CAPABILITIES))
         return
     if registers:
         saved = session.client().get(partition_path(name, "/registers"))

@@ -1,6 +1,7 @@
 """What an endpoint may have of its device beside others: weight, token buckets, budget of buffers (A4).
 
-    limits: {"bytes": {"rate": per second, "burst": amount, "period": seconds}, "operations": {the same}}
+    limits: {"bytes": {"rate": per second, "burst": amount, "period": seconds}, "operations": {the same},
+             "offloads": [names of those that a NIC may use]}
 
 Absent means unlimited, a rate of 0 means blocked. A bucket gets its rate's share once in a period and holds at most
 that and the burst, which is an amount that may be used at once.
@@ -24,6 +25,7 @@ from partitions.ultravisor.types import (
     WEIGHT_DEFAULT,
     WEIGHT_MAX,
 )
+from pyx import abi
 
 
 def share(fields: Fields, first: str = PATH_FIRST) -> dict[str, Any]:
@@ -52,5 +54,12 @@ def _limits(fields: Fields) -> dict[str, Any]:
                 "period": bucket.number("period", PERIOD_MIN, PERIOD_MAX, default=PERIOD_DEFAULT),
             }
             bucket.done()
+    offloads = given.take("offloads", default=None)
+    if offloads is not None:
+        names = Fields({"offloads": offloads}, given.where)
+        found["offloads"] = names.texts("offloads", len(abi.OFFLOADS), longest=24, default=())
+        for name in found["offloads"]:
+            if name not in abi.OFFLOADS:
+                raise names.refuse("offloads", "some of " + ", ".join(abi.OFFLOADS), name)
     given.done()
     return found

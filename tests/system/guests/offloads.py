@@ -37,3 +37,29 @@ def receive(puppet: Puppet, nic: str, count: int, timeout: float = 5.0) -> list[
         found.append(bytes(frame).hex())
         device.release(frame)
     return found
+
+
+def send_large(puppet: Puppet, nic: str, frames: Sequence[str], segment: int) -> dict[str, int]:
+    """Sends frames through the driver, which finishes what the device may not; the header's room is the driver's."""
+    device = puppet.guest.nic(nic)
+    buffers = []
+    for text in frames:
+        content = bytes.fromhex(text)
+        buffers.append(device.room(len(content)))
+        buffers[-1][abi.NET_HEADER :] = content
+    device.send_large(buffers, segment)
+    return device.dropped
+
+
+def prove(puppet: Puppet, nic: str) -> dict[str, dict]:
+    """What the driver was granted, who withholds the rest, and what probe frames showed."""
+    device = puppet.guest.nic(nic)
+    device.prove()
+    return device.capabilities()
+
+
+def follow(puppet: Puppet, nic: str, path: str) -> None:
+    """Serves an endpoint until it is on `path`."""
+    while puppet.guest.paths[nic].path != path:
+        puppet.guest.nic(nic).transmit.wait(0.01)
+        puppet.guest.paths[nic].follow()

@@ -1,0 +1,134 @@
+"""Probe frames: what a NIC was granted is shown to be true before a driver relies on it (A2).
+
+Frames to two addresses come back to their sender (abi_offload.h): one as the wire would show them, finished, the
+other as any receiver gets them. What comes back must be what the driver's own code makes of the same frame; a device
+that does something else lies, and its work is done in the driver.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from pyx import abi, offload
+from pyx.memory import Memory
+
+if TYPE_CHECKING:
+    from partitions.guest_nic import Nic
+
+BITS = abi.OFFLOADS
+SENT = sum(BITS[name] for name in ("checksum", "send_tcp4", "send_tcp6", "send_udp", "send_ecn"))
+SECONDS = 0.5  # for the answer to one probe: one that was lost is tried again
+TRIES = 3
+SEGMENT = 200  # bytes of payload of each piece, of PAYLOAD
+PAYLOAD = bytes(index & 0xFF for index in range(500))
+TCP, UDP = 6, 17
+ACK, PSH, ECE, CWR = 0x10, 0x08, 0x40, 0x80
+#: what is sent to show each offload: version of IP, protocol, flags of TCP, cut into pieces or not
+PROBES = {
+    "checksum": (4, UDP, 0, 0),
+    "send_tcp4": (4, TCP, ACK | PSH, SEGMENT),
+    "send_tcp6": (6, TCP, ACK | PSH, SEGMENT),
+    "send_udp": (4, UDP, 0, SEGMENT),
+    "send_ecn": (4, TCP, ACK | ECE | CWR, SEGMENT),
+    "receive_checksum": (4, UDP, 0, 0),
+    "receive_tcp4": (4, TCP, ACK | PSH, SEGMENT),
+    "receive_tcp6": (6, TCP, ACK | PSH, SEGMENT),
+    "receive_udp": (6, UDP, 0, SEGMENT),
+    "receive_ecn": (4, TCP, ACK | ECE | CWR, SEGMENT),
+}
+
+
+def probe_frame(
+    to: bytes, source: bytes, version: int, protocol: int, flags: int, payload: bytes = PAYLOAD
+) -> bytes:
+    """A frame without a checksum of TCP or UDP, between addresses that belong to nobody (RFC 5737, 3849)."""
+    if protocol == TCP:
+        transport = struct.pack(">HHIIBBHHH", 9, 9, 1000, 1, 5 << 4, flags, 1024, 0, 0) + payload
+    else:
+        transport = struct.pack(">HHHH", 9, 9, 8 + len(payload), 0) + payload
+    if version == 4:
+        header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(transport), 1, 0x4000, 64, protocol, 0,
+                             bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))  # fmt: skip
+        total = sum(struct.unpack(">10H", header))
+        total = (total & 0xFFFF) + (total >> 16)
+        header = header[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
+        return to + source + b"\x08\x00" + header + transport
+    end = bytes.fromhex("20010db8000000000000000000000001")
+    header = struct.pack(">IHBB16s16s", 6 << 28, len(transport), protocol, 64, end, end[:-1] + b"\x02")
+    return to + source + b"\x86\xdd" + header + transport
+
+
+def prove(nic: Nic, memory: Memory, wanted: int, headed: bool) -> tuple[int, int]:
+    """Bits of `wanted` that are true, and those that are not. `headed`: what arrives has a header in front. Other
+    frames that arrive meanwhile are kept for `receive`."""
+    proved = disproved = 0
+    checksum = BITS["checksum"]
+    for name, bit in BITS.items():
+        if not bit & wanted or (bit != checksum and name.startswith("send") and disproved & checksum):
+            continue  # a cut changes checksums: it cannot be right where those are not
+        probe = _Probe(nic, memory, name)
+        if probe.needs & ~nic.granted:
+            continue  # nothing can be shown of it alone
+        if any(probe.shown(headed) for _ in range(TRIES)):
+            proved |= bit
+        else:
+            disproved |= bit
+    return proved, disproved
+
+
+class _Probe:
+    """One frame that shows one offload."""
+
+    def __init__(self, nic: Nic, memory: Memory, name: str) -> None:
+        version, protocol, flags, self._segment = PROBES[name]
+        self._nic = nic
+        self._sent = not name.startswith("receive")
+        self._to = (abi.PROBE_WIRE if self._sent else abi.PROBE_RECEIVER).to_bytes(8, "little")[:6]
+        content = probe_frame(self._to, nic.mac, version, protocol, flags)
+        self._whole = memory.allocate(abi.NET_HEADER + len(content))
+        self._whole[abi.NET_HEADER :] = content
+        self._header = offload.fill(self._whole, self._segment)
+        judged = offload.Judged(self._whole)
+        self._finished = judged.frames()
+        self._plain = [memory.allocate(len(self._finished[0])) for _ in range(2)]
+        self.needs = judged.needs if self._sent or self._segment else 0
+
+    def shown(self, headed: bool) -> bool:
+        """Sends it; is what comes back what is promised?"""
+        if self._sent:
+            self._nic.send_headed([self._whole])
+            return [frame for _, frame in _back(self._nic, self._to, len(self._finished), headed)] == self._finished
+        if not self._segment:  # a right checksum and a wrong one
+            right, wrong = self._plain
+            right[:] = self._finished[0]
+            wrong[:] = self._finished[0][:-1] + bytes((self._finished[0][-1] ^ 1,))
+            self._nic.send_many([right, wrong])
+            return [bool(front and front.valid) for front, _ in _back(self._nic, self._to, 2, headed)] == [True, False]
+        self._nic.send_headed([self._whole])  # comes as it is
+        for front, frame in _back(self._nic, self._to, 1, headed):
+            wanted = (self._header.gso_type, self._header.gso_size)
+            same = frame == bytes(self._whole)[abi.NET_HEADER :]
+            return same and front is not None and (front.gso_type, front.gso_size) == wanted
+        return False
+
+
+def _back(nic: Nic, to: bytes, count: int, headed: bool) -> list[tuple[offload.NetHeader | None, bytes]]:
+    """The next `count` frames to the probe address: headers, where they have one, and frames."""
+    found: list[tuple[offload.NetHeader | None, bytes]] = []
+    kept = []
+    end = time.monotonic() + SECONDS
+    start = abi.NET_HEADER if headed else 0
+    while len(found) < count and (left := end - time.monotonic()) > 0:
+        buffer = nic.receive(left)
+        if buffer is None:
+            continue
+        content = bytes(buffer)
+        if content[start : start + 6] != to:
+            kept.append(buffer)
+            continue
+        found.append((offload.NetHeader.load(content) if headed else None, content[start:]))
+        nic.release(buffer)
+    nic.put_back(kept)
+    return found

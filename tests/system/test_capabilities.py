@@ -1,0 +1,113 @@
+"""What a NIC may leave to its device: who withholds what, what probes show, and what happens where it changes (A2)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.l2 import Ether
+
+from pyx import offload
+from pyx.abi import OFFLOADS
+from tests.framework.host import Host
+from tests.framework.packets import ACK, PSH, frame, objections, transport, without_checksum
+from tests.framework.puppet import Puppet
+
+MTU_FRAME = 1514
+SEGMENT = 1460
+LARGE = {name for name in OFFLOADS if "checksum" not in name}
+
+
+def pair(host: Host, path: str = "direct", **nic: Any) -> tuple[Puppet, Puppet, str, str]:
+    ends = {"name": "eth0", "path": path}
+    sender = host.guest("sender", nics=[{**ends, **nic}], memory="16MiB")
+    receiver = host.guest("receiver", nics=[ends], memory="16MiB")
+    source = sender.call("offloads:open", nic="eth0", buffers=16, headed=True)
+    return sender, receiver, source, receiver.call("offloads:open", nic="eth0", buffers=256, size=MTU_FRAME)
+
+
+def view(host: Host, name: str) -> dict[str, dict[str, Any]]:
+    rows = host.client.get(f"/v1/partitions/{name}/capabilities")["capabilities"]
+    return {row["capability"]: row for row in rows}
+
+
+def weaken(host: Host, *offloads: str, lies: bool = False) -> None:
+    """nic0 does not do these any more, and all others again."""
+    host.client.post("/v1/chaos/weaken", {"role": "nic0", "offloads": list(offloads), "lies": lies})
+
+
+def exchange(sender: Puppet, receiver: Puppet, source: str, to: str, number: int) -> list[bytes]:
+    """A large frame of its own bytes through the driver; its pieces as the receiver got them, which takes no header."""
+    packet = frame(random.Random(number).randbytes(14000), source=source, to=to, flags=ACK | PSH, identity=number)
+    sender.call("offloads:send_large", nic="eth0", frames=[without_checksum(packet).hex()], segment=SEGMENT)
+    pieces = [bytes.fromhex(text) for text in receiver.call("offloads:receive", nic="eth0", count=10)]
+    assert b"".join(bytes(transport(Ether(piece)).payload) for piece in pieces) == bytes(transport(packet).payload)
+    assert max(map(len, pieces)) <= MTU_FRAME
+    return pieces
+
+
+@pytest.mark.parametrize("path", ["redirect", "direct"])
+def test_all_is_granted_and_proved_by_probes(host: Host, path: str) -> None:
+    sender, *_ = pair(host, path)
+    told = sender.call("offloads:prove", nic="eth0")
+    assert told == {name: {"granted": True, "withheld_by": [], "proved": True} for name in OFFLOADS}
+    shown = view(host, "sender")
+    assert {(row["granted"], row["proved"]) for row in shown.values()} == {(True, True)}
+    assert {row["proved"] for row in view(host, "receiver").values()} == {None}  # it has tried nothing
+
+
+def test_who_withholds_is_named(host: Host) -> None:
+    sender, *_ = pair(host, "copy", limits={"offloads": ["checksum", "send_tcp4", "receive_checksum"]})
+    told = sender.call("offloads:prove", nic="eth0")
+    assert told["checksum"] == {"granted": True, "withheld_by": [], "proved": True}
+    assert told["receive_checksum"] == {"granted": True, "withheld_by": [], "proved": True}
+    assert told["send_tcp4"] == {"granted": False, "withheld_by": ["path"], "proved": None}
+    assert told["send_udp"] == {"granted": False, "withheld_by": ["path", "policy"], "proved": None}
+    assert {name: (row["granted"], row["withheld_by"]) for name, row in view(host, "sender").items()} == {
+        name: (row["granted"], row["withheld_by"]) for name, row in told.items()}  # fmt: skip
+
+
+def test_a_change_of_path_moves_the_work_and_nobody_sees_it(host: Host, tmp_path: Path) -> None:
+    """Without reconnecting: the conventional path carries no large frames, so the driver cuts them, and back."""
+    sender, receiver, source, to = pair(host)
+    everything: list[bytes] = []
+    cut = []
+    for number, path in enumerate(["direct", "copy", "redirect", "copy", "direct"]):
+        following = sender.begin("offloads:follow", nic="eth0", path=path)
+        host.set_path("sender", "eth0", path)
+        following.result()
+        everything += exchange(sender, receiver, source, to, number)
+        cut.append(host.metrics().value("network_cut_packets_total", partition="sender"))
+        granted = {name for name, row in view(host, "sender").items() if row["granted"]}
+        assert granted == set(OFFLOADS) - (LARGE if path == "copy" else set())
+    assert [after > before for before, after in zip(cut, cut[1:], strict=False)] == [False, True, False, True]
+    assert objections(tmp_path, everything) in ([], None)
+
+
+@pytest.mark.parametrize("lie", ["checksum", "send_tcp4", "receive_checksum"])
+def test_a_device_that_lies_is_caught(host: Host, lie: str) -> None:
+    """Its work is done by the driver from then on: what arrives is right."""
+    sender, receiver, source, to = pair(host)
+    weaken(host, lie, lies=True)
+    told = sender.call("offloads:prove", nic="eth0")
+    assert told[lie] == {"granted": True, "withheld_by": [], "proved": False}
+    assert view(host, "sender")[lie]["proved"] is False
+    pieces = exchange(sender, receiver, source, to, 1)
+    assert all(offload.valid(piece) for piece in pieces)
+
+
+def test_a_weaker_device_takes_over(host: Host) -> None:
+    """It says what it cannot do: from the next frame on the driver does it, and no longer when the device can again."""
+    sender, receiver, source, to = pair(host)
+    exchange(sender, receiver, source, to, 1)
+    weaken(host, *LARGE, "checksum")
+    done = host.metrics().value("network_completed_checksums_total", partition="sender")
+    shown = view(host, "sender")
+    assert {row["capability"] for row in shown.values() if row["withheld_by"] == ["device"]} == {*LARGE, "checksum"}
+    assert all(offload.valid(piece) for piece in exchange(sender, receiver, source, to, 2))
+    assert host.metrics().value("network_completed_checksums_total", partition="sender") == done
+    weaken(host)
+    exchange(sender, receiver, source, to, 3)
+    assert host.metrics().value("network_completed_checksums_total", partition="sender") == done + 10
