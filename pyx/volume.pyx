@@ -13,12 +13,24 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pyx.volumec cimport (
-    PV_FOUND_KINDS, PV_VOLUME_LIVE, PV_VOLUME_READ_ONLY, PV_VOLUME_VERSION, pv_volume, pv_volume_check, pv_volume_checkpoint,
-    pv_volume_close, pv_volume_commit, pv_volume_create, pv_volume_discard, pv_volume_disk, pv_volume_extent, pv_volume_file,
-    pv_volume_find, pv_volume_format, pv_volume_io, pv_volume_lookup, pv_volume_open, pv_volume_open_disk, pv_volume_plan,
+    PV_FOUND_KINDS, PV_VOLUME_LIVE, PV_VOLUME_PAGE, PV_VOLUME_READ_ONLY, PV_VOLUME_VERSION, pv_volume, pv_volume_block_count, pv_volume_block_offset,
+    pv_volume_check, pv_volume_checkpoint, pv_volume_close, pv_volume_commit, pv_volume_create, pv_volume_discard, pv_volume_disk, pv_volume_extent, pv_volume_file,
+    pv_volume_find, pv_volume_format, pv_volume_io, pv_volume_is_held, pv_volume_lookup, pv_volume_open, pv_volume_open_disk, pv_volume_plan,
     pv_volume_read, pv_volume_remove, pv_volume_resize, pv_volume_row, pv_volume_row_at, pv_volume_run, pv_volume_share,
     pv_volume_super, pv_volume_write, pv_volume_write_zeroes,
 )
+
+cdef extern from "<fcntl.h>" nogil:
+    int fallocate(int fd, int mode, long offset, long length)
+    const int FALLOC_FL_KEEP_SIZE
+    const int FALLOC_FL_PUNCH_HOLE
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    const int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec *now)
 
 cdef enum:
     EXTENTS = 64
@@ -164,7 +176,8 @@ cdef class Volume:
         self.settle(result)
 
     def info(self):
-        """Sizes, what is used, and what was done since it was opened."""
+        """Sizes, what is used, and what was done since it was opened. The index is the table and all counts, which opening
+        reads."""
         self.check_open()
         cdef pv_volume *v = self.volume
         block = v.super.block_size
@@ -178,6 +191,8 @@ cdef class Volume:
             "used_bytes": (v.super.blocks - v.free_blocks) * block,
             "pointer_pages": v.super.pointers_pages,
             "free_pointer_pages": v.free_pages,
+            "index_offset": v.super.table_first * PV_VOLUME_PAGE,
+            "index_bytes": (v.super.pointers_first - v.super.table_first) * PV_VOLUME_PAGE,
             "disks": sum(1 for _ in self.rows()),
             "disks_most": v.rows,
             "commits": v.commits,
@@ -354,3 +369,60 @@ cdef class Volume:
             result = pv_volume_run(&check)
         self.settle(result)
         return found
+
+    def give_back(self):
+        """Makes holes in the file, or discards on the device, where blocks are free; returns how many bytes they have. What
+        the medium cannot do it leaves out."""
+        cdef uint64_t block, first = 0, given = 0
+        cdef bint unused
+        self.commit()
+        with nogil:
+            for block in range(1, self.volume.super.blocks + 2):
+                unused = (block <= self.volume.super.blocks and pv_volume_block_count(self.volume, block) == 0
+                          and not pv_volume_is_held(self.volume, block))
+                if unused and not first:
+                    first = block
+                elif not unused and first:
+                    if fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long>pv_volume_block_offset(self.volume, first),
+                                 <long>((block - first) * self.volume.super.block_size)) == 0:
+                        given += (block - first) * self.volume.super.block_size
+                    first = 0
+        return given
+
+    def reserve(self, str name, uint64_t offset, uint64_t length):
+        """Allocates a range and writes nothing to it: it shows what the medium has there. For benchmarks on a medium that
+        holds nothing but zeroes."""
+        cdef pv_volume_disk *disk = self.disk_of(name)
+        cdef pv_volume_extent extent[EXTENTS]
+        cdef uint32_t count = 0
+        cdef uint64_t covered = 0, done = 0
+        while done < length:
+            if not self.settle(pv_volume_lookup(self.volume, disk, offset + done, min(length - done, <uint64_t>STEP), True, extent,
+                                                EXTENTS, &count, &covered)):
+                done += covered
+
+    def lookups(self, str name, uint64_t span, uint32_t length, uint64_t count, bint write=False, uint64_t seed=1):
+        """Looks `count` random ranges of `length` bytes up within the first `span` bytes of a disk; returns seconds for each.
+
+        VolumeError where one fails: for writes all of it has to be allocated, and the disk's own.
+        """
+        cdef pv_volume_disk *disk = self.disk_of(name)
+        cdef pv_volume_extent extent[4]
+        cdef uint32_t extents = 0
+        cdef uint64_t covered = 0, i, state = seed * 2 + 1, places = span // length
+        cdef timespec begin, end
+        cdef int result = 0
+        with nogil:
+            clock_gettime(CLOCK_MONOTONIC, &begin)
+            for i in range(count):
+                state ^= state >> 12
+                state ^= state << 25
+                state ^= state >> 27
+                result = pv_volume_lookup(self.volume, disk, (state >> 8) % places * length, length, write, extent, 4, &extents, &covered)
+                if result or covered != length:
+                    break
+            clock_gettime(CLOCK_MONOTONIC, &end)
+        if result:
+            self.settle(result)
+            raise VolumeError(EAGAIN, "a commit was needed")
+        return ((end.tv_sec - begin.tv_sec) + (end.tv_nsec - begin.tv_nsec) * 1e-9) / count

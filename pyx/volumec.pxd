@@ -20,7 +20,9 @@ cdef extern from "volume_check.h" nogil:
         uint64_t size
         uint32_t block_size
         uint64_t journal_pages
+        uint64_t table_first
         uint64_t table_pages
+        uint64_t pointers_first
         uint64_t pointers_pages
         uint64_t blocks
 
@@ -67,6 +69,9 @@ cdef extern from "volume_check.h" nogil:
         void (*report)(void *context, uint32_t kind, const char *text) noexcept
 
     pv_volume_io pv_volume_file(int fd)
+    uint32_t pv_volume_block_count(const pv_volume *v, uint64_t block)
+    uint64_t pv_volume_block_offset(const pv_volume *v, uint64_t block)
+    bint pv_volume_is_held(const pv_volume *v, uint64_t block)
     int pv_volume_read(const pv_volume_io *io, void *to, size_t length, uint64_t offset)
     int pv_volume_write(const pv_volume_io *io, const void *source, size_t length, uint64_t offset)
     int pv_volume_plan(pv_volume_super *plan, uint64_t size, uint32_t block_size, uint64_t pointer_pages, uint64_t table_pages)

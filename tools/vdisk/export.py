@@ -1,6 +1,7 @@
 """hostctl vdisk export: an image of a virtual disk."""
 
 import os
+import sys
 import tempfile
 
 import click
@@ -29,7 +30,7 @@ def command(session: options.Session, volume: str, name: str, image: str, kind: 
     kind = kind or ("qcow2" if image.endswith(".qcow2") else "raw")
     if os.path.exists(image) and not force:
         raise HostError("conflict", f"{image} exists; --force writes over it")
-    progress = Progress(f"export {name}")
+    progress = Progress(f"export {name}", sys.stderr)
     try:
         with opened(volume, read_only=True) as held, errors(image):
             row = disk(held, name)

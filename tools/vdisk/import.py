@@ -1,6 +1,7 @@
 """hostctl vdisk import: the data of an image into a virtual disk."""
 
 import os
+import sys
 import tempfile
 
 import click
@@ -26,7 +27,7 @@ def command(session: options.Session, volume: str, name: str, image: str, kind: 
 
     Only what holds data is allocated. Formats other than raw need qemu-img, and space for a raw copy beside VOLUME.
     """
-    progress = Progress(f"import {name}")
+    progress = Progress(f"import {name}", sys.stderr)
     with errors(image):
         kind = kind or images.detect(image)
     try:
