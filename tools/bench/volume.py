@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from hostd.units import parse_size
-from pyx.volume import Volume
 from pyx.volume import format as format_volume
+from pyx.volume_load import VolumeLoad
 from tools import options
 from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
@@ -78,16 +78,16 @@ def _make(path: Path, size: int, allocated: int, disks: int) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Volume]:
+def _opened(path: Path) -> Iterator[VolumeLoad]:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        with Volume(fd) as volume:
+        with VolumeLoad(fd) as volume:
             yield volume
     finally:
         os.close(fd)
 
 
-def _clone(volume: Volume) -> Measure:
+def _clone(volume: VolumeLoad) -> Measure:
     def measure(_seconds: float) -> float:
         begin = time.perf_counter()
         volume.clone("large", "clone")
@@ -115,7 +115,7 @@ def _plain(path: Path) -> Measure:
     return measure
 
 
-def _lookup(volume: Volume, allocated: int, write: bool) -> Measure:
+def _lookup(volume: VolumeLoad, allocated: int, write: bool) -> Measure:
     seeds = itertools.count(1)
     return lambda _seconds: volume.lookups("large", allocated, 4096, LOOKUPS, write, next(seeds))
 
