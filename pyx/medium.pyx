@@ -17,12 +17,14 @@ from libc.stdlib cimport calloc, free
 from pyx.abi cimport (
     PV_DISK_DISCARDED_BYTES, PV_DISK_DISCARDS, PV_DISK_ERRORS, PV_DISK_FLUSHES, PV_DISK_FORCED, PV_DISK_READ_BYTES, PV_DISK_READS,
     PV_DISK_WRITES, PV_DISK_WRITTEN_BYTES, PV_DISK_ZEROED_BYTES, PV_DISK_ZEROINGS, PV_EXTENTS_MAX, PV_FLAG_FUA, PV_ID_SLOT,
-    PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_REASON_NONE, PV_STAGE_COMPLETION, PV_STAGE_DEVICE, PV_STAGE_INTERRUPT,
+    PV_OP_DISCARD, PV_OP_FLUSH, PV_OP_READ, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PATH_COUNT, PV_PATH_DIRECT, PV_REASON_NONE, PV_STAGE_COMPLETION, PV_STAGE_DEVICE, PV_STAGE_INTERRUPT,
     PV_STAGE_POST, PV_STAGE_QUEUE, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_FAILED, PV_STATUS_OK,
 )
 from pyx.device cimport Device
 from pyx.portc cimport Job, Port
 from pyx.ringc cimport pv_count, pv_now, pv_observe
+
+from pyx import abi as names
 
 cdef extern from "<sys/prctl.h>" nogil:
     int prctl(int option, unsigned long value)
@@ -65,9 +67,9 @@ cdef class Medium(Device):
         return self.attached(port).flying
 
     def recall(self, uint32_t port, str path):
-        """As that of any device; and what is at the medium already has ended at the return."""
+        """As that of any device; and what is at the medium already, by that path, has ended at the return."""
         Device.recall(self, port, path)
-        self.drain(&self.ports[port].flying, f"of port {port}")
+        self.drain(&self.ports[port].flying_by[<int>names.PATHS[path]], f"of port {port} by {path}")
 
     def disconnect(self, uint64_t server):
         """As that of any device, once nothing that this I/O partition sent is at the medium any more."""
@@ -119,6 +121,7 @@ cdef class Medium(Device):
             job.server.flying += 1
         f.port = port
         port.flying += 1
+        port.flying_by[path_of(job)] += 1
         f.begin = self.begin
         f.validated = self.validated
         f.start = start
@@ -188,6 +191,7 @@ cdef class Medium(Device):
         if f.job.server != NULL:
             f.job.server.flying -= 1
         port.flying -= 1
+        port.flying_by[path_of(&f.job)] -= 1
         f.port = NULL
         self.free_slots[self.free_count] = <uint16_t>(f - self.flying)
         self.free_count += 1
@@ -261,3 +265,10 @@ cdef class Medium(Device):
             if due - now < limit:
                 limit = due - now
         return limit
+
+
+cdef uint32_t path_of(const Job *job) noexcept nogil:
+    """The path that a request came by; a monitor's word for one is not used as an index unchecked."""
+    if job.request == NULL:
+        return PV_PATH_DIRECT
+    return job.request.path if job.request.path < PV_PATH_COUNT else 0

@@ -85,6 +85,7 @@ cdef struct Port:
     bint starved                      # posted nothing for so long that frames for it are dropped at once
     # Disk
     uint32_t flying                   # requests at the medium: room for their completions is kept
+    uint32_t flying_by[4]             # the same, by enum pv_path
     bint closing                      # takes nothing any more
     int fd
     int plain_fd                      # the same file through the page cache, for what is not aligned; -1: `fd` is that

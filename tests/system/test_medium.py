@@ -143,22 +143,33 @@ def test_a_flush_stops_nobody_else(host: Host) -> None:
 def test_what_is_stuck_in_the_kernel_keeps_its_memory_and_stops_nobody(direct_host: Host) -> None:
     """A guest dies while the kernel cannot end its write: others go on, and it is gone only after that has ended."""
     host = direct_host
-    with small_media.failing(32 * MIB) as (folder, _), small_media.in_place_of(
-        host.paths.disks / "stuck.img", _made(folder / "stuck.img", MIB)
+    with (
+        small_media.failing(32 * MIB) as (folder, _),
+        small_media.in_place_of(host.paths.disks / "stuck.img", _made(folder / "stuck.img", MIB)),
     ):
-        victim = host.guest("victim", disks=[{"name": "vda", "size": "1MiB", "file": "stuck.img", "path": "direct"}])
-        other = host.guest("other", disks=[{"name": "vda", "size": "1MiB", "path": "direct"}], memory="4MiB")
-        other.call("disk:write", disk="vda", length=MIB, seed=1)
-        with small_media.stuck(folder):
-            victim.begin("disk:attempt", disk="vda", operation="write", offset=0, length=65536)
-            host.until(lambda: host.metrics().value("io_requests_total", partition="victim") == 1)
-            os.kill(victim.pid, signal.SIGKILL)
-            for seed in range(2, 6):
-                other.call("disk:write", disk="vda", length=MIB, seed=seed)
-                other.call("disk:read", disk="vda", length=MIB, seed=seed)
-            assert host.row("victim")["state"] == "running", "given up while the kernel may still read its memory"
-        host.wait_for_end("victim")
-        host.remove_guests()
+        try:
+            victim = host.guest(
+                "victim", disks=[{"name": "vda", "size": "1MiB", "file": "stuck.img", "path": "direct"}]
+            )
+            other = host.guest("other", disks=[{"name": "vda", "size": "1MiB", "path": "direct"}], memory="4MiB")
+            other.call("disk:write", disk="vda", length=MIB, seed=1)
+            assert victim.call("disk:attempt", disk="vda", operation="read", offset=0, length=512) == []
+
+            def requests() -> float:
+                return host.metrics().value("io_requests_total", partition="victim")
+
+            with small_media.stuck(folder):
+                before = requests()
+                victim.begin("disk:attempt", disk="vda", operation="write", offset=0, length=65536)
+                host.until(lambda: requests() > before)
+                os.kill(victim.pid, signal.SIGKILL)
+                for seed in range(2, 6):
+                    other.call("disk:write", disk="vda", length=MIB, seed=seed)
+                    other.call("disk:read", disk="vda", length=MIB, seed=seed)
+                assert host.row("victim")["state"] == "running", "given up while the kernel may still read its memory"
+            host.wait_for_end("victim")
+        finally:
+            host.remove_guests()
     assert host.failed_checks() == []
 
 
