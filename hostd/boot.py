@@ -187,7 +187,10 @@ class Boot:
     async def _start_device(self, record: Record, device: Device) -> None:
         fabric, name = self.fabric, record.name
         simulated = device.simulated.model_dump() if device.simulated else None
-        config = fabric.role_config(device.kind, medium=device.medium, simulated=simulated, **self.window())
+        volume = device.volume.model_dump() if device.volume else None
+        config = fabric.role_config(
+            device.kind, medium=device.medium, simulated=simulated, volume=volume, **self.window()
+        )
         translations = await fabric.read_only(f"translation:{name}")
         fds = {
             "bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"),
@@ -269,8 +272,10 @@ def _roles(processors: Processors) -> list[dict[str, Any]]:
 
 
 def disk_folder(manifest: Manifest, paths: Paths, device: str) -> Path:
-    """Where the files of a disk device lie."""
+    """Where the files of a disk device lie; of a volume the file itself, as if its disks were files in it."""
     for entry in manifest.devices:
+        if entry.name == device and entry.volume:
+            return Path(entry.volume.file)
         if entry.name == device and entry.folder:
             return Path(entry.folder)
     return paths.disks

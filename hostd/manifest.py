@@ -180,9 +180,18 @@ class Host(Model):
     )
 
 
+class VolumeFile(Model):
+    """The volume that a disk device keeps all of its disks in."""
+
+    file: Text = Field(description="file or block device")
+    size: Size | None = Field(default=None, description="a missing file is made so large; null: it has to be there")
+    create: bool = Field(default=True, description="make disks that are missing; false: they have to be there")
+
+
 # An unquoted null of YAML is meant as the word.
 Medium = Annotated[
-    Literal["file", "direct", "null", "ram"], BeforeValidator(lambda value: "null" if value is None else value)
+    Literal["file", "direct", "volume", "null", "ram"],
+    BeforeValidator(lambda value: "null" if value is None else value),
 ]
 
 
@@ -199,13 +208,15 @@ class Device(Model):
     folder: Text | None = Field(default=None, description="folder of the disk files; without it STATE/disks")
     medium: Medium = Field(
         default="file",
-        description="of a disk: file; direct: file past the page cache; null: keeps nothing; ram: gone with the guest",
+        description="of a disk: file; direct: file past the page cache; volume: disk in a volume; null: keeps nothing; "
+        "ram: gone with the guest",
     )
     device_class: DeviceClass = Field(
         default="shared",
         alias="class",
         description="host-managed: the console's own; reserved: for guests, not the console; shared: for all",
     )
+    volume: VolumeFile | None = Field(default=None, description="of the medium volume: where the disks are")
     simulated: Simulated | None = Field(default=None, description="of a disk: a slower medium; absent: none")
     limits: Limits | None = Field(default=None, description="most that it moves for all endpoints; absent: unlimited")
 

@@ -94,7 +94,10 @@ def check_manifest(data: Any) -> Iterator[Found]:
             yield Found((*path, "medium"), "does not belong to a NIC", medium, None, "only disks have one")
         if device.get("kind") == "nic" and device.get("simulated") is not None:
             yield Found((*path, "simulated"), "does not belong to a NIC", None, None, "only disks have a medium")
-        if medium in (None, "null", "ram") and device.get("folder") is not None:
+        if (medium == "volume") != (device.get("volume") is not None):
+            message = "is needed by the medium volume" if medium == "volume" else "belongs to the medium volume alone"
+            yield Found((*path, "volume"), message, device.get("volume"), None, "volume: {file: PATH, size: 10GiB}")
+        if medium in (None, "null", "ram", "volume") and device.get("folder") is not None:
             message = f"is not used by the medium {medium or 'null'}"
             yield Found((*path, "folder"), message, device["folder"], None, "leave it out, or take medium: file")
     for path, partition in partitions:

@@ -213,7 +213,15 @@ def _absolute(manifest: Manifest, base: str) -> Manifest:
 
     return manifest.model_copy(
         update={
-            "devices": [device.model_copy(update={"folder": path(device.folder)}) for device in manifest.devices],
+            "devices": [
+                device.model_copy(
+                    update={
+                        "folder": path(device.folder),
+                        "volume": device.volume and device.volume.model_copy(update={"file": path(device.volume.file)}),
+                    }
+                )
+                for device in manifest.devices
+            ],
             "partitions": [spec.model_copy(update={"directory": path(spec.directory)}) for spec in manifest.partitions],
         }
     )

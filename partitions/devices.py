@@ -21,6 +21,7 @@ from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.described import withheld
 from partitions.skeleton import Context
+from partitions.volume_medium import change, have_disk, open_volume
 from pyx import abi
 from pyx.disk import Disk
 from pyx.nic import Nic
@@ -193,7 +194,17 @@ class DiskPartition(DevicePartition):
         self._files: dict[str, BackingFile] = {}  # by path
         self._paths: dict[int, str] = {}  # port -> path
         self._medium: str = config["medium"]
+        self._volume: dict[str, Any] = config.get("volume") or {}
         loop = super().build(fds, config)
+        self._problem: HostError | None = (
+            None  # of the volume: the device runs without, and says so to whoever asks for it
+        )
+        if self._medium == "volume":
+            try:
+                loop.use_volume(open_volume(Path(self._volume["file"]), self._volume["size"], lock))
+            except HostError as error:
+                self._problem = error
+                print(error.message, flush=True)
         self._without_ring: str = loop.open_ring()
         if self._without_ring:
             print(f"disks wait for their medium: {self._without_ring}", flush=True)
@@ -204,10 +215,18 @@ class DiskPartition(DevicePartition):
     def attach_port(self, message: Message, pair: Pair) -> None:
         place = (message["port"], message["generation"], message["partition"], message["endpoint"])
         size = message["offset"] + message["length"]
+        path = message["file"]
+        if self._problem:
+            raise self._problem
+        if self._medium == "volume":
+            name = Path(path).name
+            self.loop.with_volume(lambda volume: have_disk(volume, name, size, self._volume["create"]))
+            self.loop.attach_port(*place, -1, "volume", pair, name=name)
+            self._paths[message["port"]] = path
+            return
         if self._medium not in FILES:
             self.loop.attach_port(*place, -1, self._medium, pair, size)
             return
-        path = message["file"]
         file = self._files.get(path) or _open(Path(path), self._medium == "direct")
         try:
             if os.fstat(file.descriptor).st_size < size:
@@ -225,16 +244,30 @@ class DiskPartition(DevicePartition):
         if port not in self._paths:
             return
         path = self._paths.pop(port)
+        if path not in self._files:
+            return
         file = self._files.pop(path)
         if file.users > 1:
             self._files[path] = file._replace(users=file.users - 1)
         else:
             _close(file)
 
+    def handle_volume(self, message: Message, _fds: list[int]) -> Message:
+        """A command on the volume, between two polls: see volume_medium.change."""
+        if self._problem or self._medium != "volume":
+            raise self._problem or HostError("unsupported", f"{self.context.name} has no volume")
+        used = {Path(path).name for path in self._paths.values()}
+        return self.loop.with_volume(lambda volume: change(volume, message["verb"], message["arguments"], used))
+
     def handle_media(self, _message: Message, _fds: list[int]) -> Message:
         """How the data of each file move, by its path; and why there is no ring, where there is none."""
         ways = {path: self.loop.way(port) for port, path in sorted(self._paths.items())}
-        return {"medium": self._medium, "files": ways, "without_ring": self._without_ring}
+        return {
+            "medium": self._medium,
+            "files": ways,
+            "without_ring": self._without_ring,
+            "problem": self._problem.message if self._problem else "",
+        }
 
 
 def _open(path: Path, direct: bool) -> BackingFile:
@@ -250,7 +283,7 @@ def _open(path: Path, direct: bool) -> BackingFile:
         direct = False
         descriptor = os.open(path, flags, 0o600)
     try:
-        _lock(descriptor, path)
+        lock(descriptor, path)
         plain = os.open(path, flags & ~os.O_CREAT) if direct else -1
     except BaseException:
         os.close(descriptor)
@@ -258,7 +291,7 @@ def _open(path: Path, direct: bool) -> BackingFile:
     return BackingFile(descriptor, plain, 0)
 
 
-def _lock(descriptor: int, path: Path) -> None:
+def lock(descriptor: int, path: Path) -> None:
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:

@@ -1,9 +1,9 @@
-from pyx.uring import Uring
+from pyx.virtual import Virtual
 
 OPERATIONS: tuple[str, ...]
 MEDIA: dict[str, int]
 
-class Disk(Uring):
+class Disk(Virtual):
     def attach_port(
         self,
         port: int,
@@ -15,6 +15,7 @@ class Disk(Uring):
         pair: tuple[int, int, int] | None = None,
         size: int = 0,
         plain_fd: int = -1,
+        name: str = "",
     ) -> None: ...
     def detach_port(self, port: int) -> None: ...
     def way(self, port: int) -> str: ...

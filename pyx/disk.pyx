@@ -4,6 +4,7 @@
 |----------|-----------------------------------------------|-----------------------------------------------------------------|
 | `file`   | a file in the page cache                      | by system calls at once; what would wait for the disk by the ring |
 | `direct` | a file past the page cache                    | by the ring; what is not aligned as `file`                      |
+| `volume` | a virtual disk in a volume                    | as `file`, on the extents that the volume names (virtual.pyx)   |
 | `ram`    | the device's own memory, gone with the port   | at once                                                         |
 | `null`   | nothing: requests complete, no data is touched | not: it measures what the way there costs                       |
 
@@ -12,8 +13,8 @@ A flush waits in the ring for what was completed before it, and nobody else wait
 everything waits in this thread.
 """
 
-from libc.errno cimport EAGAIN, EINTR, EINVAL, ENOSYS, EOPNOTSUPP, errno
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport EINTR, EIO, errno
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -26,18 +27,12 @@ from pyx.dmac cimport pv_dma_device, pv_dma_store, pv_span
 from pyx.medium cimport PUBLISH, Flying, iovec
 from pyx.portc cimport Fifo, Job, Port
 from pyx.ringc cimport pv_count
-from pyx.uring cimport Uring, reason_of
-
-cdef extern from "<sys/uio.h>" nogil:
-    ssize_t preadv(int fd, const iovec *iov, int count, long offset)
-    ssize_t pwritev(int fd, const iovec *iov, int count, long offset)
-    ssize_t preadv2(int fd, const iovec *iov, int count, long offset, int flags)
-    int RWF_NOWAIT
+from pyx.transferc cimport PV_TRANSFER_LATER, pv_pieces, pv_transfer, pv_transfer_cached
+from pyx.uring cimport reason_of
+from pyx.virtual cimport AGAIN, LATER, Virtual, careful, medium_reason
 
 cdef extern from "<unistd.h>" nogil:
     int fdatasync(int fd)
-    ssize_t pread(int fd, void *to, size_t length, long offset)
-    ssize_t pwrite(int fd, const void *source, size_t length, long offset)
 
 cdef extern from "clear.h" nogil:
     int pv_clear_file(int fd, uint64_t offset, uint64_t length, bint zeroes, bint hole)
@@ -68,21 +63,24 @@ cdef enum:
     MEDIUM_FILE = 0
     MEDIUM_NULL = 1
     MEDIUM_RAM = 2
-    LATER = 0xFFFFFFFF    # no reason: the kernel would have to wait
+    MEDIUM_VOLUME = 3
+
+cdef uint64_t SLOW_NS = 50_000
 
 OPERATIONS = ("read", "write", "flush", "discard", "write_zeroes", "extents")
-MEDIA = {"file": MEDIUM_FILE, "direct": MEDIUM_FILE, "null": MEDIUM_NULL, "ram": MEDIUM_RAM}
+MEDIA = {"file": MEDIUM_FILE, "direct": MEDIUM_FILE, "null": MEDIUM_NULL, "ram": MEDIUM_RAM, "volume": MEDIUM_VOLUME}
 
 
-cdef class Disk(Uring):
+cdef class Disk(Virtual):
     """Ports are virtual disks; their files are opened by the caller, which keeps them open until `detach_port`."""
     cdef pv_disk_extent extents[2048]  # of the longest range: one a sector
 
     def attach_port(self, uint32_t port, uint64_t generation, uint64_t partition, uint16_t endpoint, int fd,
-                    str medium="file", pair=None, uint64_t size=0, int plain_fd=-1):
+                    str medium="file", pair=None, uint64_t size=0, int plain_fd=-1, str name=""):
         """Puts a disk at `port`: the file behind `fd`, or `size` bytes of memory for medium `ram`. `pair`: (events
         descriptor, pair descriptor, capacity) of its queue pair. For medium `direct`, `fd` goes past the page cache and
-        `plain_fd`, the same file, through it. ValueError where the port is taken or out of range."""
+        `plain_fd`, the same file, through it; for medium `volume`, `name` is that of the virtual disk. ValueError where
+        the port is taken or out of range."""
         cdef Port *p = self.open_port(port, generation, partition, endpoint, pair, (OPERATIONS,), PV_EXTENTS_MAX)
         p.fd = fd
         p.plain_fd = plain_fd
@@ -90,13 +88,18 @@ cdef class Disk(Uring):
         p.nowait = True
         if plain_fd >= 0:
             pv_direct_alignment(fd, &p.align_offset, &p.align_memory)
+            if p.align_offset == 0:
+                p.fd = plain_fd  # the file system takes O_DIRECT, and nothing past the page cache
         if p.medium == MEDIUM_RAM:
             p.ram = <char *>calloc(1, size)
             if p.ram == NULL:
                 raise MemoryError(f"no {size} bytes for a disk in memory")
             p.ram_size = size
-        if p.medium == MEDIUM_FILE:
-            self.use_file(port, fd)
+        if p.medium == MEDIUM_VOLUME:
+            with self.quiet():
+                self.use_disk(p, name)
+        if p.fd >= 0:
+            self.use_file(port, p.fd)
         with self.quiet():
             self.install_port(p)
 
@@ -108,7 +111,7 @@ cdef class Disk(Uring):
         with self.quiet():
             p.closing = True
         self.drain(&p.flying, f"of port {port}")
-        if p.medium == MEDIUM_FILE:
+        if p.fd >= 0:
             self.use_file(port, -1)
         with self.quiet():
             self.close_port(p)
@@ -117,7 +120,7 @@ cdef class Disk(Uring):
     def way(self, uint32_t port) -> str:
         """How the data of a port moves, in words."""
         cdef Port *p = self.attached(port)
-        if p.medium != MEDIUM_FILE:
+        if p.medium == MEDIUM_NULL or p.medium == MEDIUM_RAM:
             return "memory of the device" if p.medium == MEDIUM_RAM else "none"
         if p.align_offset:
             engine = "io_uring" if self.ring_open else "system calls"
@@ -132,20 +135,36 @@ cdef class Disk(Uring):
 
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         cdef uint32_t reason = LATER
-        cdef uint64_t start = clock[0]
+        cdef uint64_t start = clock[0], place = job.device_offset
+        cdef bint forced = False
         cdef Flying *f
-        if (port.medium == MEDIUM_FILE or self.simulated) and not self.room():
+        if (port.fd >= 0 or self.simulated) and not self.room():
             return False
         if job.operation == PV_OP_EXTENTS:
             reason = self.tell_extents(port, job)
         elif not self.belongs_in_ring(port, job):
-            reason = self.perform(port, job)
-        if reason == LATER:
+            reason = self.perform(port, job, &place)
+            if reason == AGAIN:
+                return False
+            if reason == PV_REASON_NONE and port.fd >= 0 and job.flags & PV_FLAG_FUA and job.operation != PV_OP_FLUSH:
+                if self.ring_open:
+                    forced = True
+                else:
+                    reason = self.flush_medium(port)
+        if reason == LATER or forced:
             f = self.take(port, job, start)
+            if forced:
+                f.synced = True
+            elif port.medium == MEDIUM_VOLUME and job.operation != PV_OP_FLUSH:
+                f.job.device_offset = place
+                f.on_extents = True
+                self.on_extents += 1
             self.launch(f)
             return True
         if port.medium != MEDIUM_NULL:
             clock[0] = self.stamp()  # nothing to see where nothing is done: one stamp per batch
+            if clock[0] - start > SLOW_NS:
+                port.cached_reads = 0  # it may have waited for the disk
         if self.simulated:
             f = self.take(port, job, start)
             self.landed(f, reason)
@@ -158,8 +177,10 @@ cdef class Disk(Uring):
     cdef bint belongs_in_ring(self, Port *port, const Job *job) noexcept nogil:
         """Does the request go to the ring at once? Whatever waits for the disk does: past the page cache everything, on a
         cached file what makes data durable or changes where they lie."""
-        if port.medium != MEDIUM_FILE or not self.ring_open:
+        if port.fd < 0 or not self.ring_open:
             return False
+        if port.medium == MEDIUM_VOLUME:
+            return job.operation == PV_OP_FLUSH
         if job.operation != PV_OP_READ and job.operation != PV_OP_WRITE:
             return known(job.operation)
         if port.align_offset:
@@ -174,27 +195,25 @@ cdef class Disk(Uring):
             memory |= job.spans[i].hpa | job.spans[i].length
         return place & (port.align_offset - 1) == 0 and memory & (port.align_memory - 1) == 0
 
-    cdef uint32_t perform(self, Port *port, const Job *job) noexcept nogil:
-        """Does it, or says LATER where it would have to wait and there is a ring for that."""
-        cdef uint32_t reason
+    cdef uint32_t perform(self, Port *port, const Job *job, uint64_t *place) noexcept nogil:
+        """Does it, or says LATER where it would have to wait and there is a ring for that; AGAIN: after a commit."""
+        cdef bint moves = job.operation == PV_OP_READ or job.operation == PV_OP_WRITE
         if not known(job.operation):
             return PV_REASON_OPERATION_UNKNOWN
         if job.operation == PV_OP_FLUSH:
-            return self.flush_file(port)
+            return self.flush_medium(port)
         if port.medium == MEDIUM_NULL:
             return PV_REASON_NONE
         if port.medium == MEDIUM_RAM:
             return self.transfer_ram(port, job)
-        if job.operation == PV_OP_READ or job.operation == PV_OP_WRITE:
-            reason = self.transfer_file(port, job)
-        else:
-            reason = self.clear_file(port, job)
-        if reason == PV_REASON_NONE and job.flags & PV_FLAG_FUA:
-            reason = self.flush_file(port)
-        return reason
+        if port.medium == MEDIUM_VOLUME:
+            return self.perform_virtual(port, job, place) if moves else self.clear_virtual(port, job)
+        return self.transfer_file(port, job) if moves else self.clear_file(port, job)
 
-    cdef uint32_t flush_file(self, Port *port) noexcept nogil:
+    cdef uint32_t flush_medium(self, Port *port) noexcept nogil:
         """What was written is durable, or a reason. Media without a file have nothing to lose."""
+        if port.medium == MEDIUM_VOLUME:
+            return self.commit()
         while port.medium == MEDIUM_FILE and fdatasync(port.fd) != 0:
             if errno != EINTR:
                 return reason_of(errno)
@@ -218,6 +237,10 @@ cdef class Disk(Uring):
             count = pv_file_extents(port.fd, job.device_offset, job.length, self.extents)
             if count == 0:
                 return reason_of(errno)
+        elif port.medium == MEDIUM_VOLUME:
+            count = self.virtual_extents(port, job, self.extents)
+            if count == 0:
+                return medium_reason(EIO)
         bytes = (count * sizeof(pv_disk_extent) + PV_SECTOR - 1) // PV_SECTOR * PV_SECTOR
         memset(&self.extents[count], 0, bytes - count * sizeof(pv_disk_extent))
         pv_dma_store(self.origin, job.spans, self.extents, bytes)
@@ -235,53 +258,22 @@ cdef class Disk(Uring):
         return PV_REASON_NONE
 
     cdef uint32_t transfer_file(self, Port *port, const Job *job) noexcept nogil:
-        """The whole range or a reason: a short answer of the kernel is continued, an end of medium is an error. Reads that
-        would wait for the disk are LATER; writes wait where the kernel limits what is dirty."""
+        """The whole range or a reason. Reads that would wait for the disk are LATER; writes wait where the kernel limits
+        what is dirty."""
         cdef iovec vector[260]
-        cdef char *origin = self.origin
+        cdef uint32_t count = pv_pieces(self.origin, job.spans, job.span_count, 0, job.length, vector)
         cdef bint reading = job.operation == PV_OP_READ
-        cdef uint32_t count = job.span_count, i = 0, first = 0
-        cdef uint64_t moved = 0
-        cdef int64_t part
-        cdef int fd = port.fd
+        cdef int fd = port.fd, result
         if port.align_offset and not self.aligned(port, job):
             fd = port.plain_fd
-        for i in range(count):
-            vector[i].iov_base = origin + job.spans[i].hpa
-            vector[i].iov_len = job.spans[i].length
-        if reading and port.nowait and self.ring_open and port.align_offset == 0:
-            part = preadv2(fd, vector, count, <long>job.device_offset, RWF_NOWAIT)
-            if part == job.length:
-                return PV_REASON_NONE
-            if part >= 0 or errno == EAGAIN or errno == EINTR:
+        if reading and self.ring_open and port.align_offset == 0 and careful(port, self.attribution):
+            result = pv_transfer_cached(fd, vector, count, job.length, job.device_offset, &port.nowait)
+            port.cached_reads += 1
+            if result == PV_TRANSFER_LATER:
+                port.cached_reads = 0
                 return LATER
-            if errno != EOPNOTSUPP and errno != ENOSYS and errno != EINVAL:
-                return reason_of(errno)
-            port.nowait = False
-        while moved < job.length:
-            if count - first == 1:
-                if reading:
-                    part = pread(fd, vector[first].iov_base, vector[first].iov_len, <long>(job.device_offset + moved))
-                else:
-                    part = pwrite(fd, vector[first].iov_base, vector[first].iov_len, <long>(job.device_offset + moved))
-            elif reading:
-                part = preadv(fd, &vector[first], count - first, <long>(job.device_offset + moved))
-            else:
-                part = pwritev(fd, &vector[first], count - first, <long>(job.device_offset + moved))
-            if part < 0:
-                if errno == EINTR:
-                    continue
-                return reason_of(errno)
-            if part == 0:
-                return PV_REASON_MEDIUM_SHORT
-            moved += part
-            while first < count and <uint64_t>part >= vector[first].iov_len:
-                part -= vector[first].iov_len
-                first += 1
-            if first < count and part:
-                vector[first].iov_base = <char *>vector[first].iov_base + part
-                vector[first].iov_len -= part
-        return PV_REASON_NONE
+            return medium_reason(result)
+        return medium_reason(pv_transfer(fd, vector, count, job.length, job.device_offset, reading))
 
 
 cdef bint known(uint32_t operation) noexcept nogil:

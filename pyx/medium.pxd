@@ -26,6 +26,7 @@ cdef struct Flying:
     uint64_t moved                # bytes
     uint32_t first, count         # of its vector: the pieces that are not moved yet
     uint32_t tries                # that the kernel asked for once more
+    bint on_extents               # of a volume, which hold until it has landed
     bint synced                   # the kernel makes durable what the request has changed
     uint32_t reason               # enum pv_reason: how it ended
     uint16_t earlier, later       # neighbours among those that are held

@@ -127,7 +127,7 @@ cdef class Medium(Device):
         f.start = start
         f.moved = 0
         f.first = f.count = f.tries = 0
-        f.synced = False
+        f.synced = f.on_extents = False
         f.reason = PV_REASON_NONE
         f.due = 0
         if self.simulated:
@@ -182,12 +182,15 @@ cdef class Medium(Device):
     cdef void leave(self, Flying *f) noexcept nogil:
         """Completes it and frees its slot."""
         cdef Port *port = f.port
+        cdef uint64_t begin = self.begin, validated = self.validated  # of a batch that may be at work
         self.work_for(port.client)
         if self.last != port and self.unpublished:
             self.publish()  # stages are observed for one port at a time
         self.begin = f.begin
         self.validated = f.validated
         self.account(port, &f.job, f.reason, f.start, self.stamp())
+        self.begin = begin
+        self.validated = validated
         if f.job.server != NULL:
             f.job.server.flying -= 1
         port.flying -= 1

@@ -90,8 +90,10 @@ cdef struct Port:
     int fd
     int plain_fd                      # the same file through the page cache, for what is not aligned; -1: `fd` is that
     uint32_t medium
+    void *virtual_disk                # pv_volume_disk: `fd` is its volume's
     uint32_t align_offset, align_memory  # bytes, past the page cache; 0: through it
-    bint nowait                       # the file system can say that a read would wait
+    int nowait                        # the file system can say that a read would wait
+    uint32_t cached_reads             # in a row that the page cache had
     char *ram
     uint64_t ram_size
 

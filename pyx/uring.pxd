@@ -19,6 +19,7 @@ cdef class Uring(Medium):
     cdef void launch(self, Flying *f) noexcept nogil
     cdef uint32_t reap(self) noexcept nogil
     cdef void came_back(self, Flying *f, int result) noexcept nogil
+    cdef void flushed(self, Flying *f, uint32_t reason) noexcept nogil
     cdef void cleared(self, Flying *f, bint done) noexcept nogil
     cdef void disarm(self) noexcept nogil
     cdef long bell_rung(self) noexcept nogil

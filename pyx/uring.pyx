@@ -21,6 +21,7 @@ from pyx.abi cimport (
 from pyx.device cimport Device
 from pyx.medium cimport NOWHERE, Flying, Medium, iovec
 from pyx.ringc cimport pv_doorbells_wait, pv_now, pv_wait
+from pyx.transferc cimport pv_pieces, pv_pieces_done
 from pyx.uringc cimport (
     IORING_FSYNC_DATASYNC, IORING_OP_ASYNC_CANCEL, IORING_OP_FALLOCATE, IORING_OP_FSYNC, IORING_OP_READ, IORING_OP_READV, IORING_OP_WRITE,
     IORING_OP_WRITEV, IORING_REGISTER_FILES, IORING_REGISTER_FILES_UPDATE, PV_URING_BELLS, PV_URING_FUTEX_WAITV, PV_URING_NAP_NS,
@@ -123,7 +124,7 @@ cdef class Uring(Medium):
     cdef void launch(self, Flying *f) noexcept nogil:
         """Puts what is left of a request into the ring. There is an entry: the ring has more of them than KERNEL_MAX."""
         cdef io_uring_sqe *entry = pv_uring_entry(&self.ring)
-        cdef uint32_t slot = <uint32_t>(f - self.flying), i
+        cdef uint32_t slot = <uint32_t>(f - self.flying)
         cdef uint64_t offset = f.job.device_offset + f.moved
         cdef iovec *vector = &self.vectors[slot * PV_EXTENTS_MAX]
         cdef bint reading = f.job.operation == PV_OP_READ
@@ -137,10 +138,7 @@ cdef class Uring(Medium):
             pv_uring_fill(entry, IORING_OP_FALLOCATE, f.port.number, offset, <void *><uint64_t>f.job.length, mode, 0, slot)
             return
         if f.count == 0:
-            f.count = f.job.span_count
-            for i in range(f.count):
-                vector[i].iov_base = self.origin + f.job.spans[i].hpa
-                vector[i].iov_len = f.job.spans[i].length
+            f.count = pv_pieces(self.origin, f.job.spans, f.job.span_count, 0, f.job.length, vector)
         if f.count - f.first == 1:
             pv_uring_fill(entry, IORING_OP_READ if reading else IORING_OP_WRITE, f.port.number, offset,
                           vector[f.first].iov_base, <uint32_t>vector[f.first].iov_len, durable, slot)
@@ -178,11 +176,11 @@ cdef class Uring(Medium):
         cdef bint clears = f.job.operation == PV_OP_DISCARD or f.job.operation == PV_OP_WRITE_ZEROES
         if clears and not f.synced and (result == 0 or result == -EOPNOTSUPP):
             self.cleared(f, result == 0)
+        elif f.job.operation == PV_OP_FLUSH or f.synced:
+            self.flushed(f, reason_of(-result) if result < 0 else <uint32_t>PV_REASON_NONE)
         elif result < 0:
             # Past the page cache a file that ends within a block is read up to there, and the rest is no whole block.
             self.landed(f, PV_REASON_MEDIUM_SHORT if result == -EINVAL and f.moved else reason_of(-result))
-        elif f.job.operation != PV_OP_READ and f.job.operation != PV_OP_WRITE:
-            self.landed(f, PV_REASON_NONE)
         elif result == 0:
             self.landed(f, PV_REASON_MEDIUM_SHORT)
         else:
@@ -190,13 +188,12 @@ cdef class Uring(Medium):
             if f.moved >= f.job.length:
                 self.landed(f, PV_REASON_NONE)
                 return
-            while f.first < f.count and <size_t>result >= vector[f.first].iov_len:
-                result -= <int>vector[f.first].iov_len
-                f.first += 1
-            if f.first < f.count and result:
-                vector[f.first].iov_base = <char *>vector[f.first].iov_base + result
-                vector[f.first].iov_len -= result
+            f.first += pv_pieces_done(&vector[f.first], f.count - f.first, result)
             self.launch(f)
+
+    cdef void flushed(self, Flying *f, uint32_t reason) noexcept nogil:
+        """What was written before is durable, or not."""
+        self.landed(f, reason)
 
     cdef void cleared(self, Flying *f, bint done) noexcept nogil:
         """The range is clear, or the file system has no holes: then a discard is nothing, and zeroes are written here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ CAPACITY = 256  # of a disk's queue: what an open loop may have in flight
     default="file",
     show_default=True,
     help="A file of the state folder's file system in its page cache, one of a tmpfs, the file without the cache "
-    "(O_DIRECT), nothing at all, or memory of the device.",
+    "(O_DIRECT), a virtual disk of a volume, nothing at all, or memory of the device.",
 )
 @flags.rate()
 def command(
@@ -59,7 +60,8 @@ def command(
     `latency` is that of an open loop, counted from the intended time of each request; `cpu_per_byte` counts the
     processor time of all processes of the host and its guests; `notifications` are wake-ups for each request, at most.
 
-    The baseline is the better of fio's psync and io_uring with the same depth, where fio is installed, otherwise one
+    A volume is compared with a plain file of another host, through the same processes; `null` and `ram` with nothing.
+    Otherwise the baseline is the better of fio's psync and io_uring with the same depth, where fio is installed, or one
     thread that reads or writes the bare file. All work on the same file, in turn.
     """
     parameters: dict[str, Any] = {
@@ -72,7 +74,10 @@ def command(
     }
     kind: dict[str, Any] = {"op": op, "block": block, "sequential": access == "sequential"}
     window = window_of(run)
-    with disk_files(medium) as folder, bench_host(folder, medium) as host, crew(host) as guests:
+    with ExitStack() as hosts:
+        folder = hosts.enter_context(disk_files(medium))
+        host = hosts.enter_context(bench_host(folder, medium))
+        guests = hosts.enter_context(crew(host))
         if medium in WITH_FILES:
             fill(folder / FILE)
         in_flight = max(depth, CAPACITY) * block
@@ -90,6 +95,9 @@ def command(
         opened = Shared(lambda seconds: load.window(seconds, depth=CAPACITY, rate=asked, **kind))
         lone = Shared(lambda seconds: load.window(seconds, depth=1, timed=True, **kind))
         references = peers(folder / FILE, parameters, window) if medium in WITH_FILES else {}
+        if medium == "volume":
+            load.window(window, op="write", block=1 << 16, depth=8, sequential=True)  # every block is allocated
+            references = {"plain file": plain_file(hosts, path, in_flight, {**kind, "depth": depth})}
         best = max(references, key=lambda name: references[name](window), default=None)
         base = Kept(references[best]) if best else None
         run.in_turn(
@@ -107,6 +115,15 @@ def command(
                   for name, measure in references.items() if name != best),
             ]
         )  # fmt: skip
+
+
+def plain_file(hosts: ExitStack, path: str, in_flight: int, given: dict[str, Any]) -> Measure:
+    """The same load on a file in the page cache, on a host of its own."""
+    folder = hosts.enter_context(disk_files("file"))
+    fill(folder / FILE)
+    guests = hosts.enter_context(crew(hosts.enter_context(bench_host(folder, "file"))))
+    load = DiskLoads(guests, path, SIZE, in_flight, FILE)
+    return lambda seconds: load.window(seconds, **given).rate
 
 
 def peers(file: Path, parameters: dict[str, Any], window: float) -> dict[str, Measure]:

@@ -21,7 +21,7 @@ from tools.client import Client, partition_path
 
 Sample = tuple[dict[str, str], float]
 
-MEDIA = ("file", "tmpfs", "direct", "null", "ram")
+MEDIA = ("file", "tmpfs", "direct", "volume", "null", "ram")
 WITH_FILES = ("file", "tmpfs", "direct")
 TMPFS = "/dev/shm"
 DEADLINE = 10.0  # seconds for a page of metrics
@@ -111,6 +111,8 @@ def manifest(folder: Path, medium: str, scheduling: dict[str, Any] | None = None
     disk: dict[str, Any] = {"name": "disk0", "kind": "disk"}
     if medium in WITH_FILES:
         disk["folder"] = str(folder)
+    if medium == "volume":
+        disk["volume"] = {"file": str(folder / "bench.pvol"), "size": "256MiB"}
     if medium != "tmpfs":  # a folder like others
         disk["medium"] = medium
     return {

@@ -58,7 +58,8 @@ def _media(media: dict[str, dict[str, Any]]) -> Iterable[str]:
     if rows:
         yield ""
         yield from output.table(rows, [("DEVICE", itemgetter(0)), ("FILE", itemgetter(1)), ("WAY", itemgetter(2))])
-    yield from (f"{name}: {device['without_ring']}" for name, device in media.items() if device["without_ring"])
+    for what in ("without_ring", "problem"):
+        yield from (f"{name}: {device[what]}" for name, device in media.items() if device.get(what))
 
 
 def _monitor(life: dict[str, Any]) -> str:

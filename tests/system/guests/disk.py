@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from typing import Any
@@ -120,3 +121,21 @@ def round_trips(puppet: Puppet, disk: str, count: int) -> list[float]:
         target.read_into(buffer, 0)
         times.append(time.monotonic() - begin)
     return times
+
+
+def digest(puppet: Puppet, disk: str) -> str:
+    """SHA-256 of all that is on the disk."""
+    target, buffer, found = puppet.guest.disk(disk), puppet.guest.memory.allocate(1 << 20), hashlib.sha256()
+    for offset in range(0, target.size, len(buffer)):
+        target.read_into(buffer, offset)
+        found.update(bytes(buffer))
+    return found.hexdigest()
+
+
+def flushed_rounds(puppet: Puppet, disk: str, block: int, seed: int) -> None:
+    """Writes the disk from its beginning to its end, and flushes after each block."""
+    target, buffer = puppet.guest.disk(disk), puppet.guest.memory.allocate(block)
+    for number in range(target.size // block):
+        buffer[:] = random.Random(f"{seed} {number}").randbytes(block)
+        target.write_from(buffer, number * block)
+        target.flush()
