@@ -4,7 +4,8 @@ A row of `list()` describes one process of the host, partition or device:
 
     {"name": str, "id": int, "type": str, "state": str, "pid": int or None,
      "start_time": unix seconds or None, "cpu_seconds": float, "memory": bytes, "world": int or None,
-     "exit_status": None or {"exited": code} or {"signalled": number}, "sandbox": one of SANDBOX_STATES,
+     "exit_status": None or {"exited": code} or {"signalled": number}, "restarts": times that its process was
+     started again after it died, "sandbox": one of SANDBOX_STATES,
      "endpoints": [{"index": int, "name": str, "kind": "nic" or "disk", "device": str, "path": str,
                     "wanted": str, "weight": int, "mac": str}]}
 

@@ -282,6 +282,9 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
     started = GaugeMetricFamily(
         PREFIX + "partition_start_timestamp_seconds", "Unix time of the last start.", labels=["partition"]
     )
+    restarts = CounterMetricFamily(
+        PREFIX + "restarts", "Times that the process of a role was started again.", labels=["partition"]
+    )
     times = CounterMetricFamily(PREFIX + "cpu_seconds", "Processor time of a process.", labels=["partition", "mode"])
     for row in partitions:
         name = row["name"]
@@ -298,10 +301,12 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
         memory.add_metric([name], row["memory"] or 0)
         if row["start_time"] is not None:
             started.add_metric([name], row["start_time"])
+        if row["type"] == "monitor":  # the one that is started again
+            restarts.add_metric([name], row["restarts"])
         for mode, value in cpu.of(row).items():
             times.add_metric([name, mode], value)
     cpu.keep({(row["name"], row["id"]) for row in partitions})
-    yield from (state, sandbox, info, endpoint_info, path, memory, started, times)
+    yield from (state, sandbox, info, endpoint_info, path, memory, started, restarts, times)
 
 
 class _CpuTimes:

@@ -71,14 +71,13 @@ class MonitorLife:
         self._recordings: set[asyncio.Task[None]] = set()
         self._dead = asyncio.Event()
         self._since = 0.0  # when it began its work
-        self.restarts = 0
         self.last_seconds: float | None = None  # that the last one took
 
     def watch(self, record: Record) -> None:
         """From now on the monitor is started again when it dies."""
         record.absence = Absence()
         self._since = time.monotonic()
-        self.restarts, self.last_seconds, self._budget = 0, None, Budget()
+        self.last_seconds, self._budget = None, Budget()
 
     async def rest(self, record: Record | None) -> None:
         """No more, for it is to end; returns when none is being started."""
@@ -99,9 +98,8 @@ class MonitorLife:
         first = None
         with suppress(RemoteError):
             first = (await ask(record, "first_call", {}))["ns"] / 1e9 or None if record is not None else None
-        return {
-            "restarts": self.restarts, "last_seconds": self.last_seconds, "given_up": given_up, "first_call": first,
-        }  # fmt: skip
+        restarts = record.restarts if record is not None else 0
+        return {"restarts": restarts, "last_seconds": self.last_seconds, "given_up": given_up, "first_call": first}
 
     def died(self, record: Record) -> bool:
         """A monitor's process has ended. False: it is not started again."""
@@ -137,12 +135,12 @@ class MonitorLife:
 
     def _returned(self, record: Record, noticed: float, stages: dict[str, Any]) -> None:
         self._since = time.monotonic()
-        self.restarts += 1
+        record.restarts += 1
         self.last_seconds = self._since - noticed
         record.state = "running"
         record.absence.end()
         self._events.publish(
-            "monitor_restarted", partition=record.name, pid=record.pid, restarts=self.restarts,
+            "monitor_restarted", partition=record.name, pid=record.pid, restarts=record.restarts,
             seconds=self.last_seconds, stages=stages,
         )  # fmt: skip
         task = asyncio.create_task(self._record(record))

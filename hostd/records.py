@@ -50,6 +50,7 @@ class Record:
     opened: bool = False  # the monitor knows it: so does the next one
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
+    restarts: int = 0  # times that its process was started again
     scheduled: bool = False  # it is a world of its own
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
     held: bool = False  # its world stands, by hand (hostd.vectors)
@@ -83,6 +84,7 @@ class Record:
             "memory": memory,
             "world": self.number & 0xFFFF if self.number else None,
             "exit_status": self.exit_status,
+            "restarts": self.restarts,
             "sandbox": sandbox_state(self.sandbox_wanted, self.sandbox),
             "endpoints": [
                 {

@@ -16,6 +16,7 @@ class Callers(Loop):
         event_fd: int,
         window_first: int = 4096,
         window_size: int = 4096,
+        adopting: bool = False,
     ) -> None: ...
     def open(
         self,

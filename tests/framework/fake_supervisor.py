@@ -60,7 +60,7 @@ class FakeSupervisor:
         self.rows[spec.name] = {
             "name": spec.name, "id": number, "type": "guest", "state": "running", "pid": 5000 + self._next,
             "start_time": time.time(), "cpu_seconds": 0.25, "memory": spec.memory, "world": number & 0xFFFF,
-            "exit_status": None, "sandbox": "full", "endpoints": [
+            "exit_status": None, "restarts": 0, "sandbox": "full", "endpoints": [
                 {"index": index, "name": endpoint.name, "kind": kind, "device": endpoint.device, "path": endpoint.path,
                  "wanted": endpoint.path, "weight": endpoint.weight, "mac": None}
                 for index, (kind, endpoint) in enumerate(

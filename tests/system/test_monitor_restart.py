@@ -75,6 +75,7 @@ def test_killed_again_and_again_under_load(host: Host, seed: int, long: bool) ->
                 assert_none_went_back(counters, after)
                 counters = after
     assert monitors.life(host)["restarts"] - first == len(pauses)
+    assert host.metrics().value("restarts_total", partition="monitor") == monitors.life(host)["restarts"]
     assert pids(host) == before, "no process but the monitor died"
     assert all(queue["foreign"] == 0 for guest in pair.guests.values() for queue in guest.counts().values())
     refused = host.metrics().by("reason", "io_refused_total")

@@ -126,7 +126,48 @@ def test_a_moved_page_is_refused(region: Region) -> None:
     libc.munmap(ctypes.c_void_p(target), ctypes.c_size_t(PAGE))
 
 
-def test_the_next_monitor_starts_with_an_empty_region() -> None:
+def test_the_next_monitor_keeps_what_is_right() -> None:
+    """What a killed one has installed stays, without another trap, as far as it is what would be shown now. A touch
+    that came while there was none waits, and is answered."""
+    facts, handed = hardware_region.make()
+    if not facts["traps"]:
+        pytest.skip(facts["missing"])
+    size = statistics_size("view")
+    statistics = create("statistics", size, "test")
+    initialize(statistics, "view", ROWS)
+    look, reader = config_page.Region(), Reader(statistics, size)
+    mine, other = config_page.build(FACTS), config_page.build({**FACTS, "generation": 8})
+
+    def monitor(content: bytes, adopted: bool, *touched: int) -> dict[str, int]:
+        faults = Faults(statistics, size)
+        faults.attach(PARTITION, handed["userfault"], handed["region"], False, adopted)
+        faults.show(PARTITION, [(20, "changed", content)])
+        waiting = threading.Thread(target=lambda: [look.content(page) for page in touched])
+        waiting.start()
+        if adopted:
+            waiting.join(0.02)
+            faults.adopt(PARTITION)
+        thread = threading.Thread(target=faults.run)
+        thread.start()
+        waiting.join(10)
+        assert look.content(20) == content and look.content(40) == config_page.ABSENT
+        shown = faults.pages(PARTITION)
+        assert (shown[20], shown[40]) == ("changed", "hidden")
+        faults.stop()
+        thread.join()
+        faults.detach(PARTITION)
+        return {name: count for name, count in reader.rows()[0]["counters"].items() if count}
+
+    assert monitor(mine, False) == {"changed": 1, "hidden": 1}
+    assert monitor(mine, True) == {"changed": 1, "hidden": 1}, "nothing traps again"
+    assert monitor(mine, True, 50) == {"changed": 1, "hidden": 2}
+    assert monitor(other, True) == {"changed": 2, "hidden": 2, "replaced": 1}, "what is shown otherwise is taken back"
+    for descriptor in (statistics, *handed.values()):
+        os.close(descriptor)
+    libc.munmap(ctypes.c_void_p(CONFIG_ADDRESS), ctypes.c_size_t(CONFIG_REGION))  # nobody is left to read the event
+
+
+def test_a_monitor_that_follows_none_starts_with_an_empty_region() -> None:
     """A touch that came while there was none waits, and is answered; what was installed traps again."""
     facts, handed = hardware_region.make()
     if not facts["traps"]:

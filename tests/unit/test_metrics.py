@@ -32,7 +32,7 @@ def partition(name: str, identity: int, **fields: Any) -> dict[str, Any]:
     ]
     return {
         "name": name, "id": identity, "type": "guest", "state": "running", "pid": os.getpid(), "start_time": 1.7e9,
-        "cpu_seconds": 0.0, "memory": 64 << 20, "world": 1, "exit_status": None, "sandbox": "full",
+        "cpu_seconds": 0.0, "memory": 64 << 20, "world": 1, "exit_status": None, "restarts": 0, "sandbox": "full",
         "endpoints": endpoints, **fields,
     }
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import array
 import ctypes
 import errno
+import mmap
 import os
 import platform
+import random
+import select
+import signal
 import socket
 import threading
 import time
@@ -23,6 +27,7 @@ from pyx.trap import Traps
 pytestmark = pytest.mark.skipif(platform.machine() not in AUDIT_ARCHITECTURES, reason="no filter for this processor")
 
 ROWS = 32
+CALLS = 12000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,7 +61,16 @@ def host() -> Iterator[Host]:
 
 
 def refused(host: Host, slot: int, call: str, times: int) -> int:
-    """A process whose filter refuses `call`, which it makes `times` times; its exit code is 0 where all were EPERM."""
+    """A process as `caller` makes it, heard by the trap thread."""
+    pid, listener = caller(call, times)
+    host.traps.watch_calls(abi.make_id(slot, 1), listener)
+    os.close(listener)
+    return pid
+
+
+def caller(call: str, times: int) -> tuple[int, int]:
+    """A process whose filter refuses `call`, which it makes `times` times, and the filter's listener; its exit code is
+    0 where all were EPERM."""
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -70,12 +84,10 @@ def refused(host: Host, slot: int, call: str, times: int) -> int:
         os._exit(0 if answers == {-1} and ctypes.get_errno() == errno.EPERM else 1)
     _, ancillary, _, _ = ours.recvmsg(1, 64)
     (listener,) = array.array("i", ancillary[0][2])
-    host.traps.watch_calls(abi.make_id(slot, 1), listener)
-    os.close(listener)
     ours.send(b"g")
     ours.close()
     theirs.close()
-    return pid
+    return pid, listener
 
 
 def ended(*pids: int) -> list[int]:
@@ -113,3 +125,48 @@ def test_descriptors_of_ended_guests_go(host: Host) -> None:
     while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:
         os.sched_yield()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_call_in_the_hands_of_a_killed_monitor_is_answered_by_the_next() -> None:
+    """Its caller waits for the answer to just this call, which nobody else can take any more. Monitors are killed one
+    after the other while a guest makes refused calls without a pause; each of them ends with EPERM."""
+    kept = mmap.mmap(-1, abi.PAGE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(kept))
+    segment = os.memfd_create("statistics")
+    size = abi.statistics_size(ROWS, *abi.STATISTICS_SHAPES["trap"])
+    os.ftruncate(segment, size)
+    initialize(segment, "trap", ROWS)
+    partition, reader, moments = abi.make_id(1, 1), Reader(segment, size), random.Random(7)
+
+    def answered() -> int:
+        rows = reader.rows()
+        return rows[0]["counters"].get("refused_calls", {}).get(str(numbers()["bpf"]), 0) if rows else 0
+
+    def monitor(listener: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            traps = Traps(segment, size)
+            traps.keep(address)
+            traps.watch_calls(partition, listener)
+            traps.run()
+        return pid
+
+    guest, listener = caller("bpf", CALLS)
+    monitors = 0
+    ending = os.pidfd_open(guest)
+    try:
+        while not select.select([ending], [], [], 0)[0]:
+            before, pid, deadline = answered(), monitor(listener), time.monotonic() + 5
+            monitors += 1
+            while answered() == before and not select.select([ending], [], [], 0)[0]:
+                assert time.monotonic() < deadline, f"nothing is answered any more, after {monitors} monitors"
+            time.sleep(moments.uniform(0.0, 0.0015))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    finally:
+        os.kill(guest, signal.SIGKILL)
+        for descriptor in (ending, listener, segment):
+            os.close(descriptor)
+    assert ended(guest) == [0]
+    assert monitors > 5
+    assert CALLS - monitors <= answered() <= CALLS, "one that was taken and not counted, for each monitor at most"
