@@ -5,21 +5,36 @@ cut may leave them: all prefixes of the log, and reorderings between flushes by 
 bytes. Each image is opened, checked, and every sector of every disk compared with a model.
 """
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.framework.build import build_c, weakened
+from tests.framework.build import HEADERS, build_c, weakened
 
 STEPS = 300
 PER_ENTRY = 5  # images at each entry of the log
 CUTS, CUTS_LONG = 2_000, 100_000
-FAULT_SEEDS = 6
+FAULT_SEEDS = 3
 MUTANT_SEEDS = 12
 
 FLAGS = ["-O1", "-Wno-error"]  # many programs: compiled quickly; with its text weakened, gcc finds fault with much
 SANITIZED = [*FLAGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+
+#: a format with small numbers, so that a small volume has trees of several pages at each level, records of several
+#: descriptors, many pages of counts, and transactions that end where the largest record does
+SMALL = {
+    "volume_layout.h": [
+        ("#define PV_VOLUME_POINTERS 508u", "#define PV_VOLUME_POINTERS 12u"),
+        ("#define PV_VOLUME_COUNTS 1016u", "#define PV_VOLUME_COUNTS 40u"),
+        ("#define PV_VOLUME_ENTRIES 252u", "#define PV_VOLUME_ENTRIES 5u"),
+    ],
+    "volume.h": [
+        ("#define PV_VOLUME_DIRTY_MOST 6144u", "#define PV_VOLUME_DIRTY_MOST 40u"),
+        ("#define PV_VOLUME_DIRTY_STEP 1600u", "#define PV_VOLUME_DIRTY_STEP 16u"),
+    ],
+}
 
 #: name -> (header, text, its weakened form): the cuts must see each
 MUTANTS = {
@@ -98,15 +113,28 @@ def test_cuts(build_dir: Path, long: bool) -> None:
     print(f"{images} images, {checkpoints} checkpoints, {seed} seeds")
 
 
-def test_cuts_under_sanitizers(build_dir: Path) -> None:
-    program = build_c(["ring/volume_crash.c"], SANITIZED, into=build_dir)
-    done = run(program, "cuts", 1000, STEPS, 2)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+def small_format(build_dir: Path) -> Path:
+    """The headers with the numbers of SMALL."""
+    first = weakened(build_dir, "volume_layout.h", SMALL["volume_layout.h"])
+    second = weakened(build_dir, "volume.h", SMALL["volume.h"])
+    shutil.copy(second / "volume.h", first)
+    return first
 
 
-def test_faults(build_dir: Path, long: bool) -> None:
+@pytest.mark.parametrize("small", [False, True])
+def test_cuts_under_sanitizers(small: bool, build_dir: Path, long: bool) -> None:
+    headers = small_format(build_dir) if small else HEADERS
+    program = build_c(["ring/volume_crash.c"], SANITIZED, into=build_dir, headers=headers)
+    for seed in range(1000, 1100 if long else 1002):
+        done = run(program, "cuts", seed, STEPS, 2)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_faults(small: bool, build_dir: Path, long: bool) -> None:
     """EIO, ENOSPC, a short and an interrupted call at calls in turn: the errno arrives, and nothing is half done."""
-    program = build_c(["ring/volume_crash.c"], SANITIZED, into=build_dir)
+    headers = small_format(build_dir) if small else HEADERS
+    program = build_c(["ring/volume_crash.c"], SANITIZED, into=build_dir, headers=headers)
     for seed in range(FAULT_SEEDS * (20 if long else 1)):
         done = run(program, "faults", seed, 60, 1)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
