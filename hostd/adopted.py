@@ -149,6 +149,12 @@ class AdoptedSupervisor:
     async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> Row:
         self._refuse()
 
+    async def volumes(self) -> Row:
+        self._refuse()
+
+    async def change_volume(self, device: str, command: str, arguments: Row) -> Row:
+        self._refuse()
+
     async def vectors(self, name: str) -> Row:
         self._refuse()
 

@@ -92,6 +92,12 @@ class Supervisor(Protocol):
     async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> dict[str, Any]:
         """{"role", "offloads", "lies"}: a fault on purpose; a NIC does not do these any more, and says so, or lies."""
 
+    async def volumes(self) -> dict[str, Any]:
+        """{"volumes": [{"device", "file"}]}: what the disk devices keep their disks in."""
+
+    async def change_volume(self, device: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What the owner of a volume answers to a command of hostd.volume_commands."""
+
     async def vectors(self, name: str) -> dict[str, Any]:
         """{"partition", "vectors"}: owner, mask, pending state and counts of each interrupt vector."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hostd import capabilities, vectors
+from hostd import capabilities, vectors, volumes
 from hostd.boot import Boot
 from hostd.children import Children
 from hostd.errors import HostError
@@ -138,6 +138,15 @@ class KernelLife:
         await self.fabric.weaken(role, offloads, lies)
         self.events.publish("weaken", role=role, offloads=list(offloads), lies=lies)
         return {"role": role, "offloads": list(offloads), "lies": lies}
+
+    async def volumes(self) -> Row:
+        return {"volumes": volumes.of(self._manifest.devices)}
+
+    async def change_volume(self, device: str, command: str, arguments: Row) -> Row:
+        answer = await volumes.change(self.fabric.devices, device, command, arguments)
+        if command in volumes.CHANGES:
+            self.events.publish("volume", device=device, command=command, disk=arguments["name"])
+        return answer
 
     async def vectors(self, name: str) -> Row:
         return await vectors.of_partition(self._record(name), self.fabric.monitor)

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 async def media(
     devices: Iterable[Device], records: dict[str, Record], told: Callable[[Record, str], Awaitable[Row]]
 ) -> dict[str, Row]:
-    """By disk device: {"medium", "files": {path: how its data move}, "without_ring": why there is none, "problem": of its
-    volume}, the last two empty where all is well; those that have ended are left out."""
+    """By disk device: {"medium", "files": {path: how its data move}, "without_ring": why there is none, "problem":
+    of its volume}, the last two empty where all is well; those that have ended are left out."""
     disks = [device.name for device in devices if device.kind == "disk" and device.name in records]
     return {name: answer for name in disks if (answer := await told(records[name], "media"))}

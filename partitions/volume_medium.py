@@ -5,12 +5,15 @@ The data thread owns an open volume; what is done here is done between two of it
 
 from __future__ import annotations
 
+import binascii
 import os
+from base64 import b64decode
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from hostd.errors import HostError
+from hostd.volume_commands import COMMANDS, missing, refusal
 from pyx import volume as volumes
 from pyx.volume import Volume, VolumeError
 
@@ -63,30 +66,51 @@ def have_disk(volume: Volume, name: str, size: int, create: bool) -> None:
 
 
 def change(volume: Volume, verb: str, arguments: dict[str, Any], used: Collection[str]) -> dict[str, Any]:
-    """A command on an open volume; `used` are the disks of endpoints. The answer of `info`, or the rows afterwards.
-    HostError where the volume refuses it, or a disk is in use."""
-    verbs: dict[str, Callable[..., Any]] = {
-        "create": volume.create,
-        "snapshot": volume.snapshot,
-        "clone": volume.clone,
-        "resize": volume.resize,
-        "remove": volume.remove,
+    """A command of hostd.volume_commands on an open volume; `used` are the disks of endpoints.
+
+    HostError where the volume refuses it, or a disk is in use.
+    """
+    wrong = missing(verb, arguments) if verb in COMMANDS else f"no command on a volume: {verb}"
+    if wrong:
+        raise HostError("usage", wrong)
+    name, size = arguments.get("name", ""), arguments.get("size", 0)
+    if name in used and (
+        verb in ("remove", "write", "write_zeroes")
+        or (verb == "resize" and size < next((row["size"] for row in volume.rows() if row["name"] == name), 0))
+    ):
+        raise HostError("state", f"a guest has disk {name}; {verb} waits until it has gone")
+    return _told(lambda: _commands(volume, arguments)[verb]())
+
+
+def _commands(volume: Volume, given: dict[str, Any]) -> dict[str, Callable[[], dict[str, Any]]]:
+    def rows(*_done: None) -> dict[str, Any]:
+        return {"disks": volume.rows()}
+
+    return {
+        "list": rows,
+        "info": volume.info,
+        "check": lambda: {"found": volume.check()},
+        "create": lambda: rows(volume.create(given["name"], given["size"], given.get("quota"))),
+        "snapshot": lambda: rows(volume.snapshot(given["name"], given["other"])),
+        "clone": lambda: rows(volume.clone(given["name"], given["other"])),
+        "resize": lambda: rows(volume.resize(given["name"], given["size"])),
+        "remove": lambda: rows(volume.remove(given["name"])),
+        "extents": lambda: {"extents": volume.extents(given["name"], given["offset"], given["length"])},
+        "write": lambda: _written(volume, given["name"], given["offset"], b64decode(given["data"], validate=True)),
+        "write_zeroes": lambda: rows(volume.write_zeroes(given["name"], given["offset"], given["length"])),
+        "give_back": lambda: {"bytes": volume.give_back()},
     }
-    if verb == "info":
-        return volume.info()
-    if verb != "list":
-        if verb not in verbs:
-            raise HostError("unsupported", f"not while a host has the volume: {verb}")
-        name = arguments.get("name")
-        size = next((row["size"] for row in volume.rows() if row["name"] == name), 0)
-        if name in used and (verb == "remove" or (verb == "resize" and arguments["size"] < size)):
-            raise HostError("state", f"a guest has disk {name}; it can neither be removed nor become smaller")
-        _told(lambda: verbs[verb](**arguments))
-    return {"disks": volume.rows()}
 
 
-def _told(action: Callable[[], None]) -> None:
+def _written(volume: Volume, name: str, offset: int, data: bytes) -> dict[str, Any]:
+    volume.write(name, offset, data)
+    return {"written": len(data)}
+
+
+def _told(action: Callable[[], Any]) -> Any:
     try:
-        action()
+        return action()
     except VolumeError as error:
-        raise HostError("state", error.strerror) from None
+        raise refusal(error) from None
+    except binascii.Error as error:
+        raise HostError("usage", f"data is no base64: {error}") from None

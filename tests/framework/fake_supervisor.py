@@ -148,6 +148,12 @@ class FakeSupervisor:
     async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> dict[str, Any]:
         return {"role": role, "offloads": list(offloads), "lies": lies}
 
+    async def volumes(self) -> dict[str, Any]:
+        return {"volumes": []}
+
+    async def change_volume(self, device: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"disks": []}
+
     async def vectors(self, name: str) -> dict[str, Any]:
         return {"partition": name, "vectors": []}
 

@@ -1,1 +1,1 @@
-"""The verbs of `hostctl vdisk`, one file each; medium.py, images.py and progress.py are what they share."""
+"""The verbs of `hostctl vdisk`, one file each; medium.py, held.py and images.py are what they share."""

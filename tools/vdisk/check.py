@@ -25,11 +25,11 @@ def command(session: options.Session, volume: str, repair: bool) -> int:
         shared      more pointers than counted       counted right: the next write makes a copy
         count       another wrong count              counted right
     """
-    with opened(volume, read_only=not repair, tolerant=True) as held:
+    with opened(session, volume, read_only=not repair, tolerant=True) as held:
         found = held.check(repair)
     left = found
     if repair and found:
-        with opened(volume, read_only=True, tolerant=True) as held:
+        with opened(session, volume, read_only=True, tolerant=True) as held:
             left = held.check()
     document = {"volume": volume, "found": found, "repaired": repair, "left": left}
 

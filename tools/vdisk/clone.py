@@ -12,7 +12,7 @@ from tools.vdisk.medium import disk, disk_argument, opened, volume_argument
 @click.argument("new")
 def command(session: options.Session, volume: str, name: str, new: str) -> None:
     """Make NEW, a disk that begins with what NAME holds now. Both share their blocks until one is written."""
-    with opened(volume) as held:
+    with opened(session, volume) as held:
         held.clone(name, new)
         document = disk(held, new)
     session.emit(document, lambda: [f"{new}: clone of {name}"])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from hostd.errors import HostError
 from pyx.volume import Volume
+from tools.vdisk.held import HeldVolume
 
 FORMATS = ("raw", "qcow2")
 QCOW2_MAGIC = b"QFI\xfb"
@@ -83,7 +84,7 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def read_raw(path: str, volume: Volume, name: str, size: int, report: Report) -> int:
+def read_raw(path: str, volume: Volume | HeldVolume, name: str, size: int, report: Report) -> int:
     """Fills the disk `name` with the first `size` bytes of a raw image; returns how many were written.
 
     What is a hole in the image, or zeroes for a whole block, is not allocated.
@@ -104,7 +105,7 @@ def read_raw(path: str, volume: Volume, name: str, size: int, report: Report) ->
     return written
 
 
-def _write_blocks(volume: Volume, name: str, offset: int, data: bytes, block: int) -> int:
+def _write_blocks(volume: Volume | HeldVolume, name: str, offset: int, data: bytes, block: int) -> int:
     """Writes the runs of blocks that are not all zeroes."""
     written, run = 0, -1
     for at in range(0, len(data) + block, block):
@@ -118,15 +119,21 @@ def _write_blocks(volume: Volume, name: str, offset: int, data: bytes, block: in
     return written
 
 
-def write_raw(volume: Volume, name: str, size: int, path: str, report: Report) -> int:
-    """Makes `path` a raw image of the disk `name`, sparse where it has nothing; returns how many bytes were written."""
+def write_raw(volume: Volume | HeldVolume, name: str, size: int, path: str, report: Report) -> int:
+    """Makes `path` a raw image of the disk `name`, sparse where it has nothing; returns how many bytes were written.
+
+    Of a volume that a host has open the disk is one that nobody writes: a snapshot.
+    """
     written = at = 0
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.ftruncate(fd, size)
         for place, length in volume.extents(name, 0, size):
-            for begin in range(at, at + length if place is not None else at, STEP):
-                data = volume.read(name, begin, min(STEP, at + length - begin))
+            for begin in range(at, at if place is None else at + length, STEP):
+                assert place is not None
+                data = os.pread(volume.fd, min(STEP, at + length - begin), place + begin - at)
+                if not data:
+                    raise OSError(errno.EIO, "the volume ends before its data", path)
                 done = 0
                 while done < len(data):
                     done += os.pwrite(fd, memoryview(data)[done:], begin + done)

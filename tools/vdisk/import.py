@@ -11,6 +11,7 @@ from pyx.volume import Volume
 from tools import options
 from tools.measure.turns import Progress
 from tools.vdisk import images
+from tools.vdisk.held import HeldVolume
 from tools.vdisk.medium import disk, disk_argument, errors, opened, volume_argument
 
 CONVERTING = 0.5  # of the time of an import that goes through qemu-img
@@ -31,7 +32,8 @@ def command(session: options.Session, volume: str, name: str, image: str, kind: 
     with errors(image):
         kind = kind or images.detect(image)
     try:
-        with opened(volume) as held, tempfile.TemporaryDirectory(prefix=".partvisor-", dir=beside(volume)) as folder:
+        where = tempfile.TemporaryDirectory(prefix=".partvisor-", dir=beside(volume))
+        with opened(session, volume) as held, where as folder:
             raw = image
             if kind != "raw":
                 raw = os.path.join(folder, "raw")
@@ -49,7 +51,7 @@ def beside(volume: str) -> str | None:
     return os.path.dirname(os.path.abspath(volume)) if os.path.isfile(volume) else None
 
 
-def fill(held: Volume, name: str, raw: str, report: images.Report) -> dict[str, object]:
+def fill(held: Volume | HeldVolume, name: str, raw: str, report: images.Report) -> dict[str, object]:
     """Puts a raw image into the disk, which is made, or emptied, before. HostError `conflict` where it is too small."""
     with errors(raw):
         fd = os.open(raw, os.O_RDONLY | os.O_CLOEXEC)

@@ -11,6 +11,6 @@ from tools.vdisk.medium import disk, opened, volume_argument
 @click.argument("name", required=False)
 def command(session: options.Session, volume: str, name: str | None) -> None:
     """Show what VOLUME is and how much of it is used, or the same of its disk NAME."""
-    with opened(volume, read_only=True) as held:
+    with opened(session, volume, read_only=True) as held:
         document = disk(held, name) if name else held.info()
     session.emit(document, lambda: output.tree(document))

@@ -8,7 +8,7 @@ from tools.vdisk.medium import opened, volume_argument
 @volume_argument
 def command(session: options.Session, volume: str) -> None:
     """List the virtual disks of VOLUME: size, what is allocated, and where they come from."""
-    with opened(volume, read_only=True) as held:
+    with opened(session, volume, read_only=True) as held:
         rows = held.rows()
     columns: list[output.Column] = [
         ("NAME", lambda row: row["name"]),

@@ -11,21 +11,10 @@ from contextlib import contextmanager
 import click
 
 from hostd.errors import HostError
+from hostd.volume_commands import refusal
 from pyx.volume import Volume, VolumeBusy, VolumeError
-
-#: errno of the library -> code of hostd.errors; all others are faults
-CODES = {
-    errno.ENOENT: "not_found",
-    errno.EEXIST: "conflict",
-    errno.ENOSPC: "state",
-    errno.EDQUOT: "state",
-    errno.EROFS: "state",
-    errno.EINVAL: "usage",
-    errno.EFBIG: "usage",
-    errno.ERANGE: "usage",
-    errno.EMEDIUMTYPE: "unsupported",
-    errno.EPROTONOSUPPORT: "unsupported",
-}
+from tools.options import Session
+from tools.vdisk.held import HeldVolume, find
 
 volume_argument = click.argument("volume", type=click.Path(dir_okay=False), metavar="VOLUME")
 disk_argument = click.argument("name", metavar="NAME")
@@ -39,8 +28,7 @@ def errors(path: str) -> Iterator[None]:
     except VolumeBusy as error:
         raise HostError("state", f"{path}: {error.strerror}") from None
     except VolumeError as error:
-        hint = f"; `hostctl vdisk check {path}` tells more" if error.errno == errno.EUCLEAN else ""
-        raise HostError(CODES.get(error.errno or 0, "internal"), f"{path}: {error.strerror}{hint}") from None
+        raise refusal(error, path) from None
     except FileNotFoundError as error:
         raise HostError("not_found", f"{error.filename or path}: {error.strerror}") from None
     except PermissionError as error:
@@ -50,21 +38,32 @@ def errors(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: str, *, read_only: bool = False, tolerant: bool = False) -> Iterator[Volume]:
-    """The volume at `path`, for this command alone. What it changes is durable with each call that says so."""
+def opened(
+    session: Session, path: str, *, read_only: bool = False, tolerant: bool = False
+) -> Iterator[Volume | HeldVolume]:
+    """The volume at `path`, for this command alone; or by way of the host that has it open. What it changes is durable
+    with each call that says so."""
     with errors(path):
         fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         try:
             mode = os.fstat(fd).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
                 raise HostError("usage", f"{path}: a volume lies in a file or on a block device")
-            with Volume(fd, read_only=read_only, tolerant=tolerant) as volume:
+            try:
+                volume = Volume(fd, read_only=read_only, tolerant=tolerant)
+            except VolumeBusy:
+                held = find(session.client(), path, fd)
+                if held is None or (tolerant and not read_only):  # nobody mends what somebody else is using
+                    raise
+                yield held
+                return
+            with volume:
                 yield volume
         finally:
             os.close(fd)
 
 
-def disk(volume: Volume, name: str) -> dict[str, object]:
+def disk(volume: Volume | HeldVolume, name: str) -> dict[str, object]:
     """The row of the disk of that name. VolumeError ENOENT where there is none."""
     for row in volume.rows():
         if row["name"] == name:

@@ -14,7 +14,7 @@ from tools.vdisk.medium import disk, disk_argument, opened, volume_argument
 @click.option("--shrink", is_flag=True, help="A smaller size, too: what lies beyond it is lost.")
 def command(session: options.Session, volume: str, name: str, size: int, shrink: bool) -> None:
     """Grow the virtual disk NAME, or shrink it with --shrink."""
-    with opened(volume) as held:
+    with opened(session, volume) as held:
         before = disk(held, name)["size"]
         if size < int(str(before)) and not shrink:
             raise HostError("conflict", f"{name} has {before} bytes; a smaller size loses data and needs --shrink")

@@ -9,7 +9,7 @@ from tools.vdisk.medium import disk, disk_argument, opened, volume_argument
 @disk_argument
 def command(session: options.Session, volume: str, name: str) -> None:
     """Remove the disk or snapshot NAME; blocks that no other disk has are free again, and holes in the file."""
-    with opened(volume) as held:
+    with opened(session, volume) as held:
         document = disk(held, name)
         before = held.info()["free_bytes"]
         held.remove(name)

@@ -30,5 +30,6 @@ class VolumeVerbs(click.Group):
 def command() -> None:
     """Make and keep volumes: virtual disks in a file or on a block device, thin, with snapshots and clones.
 
-    A volume that a running host has open is refused with exit code 5.
+    Without a host, a verb opens the volume itself. A volume that a running host has open is changed by its owner,
+    beside its guests; repair, format, and whatever would take a guest's disk away are refused with exit code 5.
     """
