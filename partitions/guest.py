@@ -129,11 +129,18 @@ class Guest:
     def _wait_for_change(self, timeout: float) -> None:
         """Until an interrupt or `timeout` seconds; takes endpoints that came and drops those that went."""
         self.waiter.serve(timeout)
+        self.follow()
+
+    def follow(self) -> bool:
+        """Takes endpoints that came and drops those that went, if the host has told of any; True: it has. For programs
+        that do not wait for changes of their hardware."""
+        told = False
         while True:
             try:
                 message, fds = receive_packet(self._wire)
             except (BlockingIOError, EOFError):
-                return
+                return told
+            told = True
             if "attached" in message:
                 self._take_endpoint(message["attached"], fds)
             elif "detached" in message:

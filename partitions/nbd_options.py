@@ -41,6 +41,7 @@ class Export:
     size: int
     read_only: bool
     payload_max: int
+    gone: bool = False
 
     def flags(self, structured: bool) -> int:
         """Every connection works on the one disk without a cache of its own, so that a flush on one of them covers what
@@ -108,8 +109,8 @@ class Handshake:
 
     def _find(self, name: bytes) -> int | None:
         """The empty name stands for the first disk."""
-        names = [export.name.encode() for export in self.exports]
-        return 0 if not name else names.index(name) if name in names else None
+        there = ((at, export.name.encode()) for at, export in enumerate(self.exports) if not export.gone)
+        return next((at for at, named in there if name in (b"", named)), None)
 
     def _old_export(self, body: bytes) -> bytes:
         number = self._find(body)
@@ -123,7 +124,7 @@ class Handshake:
     def _list(self, option: int, body: bytes) -> bytes:
         if body:
             return _reply(option, INVALID, b"a list has no arguments")
-        names = [export.name.encode() for export in self.exports]
+        names = [export.name.encode() for export in self.exports if not export.gone]
         told = b"".join(_reply(option, SERVER, struct.pack(">I", len(name)) + name) for name in names)
         return told + _reply(option, ACK)
 

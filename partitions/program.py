@@ -38,7 +38,7 @@ def attach(context: Context, taps: Sequence[int]) -> Callable[[], None]:
     links = [_link(guest, interface, tap, len(taps)) for interface, tap in zip(interfaces, taps, strict=True)]
     server = None
     if guest.disks and context.config["own_root"]:
-        server = server_of(guest, _listen(), guest.memory.size // MEMORY_PART, CONNECTIONS)
+        server, _ = server_of(guest, _listen(), guest.memory.size // MEMORY_PART, CONNECTIONS)
         _tell(guest.disks)
     elif guest.disks:
         print("disks are not exported: their socket needs a mount namespace", file=sys.stderr, flush=True)

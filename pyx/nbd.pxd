@@ -15,6 +15,8 @@ cdef class NbdServer(NbdReplies):
     cdef bint waiting(self) noexcept nogil
     cdef void arm(self, pv_waker *waker) noexcept nogil
 
+    cdef uint32_t turn_after(self, int milliseconds) noexcept nogil
+    cdef bint in_flight(self) noexcept nogil
     cdef void loop(self, uint64_t deadline) noexcept nogil
     cdef uint32_t poll(self, epoll_event *events, uint32_t count) noexcept nogil
     cdef uint32_t refusal(self, const Connection *c, const Disk *d, const pv_nbd_request *asked) noexcept nogil

@@ -12,7 +12,7 @@ from pyx.memory cimport Buffer
 from pyx.nbd_connections cimport CLOSED, Connection, epoll_event, epoll_wait
 from pyx.nbd_replies cimport NbdReplies
 from pyx.nbd_requests cimport (
-    Disk, NOBODY, PV_NBD_BLOCK_STATUS, PV_NBD_DISCONNECT, PV_NBD_EINVAL, PV_NBD_ENOSPC, PV_NBD_EPERM, PV_NBD_FLAG_DF,
+    Disk, NOBODY, PV_NBD_BLOCK_STATUS, PV_NBD_DISCONNECT, PV_NBD_EINVAL, PV_NBD_ENOSPC, PV_NBD_EPERM, PV_NBD_ESHUTDOWN, PV_NBD_FLAG_DF,
     PV_NBD_FLAG_FUA, PV_NBD_FLAG_NO_HOLE, PV_NBD_FLAG_ONE, PV_NBD_FLUSH, PV_NBD_READ, PV_NBD_REQUEST_SIZE, PV_NBD_TRIM,
     PV_NBD_WRITE, PV_NBD_WRITE_ZEROES, Request, STATUS_PAGES, pv_nbd_data, pv_nbd_error, pv_nbd_parse, pv_nbd_payload,
     pv_nbd_request, pv_nbd_simple, pv_nbd_status,
@@ -26,6 +26,7 @@ from pyx.wakerc cimport pv_waker, pv_waker_arm, pv_waker_end, pv_waker_run
 
 cdef enum:
     LARGE = 16384           # payloads from here on are received where they belong, and copied nowhere
+    IDLE_MS = 100           # longest sleep without a look at the rings
     KNOWN_FLAGS = 15        # of requests: forced unit access, no hole, do not fragment, one extent
     SKIP_MAX = 67108864     # bytes of a refused payload that are read past; whoever sends more is cut off
 
@@ -67,6 +68,14 @@ cdef class NbdServer(NbdReplies):
                 if idle.now >= deadline:
                     return
                 continue
+            if not self.in_flight():
+                # All that can come now comes by a socket, from a client that may need this processor: no polling. A
+                # change of path is noticed within the slice.
+                found = self.turn_after(IDLE_MS) > 0
+                pv_idle_worked(idle, pv_now())
+                if not found or idle.now >= deadline:
+                    return
+                continue
             if not pv_idle_step(idle, self.waiter.counters):
                 continue
             if idle.now >= deadline:
@@ -87,9 +96,23 @@ cdef class NbdServer(NbdReplies):
 
     cdef uint32_t turn(self) noexcept nogil:
         """One round of everything; returns how much there was to do."""
+        return self.turn_after(0)
+
+    cdef uint32_t turn_after(self, int milliseconds) noexcept nogil:
+        """One round, once a socket has something or the time is over."""
         cdef epoll_event events[64]
-        cdef int found = epoll_wait(self.epoll, events, 64, 0)
+        cdef int found = epoll_wait(self.epoll, events, 64, milliseconds)
         return self.poll(events, found if found > 0 else 0)
+
+    cdef bint in_flight(self) noexcept nogil:
+        """Is there anything that the rings have to answer, or that could go on by itself?"""
+        cdef uint32_t i
+        if self.ready_count or self.waiter.endpoints is not None and not self.waiter.endpoints.calm_all():
+            return True
+        for i in range(self.disk_count):
+            if self.disks[i].in_flight or self.disks[i].head != NOBODY:
+                return True
+        return False
 
     cdef bint waiting(self) noexcept nogil:
         """The last look at the rings before sleep."""
@@ -157,7 +180,7 @@ cdef class NbdServer(NbdReplies):
         elif not error and asked.command == PV_NBD_BLOCK_STATUS:
             pages = STATUS_PAGES + d.transfer_max // PV_PAGE
         # A connection may hold as much as it leaves to the others: one that takes no replies cannot take all.
-        if c.held and c.held + pages > self.free_pages:
+        if c.requests and (c.held + pages > self.free_pages or c.requests >= self.free_requests):
             return False
         if error and asked.command == PV_NBD_WRITE and asked.length > SKIP_MAX:
             self.broken += 1
@@ -207,6 +230,8 @@ cdef class NbdServer(NbdReplies):
         """What the protocol answers to a request that no disk could do; 0: it is asked."""
         cdef bint writes = (asked.command == PV_NBD_WRITE or asked.command == PV_NBD_TRIM
                             or asked.command == PV_NBD_WRITE_ZEROES)
+        if d.gone:
+            return PV_NBD_ESHUTDOWN
         if asked.flags & ~KNOWN_FLAGS:
             return PV_NBD_EINVAL
         if asked.command == PV_NBD_FLUSH:

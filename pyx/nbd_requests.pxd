@@ -23,6 +23,7 @@ cdef extern from "nbd.h" nogil:
         PV_NBD_EIO
         PV_NBD_EINVAL
         PV_NBD_ENOSPC
+        PV_NBD_ESHUTDOWN
 
     struct pv_nbd_request:
         uint64_t cookie
@@ -75,6 +76,7 @@ cdef struct Request:
     uint32_t head_size, data_size
     uint16_t command, flags
     bint listed             # in the list of its disk
+    bint used
     uint8_t head[28]
 
 cdef struct Disk:
@@ -82,6 +84,7 @@ cdef struct Disk:
     uint64_t size
     uint32_t transfer_max
     bint read_only
+    bint gone               # taken away: nobody answers
     uint32_t *owner         # request by slot in flight
     uint32_t head, tail     # list of requests that the disk was not asked for as a whole
     uint32_t in_flight
@@ -93,7 +96,7 @@ cdef class NbdRequests:
     cdef pv_pool pool
     cdef uint32_t free_pages
     cdef Request *requests
-    cdef uint32_t free_request
+    cdef uint32_t free_request, free_requests  # first of the list, and how many
     cdef Disk disks[32]
     cdef uint32_t disk_count
     cdef list kept

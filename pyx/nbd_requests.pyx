@@ -69,6 +69,7 @@ cdef class NbdRequests:
         if self.requests == NULL or not pv_pool_init(&self.pool, buffer.length // PV_PAGE):
             raise MemoryError()
         self.free_pages = self.pool.pages
+        self.free_requests = REQUESTS
         for i in range(REQUESTS):
             self.requests[i].next = i + 1 if i + 1 < REQUESTS else NOBODY
 
@@ -95,10 +96,27 @@ cdef class NbdRequests:
         self.kept.append(queue)
         self.disk_count += 1
 
+    def drop_disk(self, uint32_t number):
+        """The disk was taken away: what was asked of it fails, now and later. Its device moves no data any more."""
+        cdef uint32_t i
+        cdef Disk *d
+        if number >= self.disk_count:
+            raise ValueError(f"there is no disk {number}")
+        d = &self.disks[number]
+        d.gone = True
+        d.head = NOBODY
+        d.in_flight = 0
+        for i in range(REQUESTS):
+            if self.requests[i].used and self.requests[i].disk == number and (self.requests[i].listed or self.requests[i].pieces):
+                self.requests[i].listed = False
+                self.requests[i].pieces = 0
+                self.requests[i].error = PV_NBD_ESHUTDOWN
+                self.finished(i)
+
     @property
     def idle(self) -> bool:
         """Is everything given back?"""
-        return self.free_pages == self.pool.pages
+        return self.free_pages == self.pool.pages and self.free_requests == REQUESTS
 
     cdef uint32_t open_request(self, uint32_t connection, uint32_t pages) noexcept nogil:
         """A request with `pages` of buffer, or NOBODY where none is free now."""
@@ -108,6 +126,7 @@ cdef class NbdRequests:
             return NOBODY
         r = &self.requests[index]
         self.free_request = r.next
+        self.free_requests -= 1
         self.free_pages -= pages
         r.first_page = first
         r.pages = pages
@@ -116,15 +135,18 @@ cdef class NbdRequests:
         r.pieces = r.received = r.error = r.descriptors = r.head_size = r.data_size = 0
         r.next = NOBODY
         r.listed = False
+        r.used = True
         return index
 
     cdef void close_request(self, uint32_t index) noexcept nogil:
         cdef Request *r = &self.requests[index]
+        r.used = False
         if r.pages:
             pv_pool_give(&self.pool, r.first_page, r.pages)
             self.free_pages += r.pages
         r.next = self.free_request
         self.free_request = index
+        self.free_requests += 1
         self.freed = True
 
     cdef void ask(self, uint32_t index) noexcept nogil:
@@ -146,7 +168,7 @@ cdef class NbdRequests:
         of them comes back, behind the others."""
         cdef uint32_t index
         cdef Request *r
-        if d.head == NOBODY:
+        if d.head == NOBODY or d.gone:
             return
         while d.head != NOBODY:
             index = d.head
@@ -210,6 +232,8 @@ cdef class NbdRequests:
         """Takes what the disk has done; returns how much."""
         cdef uint32_t done = 0, error = 0, bytes = 0, index
         cdef int slot
+        if d.gone:
+            return 0
         reap(d.queue)
         while True:
             slot = take(d.queue, &error, &bytes)
@@ -275,6 +299,6 @@ cdef class NbdRequests:
     cdef bint ring_pending(self) noexcept nogil:
         cdef uint32_t i
         for i in range(self.disk_count):
-            if pending(self.disks[i].queue):
+            if not self.disks[i].gone and pending(self.disks[i].queue):
                 return True
         return False

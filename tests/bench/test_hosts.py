@@ -1,6 +1,7 @@
 """The benchmarks that need a host: each gives its document, with the results and parameters that are promised."""
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ RESULTS = {
     "spawn": ({"spawn", "removal"}, ["--memory", "16"]),
     "idle": ({"idle_cpu"}, ["--guests", "2"]),
     "discovery": ({"fault_cost", "look_cost"}, []),
+    "nbd": ({"iops"}, ["--block", "4096", "--depth", "8"]),
 }
 
 FILES = {"bare file", "fio psync", "fio io_uring"}
@@ -21,7 +23,9 @@ BASELINES = {
     "disk": {"iops": FILES, "throughput": FILES},
     "net": {"throughput": {"memcpy"}},
     "discovery": {"fault_cost": {"userfaultfd within one process"}},
+    "nbd": {"iops": {"nbdkit file"}} if shutil.which("nbdkit") else {},
 }
+NEEDED = {"nbd": "fio"}
 
 
 def bench(name: str, *flags: str) -> dict[str, Any]:
@@ -35,6 +39,8 @@ def bench(name: str, *flags: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_document(name: str) -> None:
+    if name in NEEDED and shutil.which(NEEDED[name]) is None:
+        pytest.skip(f"{NEEDED[name]} is not installed")
     names, flags = RESULTS[name]
     document = bench(name, *flags)
     assert document["bench"] == name and document["schema"] == 1

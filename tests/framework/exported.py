@@ -11,13 +11,14 @@ EXPORTER = ["partitions.nbd_export:main"]
 
 
 class Exported:
-    """The partition `store`, which exports disk `data`, and disk `locked` read-only."""
+    """The partition `store`, which exports the disks `data`, `locked` (read-only) and `spare`."""
 
     def __init__(self, host: Host, path: str = "redirect", memory: str = "32MiB") -> None:
         self.host = host
         self.file = host.paths.disks / f"nbd-{path}.img"
         disks = [{"name": "data", "size": SIZE, "file": self.file.name, "path": path},
-                 {"name": "locked", "size": MIB, "path": path, "read_only": True}]  # fmt: skip
+                 {"name": "locked", "size": MIB, "path": path, "read_only": True},
+                 {"name": "spare", "size": MIB, "path": path}]  # fmt: skip
         self.row = host.spawn("store", EXPORTER, memory=memory, disks=disks, export_nbd=True, directory=None)
         self.uri: str = self.row["nbd"]
         self.socket = host.paths.runtime / "store.nbd"

@@ -1,13 +1,19 @@
 """A partition's disk as an NBD export: real clients over it, byte for byte, by the path of all requests (U10, H7)."""
 
 import json
+import os
 import random
+import select
 import shutil
+import struct
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.framework.exported import SIZE, Exported
@@ -25,8 +31,9 @@ from tests.framework.nbd import (
     TRIM,
     WRITE,
     ZEROES,
+    Client,
 )
-from tests.framework.streams import PATHS
+from tests.framework.streams import CHANGES, PATHS
 
 MIB = 1 << 20
 DATA, HOLE = 0, 3
@@ -57,7 +64,7 @@ def test_nbdinfo_tells_what_the_export_can(exported: Exported) -> None:
     assert told["is_read_only"] is False
     listed = json.loads(run("nbdinfo", "--json", "--list", exported.uri))["exports"]
     names = [export["export-name"] for export in listed]
-    assert names == ["data", "locked"]
+    assert names == ["data", "locked", "spare"]
     uri = exported.uri.replace("///", "///locked")
     assert json.loads(run("nbdinfo", "--json", uri))["exports"][0]["is_read_only"] is True
 
@@ -131,6 +138,78 @@ def test_a_file_system_is_sound(exported: Exported, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == (folder / "hello").read_bytes()
 
 
+def test_it_can_be_mounted(exported: Exported, tmp_path: Path) -> None:
+    """Where loop devices and rights allow: what NBD clients wrote is a file system to the kernel, too."""
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("no right to mount, or no loop devices")
+    image, folder, target = tmp_path / "image", tmp_path / "tree", tmp_path / "mount"
+    folder.mkdir()
+    target.mkdir()
+    (folder / "hello").write_text("hello")
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    run("mkfs.ext4", "-q", "-F", "-d", str(folder), str(image))
+    run("nbdcopy", "--flush", str(image), exported.uri)
+    mounted = subprocess.run(["mount", "-o", "loop,ro,noload", exported.file, target], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"mount: {mounted.stderr.strip()}")
+    try:
+        assert (target / "hello").read_text() == "hello"
+    finally:
+        run("umount", str(target))
+
+
+def test_paths_change_under_clients(host: Host, exported: Exported) -> None:
+    """Also while nobody asks for anything; no request is lost, repeated or mixed up."""
+    for path in CHANGES[:2]:
+        host.set_path("store", "data", path)
+    with exported.client() as client:
+        ending, rounds = threading.Event(), []
+
+        def work() -> None:
+            while not ending.is_set():
+                seed = len(rounds)
+                blocks = [random.Random(seed * 100 + number).randbytes(4096) for number in range(32)]
+                written = [client.ask(WRITE, number * 4096, 4096, block) for number, block in enumerate(blocks)]
+                assert sorted(client.hear().cookie for _ in written) == written
+                asked = {client.ask(READ, number * 4096, 4096): block for number, block in enumerate(blocks)}
+                for _ in range(32):
+                    reply = client.hear()
+                    assert reply.data == asked.pop(reply.cookie)
+                rounds.append(seed)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            for path in CHANGES[2:]:
+                before = len(rounds)
+                host.set_path("store", "data", path)
+                host.until(lambda before=before: len(rounds) > before + 1 or not thread.is_alive())
+        finally:
+            ending.set()
+            thread.join()
+    assert len(rounds) > 2 * len(CHANGES[2:])
+
+
+def test_an_idle_export_costs_nothing(host: Host, exported: Exported) -> None:
+    """With connections open; processor time by the kernel's account, in ticks of 10 ms."""
+    clients = [exported.client() for _ in range(8)]
+    for client in clients:
+        assert client.do(READ, 0, 4096).error == 0
+    pid = host.pids()["store"]
+
+    def used() -> float:
+        times = psutil.Process(pid).cpu_times()
+        return times.user + times.system
+
+    before, begin = used(), time.monotonic()
+    select.select([], [], [], 2.0)  # the time that is measured
+    share = (used() - before) / (time.monotonic() - begin)
+    for client in clients:
+        client.close()
+    assert share <= 0.015, f"{share:.1%} of a processor"
+
+
 def test_many_connections_see_one_disk(exported: Exported) -> None:
     """What is written and flushed on one is read on the others: the promise of multi-connection."""
     clients = [exported.client(structured=number % 2 == 0) for number in range(8)]
@@ -177,6 +256,24 @@ def test_block_status(exported: Exported) -> None:
         assert client.extents(8 * MIB, MIB) == [(MIB // 2, HOLE), (MIB // 2, DATA)]
         assert client.do(ZEROES, 0, MIB, flags=NO_HOLE).error == 0
         assert client.do(READ, 8 * MIB, MIB, flags=DONT_FRAGMENT).data == bytes(MIB // 2) + bytes([1]) * (MIB // 2)
+
+
+def test_a_disk_that_grew_is_seen_by_new_connections(host: Host, exported: Exported) -> None:
+    with exported.client("spare") as client:
+        assert client.size == MIB
+        assert client.do(WRITE, 0, 4096, bytes([7]) * 4096).error == 0
+    host.detach("store", "spare")
+    host.attach("store", disk={"name": "spare", "size": 4 * MIB})
+
+    def grown() -> bool:
+        with Client(exported.socket) as client:
+            told = client.option(7, struct.pack(">I5sH", 5, b"spare", 0))
+            return any(data[:2] == bytes(2) and struct.unpack(">Q", data[2:10]) == (4 * MIB,) for _, data in told)
+
+    host.until(grown)
+    with exported.client("spare") as client:
+        assert client.do(READ, 0, 4096).data == bytes([7]) * 4096
+        assert client.do(WRITE, 4 * MIB - 512, 512, bytes(512)).error == 0
 
 
 def test_bounds_and_rights(exported: Exported) -> None:

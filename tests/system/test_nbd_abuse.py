@@ -1,6 +1,7 @@
 """NBD clients that break the protocol, flood, stall or vanish: answered as the protocol says or cut off; nobody else on
 the same export notices (A1, H5)."""
 
+import os
 import random
 import struct
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from tests.framework.exported import MIB, SIZE, Exported
 from tests.framework.host import Host
-from tests.framework.nbd import EINVAL, ENOSPC, LIST, READ, WRITE, Client
+from tests.framework.nbd import EINVAL, EIO, ENOSPC, ESHUTDOWN, FLUSH, LIST, READ, WRITE, Client
 
 PAYLOAD = 8 * MIB  # the longest of this partition: half of its memory, as a power of two
 
@@ -133,18 +134,45 @@ def test_clients_that_vanish(exported: Exported) -> None:
         client.close()
 
 
-def test_clients_that_take_no_replies_leave_room_for_others(exported: Exported) -> None:
-    """Each asks for more than all of the memory; the bystander goes on, and they are served once they read."""
-    greedy = [exported.client() for _ in range(4)]
-    for client in greedy:
-        for _ in range(64):
-            client.ask(READ, 0, MIB)
+@pytest.mark.parametrize(("count", "length"), [(64, MIB), (1100, 65536), (3000, 512)])
+def test_clients_that_take_no_replies_leave_room_for_others(exported: Exported, count: int, length: int) -> None:
+    """Each asks for more than there is, of memory or of requests; others go on, and they are served once they read."""
+    greedy = [exported.client() for _ in range(3)]
+    writers = [threading.Thread(target=lambda client=client: [client.ask(READ, 0, length) for _ in range(count)])
+               for client in greedy]  # fmt: skip
+    for client, writer in zip(greedy, writers, strict=True):
+        client.socket.settimeout(60)  # the server does not read on meanwhile
+        writer.start()
     with exported.client() as other:
         for _ in range(50):
             assert len(other.do(READ, 0, 65536).data) == 65536
-    for client in greedy:
-        assert sum(len(client.hear().data) for _ in range(64)) == 64 * MIB
+    for client, writer in zip(greedy, writers, strict=True):
+        assert sum(len(client.hear().data) for _ in range(count)) == count * length
+        writer.join()
         client.close()
+
+
+def test_a_disk_that_is_taken_away_fails_its_requests_alone(host: Host, exported: Exported) -> None:
+    with exported.client("locked") as other, exported.client("spare") as client:
+        assert client.do(WRITE, 0, 4096, bytes(4096)).error == 0
+        host.detach("store", "spare")
+        asked = client.ask(READ, 0, 4096)
+        reply = client.hear()
+        assert (reply.cookie, reply.error) == (asked, ESHUTDOWN)
+        for command, data in ((READ, b""), (WRITE, bytes(4096)), (FLUSH, b"")):
+            assert client.do(command, 0, 0 if command == FLUSH else 4096, data).error == ESHUTDOWN
+        assert other.do(READ, 0, 4096).error == 0
+
+
+def test_errors_of_the_medium_reach_the_client_once(exported: Exported) -> None:
+    """Somebody cuts the file short below the disk; the disk goes on where there is one."""
+    with exported.client() as client:
+        os.truncate(exported.file, SIZE // 2)
+        assert client.do(READ, SIZE // 2, 4096).error == EIO
+        assert client.do(READ, SIZE // 2 - 4096, 2 * MIB).error == EIO, "a part of it is not all of it"
+        assert client.do(READ, SIZE // 2 - 4096, 4096).error == 0
+        os.truncate(exported.file, SIZE)
+        assert client.do(READ, SIZE // 2, 4096).error == 0
 
 
 def test_a_thousand_connections(exported: Exported) -> None:
