@@ -125,6 +125,12 @@ class AdoptedSupervisor:
     async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> Row:
         self._refuse()
 
+    async def add_wire(self, device: str, wire: Any) -> Row:
+        self._refuse()
+
+    async def remove_wire(self, device: str, name: str) -> Row:
+        self._refuse()
+
     async def set_attribution(self, on: bool) -> Row:
         self._refuse()
 

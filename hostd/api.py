@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 from starlette.exceptions import HTTPException
 
-from hostd import api_offloads, api_server, api_volumes, api_worlds, plan
+from hostd import api_offloads, api_server, api_volumes, api_wires, api_worlds, plan
 from hostd.api_guard import Guard
 from hostd.errors import HTTP_METHOD, HostError, from_exception
 from hostd.idempotency import AnswerStore
@@ -217,9 +217,8 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         return Document(await supervisor.delay(body.role, body.stage, body.seconds))
 
     _add_kernel(app, supervisor, once)
-    api_worlds.add(app, supervisor, Document)
-    api_offloads.add(app, supervisor, Document)
-    api_volumes.add(app, supervisor, Document)
+    for routes in (api_worlds, api_offloads, api_volumes, api_wires):
+        routes.add(app, supervisor, Document)
 
     @app.get("/v1/partitions/{name}/view")
     async def get_view(name: str) -> Response:

@@ -176,6 +176,8 @@ class Boot:
         for wanted in self.manifest.devices:
             fabric.devices[wanted.name] = self.records[wanted.name]
             await self._start_device(self.records[wanted.name], wanted)
+            for wire in wanted.wires:
+                await fabric.wiring.add(self.records[wanted.name], wire)
         await fabric.attach_devices(self.records["console"])
         await self._start_console()
         await self.record_processes(list(self.records.values()))

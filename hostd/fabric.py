@@ -22,6 +22,7 @@ from hostd.hardware import Location
 from hostd.keeper import Keeper
 from hostd.records import Record
 from hostd.wire import close_fds
+from hostd.wiring import Wiring
 from pyx import abi
 from pyx.statistics import Reader, initialize
 from pyx.vectors import VectorReader
@@ -49,6 +50,7 @@ class Fabric:
         self._monitor: Record | None = None
         self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
+        self.wiring = Wiring(ask)
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
         self.slots: dict[str, int] = {}  # of devices that a monitor knows
         self.host_managed: list[str] = []  # devices that the console drives by itself
@@ -213,6 +215,9 @@ class Fabric:
         await self.open(record)
         try:
             await self.attach_devices(record)
+            if record.type == "guest":
+                await self.wiring.simulate(record, self.devices)
+                await self.wiring.expose(record, self.devices)
         except BaseException:
             await self._close(record)
             raise
@@ -269,6 +274,7 @@ class Fabric:
         if not record.attached:
             return
         record.attached = False
+        await self.wiring.withdraw(record, self.devices)
         await self._close(record)
         for endpoint in record.plan["endpoints"]:
             if not endpoint.get("unplugged"):

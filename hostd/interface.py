@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from hostd.events import EventLog
 from hostd.manifest import Manifest, PartitionSpec, Policy
+from hostd.manifest_wires import Wire
 
 STATES = ("defined", "starting", "running", "stopping", "stopped", "failed")
 # full: every layer; reduced: started without some of them; off: none; not every process is confined.
@@ -66,6 +67,12 @@ class Supervisor(Protocol):
 
     async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> dict[str, Any]:
         """The same once nothing of the endpoint is in flight and its configuration page reads all ones."""
+
+    async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
+        """{"device", "name"}: the switch of a NIC has one more port that leads out of the host's partitions."""
+
+    async def remove_wire(self, device: str, name: str) -> dict[str, Any]:
+        """{"device", "name"}, of one that was not made for a partition."""
 
     async def set_attribution(self, on: bool) -> dict[str, Any]:
         """{"on"}: whether the data plane stamps the stages of requests."""

@@ -22,6 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hostd import manifest_checks
 from hostd.errors import HostError
+from hostd.manifest_lines import Line
 from hostd.manifest_shares import Endpoint, Limits, Simulated
 from hostd.manifest_shares import Path as EndpointPath
 from hostd.manifest_types import (
@@ -41,6 +42,7 @@ from hostd.manifest_types import (
     Variable,
     fault,
 )
+from hostd.manifest_wires import WIRES_MAX, Expose, Wire
 from hostd.manifest_worlds import Cap, Scheduling, Weight
 from hostd.tap import ADDRESSES_MAX, MTU_DEFAULT, MTU_LEAST, MTU_MOST
 from hostd.units import format_size
@@ -82,6 +84,15 @@ class Nic(Endpoint):
     )
     mtu: Annotated[int, Field(ge=MTU_LEAST, le=MTU_MOST)] = Field(
         default=MTU_DEFAULT, description="of an unmodified program: payload of a frame on its interface, in bytes"
+    )
+    line: Line | None = Field(default=None, description="simulated, for the frames that it sends; null: none")
+    expose: Expose | None = Field(
+        default=None, description="of an unmodified program: an interface of the host at the same switch; null: none"
+    )
+    offloads: bool = Field(
+        default=True,
+        description="of an unmodified program: its interface leaves checksums and segmentation to the device, where "
+        "the path carries that",
     )
 
 
@@ -219,6 +230,9 @@ class Device(Model):
     volume: VolumeFile | None = Field(default=None, description="of the medium volume: where the disks are")
     simulated: Simulated | None = Field(default=None, description="of a disk: a slower medium; absent: none")
     limits: Limits | None = Field(default=None, description="most that it moves for all endpoints; absent: unlimited")
+    wires: Annotated[list[Wire], Field(max_length=WIRES_MAX)] = Field(
+        default_factory=list, description="of a NIC: ports that lead out of the host's partitions"
+    )
 
 
 class Bus(Model):

@@ -77,6 +77,7 @@ def check_manifest(data: Any) -> Iterator[Found]:
     """Rules across the whole document; those inside one partition run with each partition."""
     from hostd.manifest_buses import check_buses
     from hostd.manifest_interfaces import check_networks
+    from hostd.manifest_wires import check_wires
 
     document = _mapping(data)
     devices, partitions = entries(document, "devices"), entries(document, "partitions")
@@ -106,6 +107,7 @@ def check_manifest(data: Any) -> Iterator[Found]:
                 yield from _reference(endpoint_path, endpoint, kind, devices)
     yield from _addresses(partitions)
     yield from check_networks(devices, partitions)
+    yield from check_wires(devices)
     yield from _ranges(devices, partitions)
     yield from _memory(document, partitions)
 

@@ -23,7 +23,7 @@ def check_interfaces(partition: dict[Any, Any]) -> Iterator[Found]:
         name, mtu = nic.get("name"), nic.get("mtu")
         if python:
             hint = "a Python guest sends and receives frames itself"
-            for key in ("addresses", "mtu"):
+            for key in ("addresses", "mtu", "expose"):
                 if nic.get(key) and nic[key] != MTU_DEFAULT:
                     yield Found((*path, key), "belongs to unmodified programs", None, None, hint)
             continue

@@ -42,6 +42,7 @@ from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
+from hostd.wire_life import WireLife
 from hostd.world_life import WorldLife
 from pyx.loop import register_membarrier
 
@@ -52,7 +53,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(KernelLife, HotPlug, WorldLife):
+class Supervisor(KernelLife, HotPlug, WorldLife, WireLife):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -156,7 +157,7 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             "scheduling": await self.data_threads(),
             "metrics_url": self.metrics_url,
             **await self.kernel_facts(),
-            **await self.worlds(),
+            "wires": await self.fabric.wiring.states(self.fabric.devices), **await self.worlds(),
         }
         return {
             "host": host,
@@ -276,14 +277,13 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
             document = exports.prepare(record, fds, self._start_document(record), self.paths.runtime)
             if document["entry"] is not None and not document["traps"]:
                 fds["configuration"], document["config"]["configuration"] = views.built(record, self.fabric)
-            native = document["entry"] is None
             await self._children.start(record, document, fds if "config" in document else {}, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             record.lifecycle = ours
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)
             await self._refusals.watch(record)
             await traps.hand_over(self.fabric, record)
-            if native:
+            if document["entry"] is None:
                 record.started_ns = time.monotonic_ns()
                 started.set_result(None)
         except BaseException:
@@ -343,9 +343,9 @@ class Supervisor(KernelLife, HotPlug, WorldLife):
         if is_python(word):
             document |= {"entry": "partitions.guest:main", "trap_memory": spec.trap_memory}
             document["config"] = {
-                "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "arguments": arguments,
+                "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "hidden": spec.hidden,
+                "arguments": arguments,
             }  # fmt: skip
-            document["config"]["hidden"] = spec.hidden
             document["traps"] = self._boot.traps
         else:
             document["argv"] = spec.program

@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from hostd import netlink
+from pyx.abi import NET_HEADER
 
 NODE = "/dev/net/tun"
 _SET_INTERFACE = 0x400454CA  # TUNSETIFF
-_TAP, _NO_PACKET_INFORMATION = 2, 0x1000  # IFF_TAP, IFF_NO_PI
+_SET_HEADER_SIZE = 0x400454D8  # TUNSETVNETHDRSZ
+_TAP, _NO_PACKET_INFORMATION, _HEADER = 2, 0x1000, 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
 _REQUEST = struct.Struct("=16sH22x")  # struct ifreq with ifr_flags
 NAME_MOST = 15  # IFNAMSIZ is 16 with the zero
 NAME_PATTERN = r"[a-z][a-z0-9._-]*"
 MTU_LEAST, MTU_MOST, MTU_DEFAULT = 576, 9000, 1500
 MTU_LEAST_IPV6 = 1280  # RFC 8200, section 5
 ADDRESSES_MAX = 16
+_FIELDS = ("name", "mac", "mtu", "addresses", "offloads")  # of an Interface's document
 
 
 class TapError(Exception):
@@ -42,16 +45,17 @@ class Interface:
     """A network interface as a process of an unmodified program gets it."""
 
     name: str
-    mac: bytes
+    mac: bytes  # empty: the kernel chooses
     mtu: int
     addresses: tuple[netlink.Address, ...]
+    offloads: bool  # frames have a header in front: checksums and segmentation are left to whoever takes them
 
     @classmethod
     def parse(cls, document: Any) -> Interface:
         """ValueError names the field that is wrong."""
-        if not isinstance(document, dict) or set(document) != {"name", "mac", "mtu", "addresses"}:
-            raise ValueError("name, mac, mtu and addresses are expected")
-        name, mac, mtu, texts = (document[key] for key in ("name", "mac", "mtu", "addresses"))
+        if not isinstance(document, dict) or set(document) != set(_FIELDS):
+            raise ValueError(f"{', '.join(_FIELDS)} are expected")
+        name, mac, mtu, texts, offloads = (document[key] for key in _FIELDS)
         if not isinstance(name, str) or len(name) > NAME_MOST or not re.fullmatch(NAME_PATTERN, name):
             raise ValueError(f"name: {name!r:.40}")
         if not isinstance(mac, str) or not re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac):
@@ -60,11 +64,15 @@ class Interface:
             raise ValueError(f"mtu: {mtu!r:.40}")
         if not isinstance(texts, list) or len(texts) > ADDRESSES_MAX or not all(isinstance(one, str) for one in texts):
             raise ValueError("addresses: a list of texts")
-        return cls(name, bytes.fromhex(mac.replace(":", "")), mtu, tuple(map(ipaddress.ip_interface, texts)))
+        if not isinstance(offloads, bool):
+            raise ValueError(f"offloads: {offloads!r:.40}")
+        address = bytes.fromhex(mac.replace(":", ""))
+        return cls(name, address, mtu, tuple(map(ipaddress.ip_interface, texts)), offloads)
 
 
-def open_tap(name: str) -> int:
-    """Descriptor of a new TAP, nonblocking. TapError with the cure where this host does not let one be made."""
+def open_tap(name: str, headers: bool = False) -> int:
+    """Descriptor of a new TAP, nonblocking; with `headers` each frame has a struct pv_net_header in front
+    (abi_offload.h). TapError with the cure where this host does not let one be made."""
     try:
         descriptor = os.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -72,7 +80,10 @@ def open_tap(name: str) -> int:
     except PermissionError:
         raise TapError(f"{NODE} may not be opened here; chmod 666 {NODE}, or start the host as root") from None
     try:
-        fcntl.ioctl(descriptor, _SET_INTERFACE, _REQUEST.pack(name.encode(), _TAP | _NO_PACKET_INFORMATION))
+        flags = _TAP | _NO_PACKET_INFORMATION | (_HEADER if headers else 0)
+        fcntl.ioctl(descriptor, _SET_INTERFACE, _REQUEST.pack(name.encode(), flags))
+        if headers:
+            fcntl.ioctl(descriptor, _SET_HEADER_SIZE, struct.pack("=i", NET_HEADER))
     except OSError as error:
         os.close(descriptor)
         if error.errno == errno.EPERM:
@@ -87,7 +98,7 @@ def set_up(interface: Interface) -> None:
     """Link and addresses of a TAP that is open."""
     with suppress(OSError):  # a kernel without IPv6; otherwise an address would be unusable for a second or two
         _setting(f"ipv6/conf/{interface.name}/accept_dad", "0")
-    netlink.set_link(interface.name, mac=interface.mac, mtu=interface.mtu)
+    netlink.set_link(interface.name, mac=interface.mac or None, mtu=interface.mtu)
     for address in interface.addresses:
         netlink.add_address(interface.name, address)
 
@@ -112,6 +123,6 @@ def make(interfaces: Sequence[Interface]) -> list[int]:
     """All interfaces of a process, up and with their addresses; their descriptors in the same order."""
     taps = []
     for interface in interfaces:
-        taps.append(open_tap(interface.name))
+        taps.append(open_tap(interface.name, interface.offloads))
         set_up(interface)
     return taps

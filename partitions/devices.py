@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import select
+import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,8 +146,44 @@ class DevicePartition(DataPlane):
 
 
 class NicPartition(DevicePartition):
+    """Its switch, and the wires that lead out of it: messages `add_wire`, `remove_wire`, `wire_state`;
+    and lines that are simulated at its ports: `set_line`, `line_state`."""
+
     device = Nic
     _withheld = 0
+
+    def handle_add_wire(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors: those named in "descriptors", `fd` and `other`."""
+        if not hasattr(self, "_waker"):
+            config = self.context.config
+            arguments = (config["processors"], config["priority"])
+            self._waker = threading.Thread(target=self.loop.wake, args=arguments, name="waker", daemon=True)
+            self._waker.start()
+        named = dict(zip(message["descriptors"], fds, strict=True))
+        descriptors = (named.get("fd", -1), named.get("other", -1))
+        self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"])
+        return {}
+
+    def handle_remove_wire(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.remove_wire(message["port"])
+        return {}
+
+    def handle_set_line(self, message: Message, _fds: list[int]) -> Message:
+        names = ("port", "speed", "delay", "jitter", "loss", "reorder", "seed")
+        self.loop.set_line(**{name: message[name] for name in names})
+        return {}
+
+    def handle_line_state(self, message: Message, _fds: list[int]) -> Message:
+        return dict(self.loop.line_state(message["port"]))
+
+    def handle_wire_state(self, message: Message, _fds: list[int]) -> Message:
+        return dict(self.loop.wire_state(message["port"]))
+
+    def stop(self) -> None:
+        super().stop()
+        if hasattr(self, "_waker"):
+            self.loop.end_wake()
+            self._waker.join()
 
     def attach_port(self, message: Message, pair: Pair) -> None:
         self.loop.attach_port(

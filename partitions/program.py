@@ -19,11 +19,13 @@ from hostd.rootfs import scratch
 from partitions.guest import Guest
 from partitions.nbd_export import server_of
 from partitions.skeleton import Context
+from pyx import abi
 from pyx.memory import Buffer
 from pyx.tap_pump import Link, TapPump
 
 HEADERS = 14 + 4  # bytes of a frame beside its payload: Ethernet header and a VLAN tag
 BUFFERS = 256  # of each direction, at most
+BUFFERS_LARGE = 64  # the same where each takes 64 KiB: more of them would not stay in a processor's cache
 MEMORY_PART = 4  # a direction of one NIC takes this part of the partition's memory at most, shared by all NICs
 LINE = 64
 SOCKET = "nbd.sock"  # in the program's folder for scratch files
@@ -68,13 +70,19 @@ def _tell(disks: Sequence[str]) -> None:
 
 
 def _link(guest: Guest, interface: dict[str, Any], tap: int, nics: int) -> Link:
-    name, mtu = interface["name"], interface["mtu"]
+    name, headed = interface["name"], interface["offloads"]
     guest.nic(name)  # opens it: a system call, and the path that it was given
     transmit, receive = guest.queues(name)
-    stride = (mtu + HEADERS + LINE - 1) // LINE * LINE
+    plain = _lines(interface["mtu"] + HEADERS + (abi.NET_HEADER if headed else 0))
+    stride = _lines(abi.HEADED_MAX) if headed else plain
     room = guest.memory.size // (MEMORY_PART * nics)
+    most = BUFFERS_LARGE if headed else BUFFERS
 
     def buffers(capacity: int) -> Buffer:
-        return guest.memory.allocate(stride * max(1, min(BUFFERS, capacity, room // stride)))
+        return guest.memory.allocate(stride * max(1, min(most, capacity, room // stride)))
 
-    return Link(transmit, receive, tap, buffers(transmit.capacity), buffers(receive.capacity), stride)
+    return Link(transmit, receive, tap, buffers(transmit.capacity), buffers(receive.capacity), stride, plain, headed)
+
+
+def _lines(size: int) -> int:
+    return (size + LINE - 1) // LINE * LINE

@@ -1,9 +1,9 @@
 from typing import final
 
-from pyx.offloads import Offloads
+from pyx.lines import Lines
 
 @final
-class Nic(Offloads):
+class Nic(Lines):
     def attach_port(
         self,
         port: int,

@@ -21,10 +21,11 @@ from pyx.abi cimport (
 )
 from pyx.completions cimport answer_well
 from pyx.dmac cimport pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
-from pyx.offloads cimport Headed, Offloads, Target
+from pyx.offloads cimport Headed, Target
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Fifo, Job, Port, Tally, Waiting
 from pyx.ports cimport waiting_on
+from pyx.lines cimport Lines
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
 
 cdef extern from *:
@@ -64,7 +65,7 @@ cdef inline uint32_t slot_of(uint64_t mac) noexcept nogil:
 
 
 @cython.final
-cdef class Nic(Offloads):
+cdef class Nic(Lines):
     cdef Address addresses[1024]
     cdef pv_span target_scratch[28]
 
@@ -93,6 +94,7 @@ cdef class Nic(Offloads):
     def detach_port(self, uint32_t port):
         """Cancels posted buffers and waiting frames of the port; later requests are refused as stale."""
         cdef Port *p = self.attached(port)
+        self.drop_line(port)
         with self.quiet():
             self.close_port(p)
             self.build_addresses()
@@ -103,6 +105,8 @@ cdef class Nic(Offloads):
         for i in range(self.active_count):
             p = &self.ports[self.active[i]]
             p.peer = -1
+            if p.wire:
+                continue  # it has no address; those behind it are learned
             at = slot_of(p.address)
             while self.addresses[at].mac:
                 at = (at + 1) % ADDRESSES
@@ -117,7 +121,7 @@ cdef class Nic(Offloads):
             if self.addresses[at].mac == mac:
                 return <int>self.addresses[at].port
             at = (at + 1) % ADDRESSES
-        return -1
+        return self.find_learned(mac)
 
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:
         if request.operation == PV_OP_RECEIVE or request.operation == PV_OP_RECEIVE_HEADED:
@@ -164,6 +168,11 @@ cdef class Nic(Offloads):
         cdef uint64_t destination
         cdef Port *receiver
         cdef const char *origin = self.origin
+        if port.line:
+            if not self.enter(port, job):
+                return False
+            self.complete(port, job, PV_STATUS_OK, PV_REASON_NONE, job.length, clock[0], 0)
+            return True
         if job.operation != PV_OP_SEND:
             return self.execute_headed(port, job, clock[0])
         pv_dma_fetch(origin, header, job.spans, 14)  # once: what is judged is what arrives
@@ -182,13 +191,17 @@ cdef class Nic(Offloads):
                 port.peer = self.find(destination)
                 port.peer_address = destination
             receiver = &self.ports[port.peer] if port.peer >= 0 else NULL
-            if receiver == NULL or receiver == port:
+            if receiver == port or receiver == NULL and not self.flood(port, job, NULL, header, clock[0]):
                 reason = PV_REASON_NO_DESTINATION
+            elif receiver == NULL:
+                pass
             elif not self.deliver(port, receiver, job, header, clock[0]):
                 if self.hold(port, receiver):
                     return False
                 reason = PV_REASON_NO_BUFFER
                 pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
+            elif self.watchers:
+                self.mirror(port, port.peer, job, NULL, header, clock[0])
         if reason != PV_REASON_NONE:
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
         else:
@@ -230,9 +243,9 @@ cdef class Nic(Offloads):
                     pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
         elif reason == PV_REASON_NONE:
             number = self.find(address_of(header))
-            if number < 0 or number == port.number:
+            if number == port.number or number < 0 and not self.flood(port, job, &headed, header, now):
                 reason = PV_REASON_NO_DESTINATION
-            else:
+            elif number >= 0:
                 receiver = &self.ports[number]
                 if not self.deliver_headed(port, receiver, job, &headed, &progress, False, now):
                     if self.hold(port, receiver):
@@ -240,6 +253,8 @@ cdef class Nic(Offloads):
                         return False
                     reason = PV_REASON_NO_BUFFER
                     pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
+                elif self.watchers:
+                    self.mirror(port, number, job, &headed, header, now)
         if reason != PV_REASON_NONE:
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
         else:
@@ -271,6 +286,8 @@ cdef class Nic(Offloads):
         cdef pv_request request
         cdef uint32_t reason, entries, count = 0
         cdef Fifo *fifo = &port.buffers
+        if port.wire:
+            return self.wire_target(port, target)
         if fifo.head != fifo.tail:
             target.entry = &fifo.entries[fifo.head & (fifo.capacity - 1)]
             if pv_producer_free(&target.entry.server.completions, BATCH) < BATCH:
@@ -363,6 +380,9 @@ cdef class Nic(Offloads):
         return True
 
     cdef void hand_over(self, Port *sender, Port *receiver, Target *target, uint32_t length, uint64_t now) noexcept nogil:
+        if receiver.wire:
+            self.wire_send(sender, receiver, length)
+            return
         pv_count(&sender.counters[<int>PV_NIC_FORWARDED_FRAMES], 1)
         receiver.tally.received_frames += 1
         self.mark(receiver)

@@ -82,6 +82,8 @@ cdef struct Port:
     uint64_t held_since
     uint32_t offloads                 # bit per enum pv_offload_bit that its driver may use
     uint32_t progress                 # pieces of the large frame that waits which have arrived
+    uint32_t wire                     # number of its wire + 1; 0: an endpoint
+    uint32_t line                     # number of its simulated line + 1; 0: none
     bint starved                      # posted nothing for so long that frames for it are dropped at once
     # Disk
     uint32_t flying                   # requests at the medium: room for their completions is kept

@@ -15,7 +15,15 @@ class Link:
     @property
     def failure(self) -> int: ...
     def __init__(
-        self, transmit: ClientQueue, receive: ClientQueue, tap: int, sends: Buffer, receives: Buffer, stride: int
+        self,
+        transmit: ClientQueue,
+        receive: ClientQueue,
+        tap: int,
+        sends: Buffer,
+        receives: Buffer,
+        stride: int,
+        plain: int,
+        headed: bool = False,
     ) -> None: ...
 
 class TapPump:

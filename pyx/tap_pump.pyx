@@ -5,16 +5,25 @@ Runs in the process above the program, in the same partition. A frame is read fr
 partition memory and sent by the virtual driver over whichever path is in force; a received frame is written to the TAP
 from the buffer that it arrived in. One thread does both ways for all NICs of the partition, because their queues move
 changes of path on together. It sleeps on the partition's interrupts; the waker makes a readable TAP one of them.
+
+With offloads a frame has a struct pv_net_header in front, which TAP and device understand alike, and is up to 64 KiB
+long: the program's kernel neither cuts nor sums it. What the endpoint is not granted, the TAP is told not to make.
 """
 
 import os
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from pyx.abi cimport PV_OP_RECEIVE, PV_OP_SEND, PV_STATUS_OK, pv_doorbell
+from pyx.abi cimport (
+    PV_HEADED_MAX, PV_OFFLOAD_CHECKSUM, PV_OFFLOAD_RECEIVE_TCP4, PV_OFFLOAD_RECEIVE_TCP6, PV_OFFLOAD_SEND_ECN,
+    PV_OFFLOAD_SEND_TCP4, PV_OFFLOAD_SEND_TCP6, PV_OFFLOAD_SEND_UDP, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
+    PV_OP_SEND_HEADED, PV_STATUS_OK, pv_doorbell,
+)
+from pyx.endpoint cimport ClientEndpoint
 from pyx.flight cimport flight_push, flight_take
+from pyx.grantc cimport pv_grant_read
 from pyx.memory cimport Buffer
 from pyx.nbd cimport NbdServer
 from pyx.queue cimport ClientQueue
@@ -31,6 +40,18 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t read_ "read"(int fd, void *buffer, size_t size)
     ssize_t write_ "write"(int fd, const void *buffer, size_t size)
 
+cdef extern from * nogil:
+    """
+    #include <linux/if_tun.h>
+    #include <sys/ioctl.h>
+    #ifndef TUN_F_USO4 /* headers before 6.2 */
+    #define TUN_F_USO4 0x20
+    #define TUN_F_USO6 0x40
+    #endif
+    """
+    unsigned int TUNSETOFFLOAD, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6
+    int ioctl(int fd, unsigned long request, ...)
+
 cdef enum:
     BATCH = 32       # frames of one direction between two looks at the other one
 
@@ -45,6 +66,12 @@ cdef class Link:
     cdef int tap
     cdef Buffer sends, receives
     cdef uint32_t stride
+    cdef ClientEndpoint end
+    cdef bint headed                 # frames have a header in front
+    cdef uint32_t granted            # bits of enum pv_offload_bit that the TAP is set for
+    cdef uint32_t length             # of receive buffers that are posted now
+    cdef uint32_t plain              # bytes of the largest frame without offloads, with its header
+    cdef uint8_t send, take          # operations
     cdef uint64_t *spare             # gpas of free send buffers; the one used last goes first: it is in the cache
     cdef uint32_t spare_count
     cdef uint64_t *sent              # per slot of the transmit queue: the buffer's gpa
@@ -55,7 +82,8 @@ cdef class Link:
     cdef readonly uint64_t refused                    # frames that neither the device nor the TAP took
     cdef readonly int failure                         # errno that ended the TAP; 0: it works
 
-    def __init__(self, ClientQueue transmit, ClientQueue receive, int tap, Buffer sends, Buffer receives, uint32_t stride):
+    def __init__(self, ClientQueue transmit, ClientQueue receive, int tap, Buffer sends, Buffer receives, uint32_t stride,
+                 uint32_t plain, bint headed=False):
         cdef uint32_t i, count = sends.length // stride, posts = receives.length // stride
         if not 0 < count <= transmit.capacity or not 0 < posts <= receive.capacity:
             raise ValueError(f"{count} buffers to send of 1 to {transmit.capacity}, {posts} to receive of 1 to {receive.capacity}")
@@ -63,6 +91,12 @@ cdef class Link:
         self.tap = tap
         self.sends, self.receives = sends, receives
         self.stride = stride
+        self.length = plain
+        self.plain = plain
+        self.headed = headed
+        self.end = <ClientEndpoint?>transmit.end
+        self.send = PV_OP_SEND_HEADED if headed else PV_OP_SEND
+        self.take = PV_OP_RECEIVE_HEADED if headed else PV_OP_RECEIVE
         self.spare = <uint64_t *>calloc(count, 8)
         self.sent = <uint64_t *>calloc(transmit.capacity, 8)
         self.posted = <uint64_t *>calloc(receive.capacity, 8)
@@ -87,9 +121,29 @@ cdef class Link:
                 and self.transmit.end.change == CHANGE_NONE
                 and pv_producer_free(&self.transmit.rings[self.transmit.way], 1) > 0)
 
+    cdef void negotiate(self, uint32_t granted) noexcept nogil:
+        """What is granted has changed, with the path or with the device: the program's kernel does the rest from now on.
+        Frames that lie in the TAP by then are sent as they are, and refused; TCP sends them again."""
+        cdef uint32_t flags = 0
+        self.granted = granted
+        if granted & PV_OFFLOAD_CHECKSUM:  # the kernel segments by itself what it has to sum by itself
+            flags = TUN_F_CSUM
+            if granted & PV_OFFLOAD_SEND_TCP4:
+                flags |= TUN_F_TSO4
+            if granted & PV_OFFLOAD_SEND_TCP6:
+                flags |= TUN_F_TSO6
+            if granted & PV_OFFLOAD_SEND_ECN and flags & (TUN_F_TSO4 | TUN_F_TSO6):
+                flags |= TUN_F_TSO_ECN
+            if granted & PV_OFFLOAD_SEND_UDP:
+                flags |= TUN_F_USO4 | TUN_F_USO6
+        if ioctl(self.tap, TUNSETOFFLOAD, flags) != 0:
+            # A kernel before 6.2 knows no segmentation of UDP.
+            ioctl(self.tap, TUNSETOFFLOAD, flags & ~(TUN_F_USO4 | TUN_F_USO6))
+        self.length = PV_HEADED_MAX if granted & (PV_OFFLOAD_RECEIVE_TCP4 | PV_OFFLOAD_RECEIVE_TCP6) else self.plain
+
     cdef uint32_t outward(self) noexcept nogil:
         """Frames of the program: from the TAP into partition memory, and out."""
-        cdef uint32_t count = 0
+        cdef uint32_t count = 0, granted
         cdef uint64_t gpa, now
         cdef ssize_t length
         cdef int slot
@@ -104,6 +158,10 @@ cdef class Link:
                 self.refused += 1
         if not self.can_send():
             return 0
+        if self.headed:
+            granted = pv_grant_read(self.end.page, self.end.index).granted
+            if granted != self.granted:
+                self.negotiate(granted)
         now = pv_now()
         while count < BATCH and self.can_send():
             gpa = self.spare[self.spare_count - 1]
@@ -113,7 +171,7 @@ cdef class Link:
                     self.failure = errno
                 break
             self.spare_count -= 1
-            slot = flight_push(self.transmit, PV_OP_SEND, gpa, <uint32_t>length, 0, now)
+            slot = flight_push(self.transmit, self.send, gpa, <uint32_t>length, 0, now)
             self.sent[slot] = gpa
             count += 1
         if count:
@@ -129,7 +187,7 @@ cdef class Link:
             return
         now = pv_now()
         while self.waiting_count:
-            slot = flight_push(self.receive, PV_OP_RECEIVE, self.waiting[self.waiting_count - 1], self.stride, 0, now)
+            slot = flight_push(self.receive, self.take, self.waiting[self.waiting_count - 1], self.length, 0, now)
             if slot < 0:
                 break
             self.waiting_count -= 1

@@ -85,6 +85,12 @@ class FakeSupervisor:
         self.events.publish("removed", partition=name)
         return {"name": name}
 
+    async def add_wire(self, device: str, wire: Any) -> dict[str, Any]:
+        return {"device": device, "name": wire.name}
+
+    async def remove_wire(self, device: str, name: str) -> dict[str, Any]:
+        return {"device": device, "name": name}
+
     async def attach(self, name: str, kind: str, entry: Any, *, key: str | None, actor: str) -> dict[str, Any]:
         await self._begin("attach", f"{name}.{entry.name}", key, actor)
         spec, which = self.specs[name], f"{kind}s"

@@ -90,11 +90,12 @@ def test_without_the_right_the_error_names_it(tmp_path: Path) -> None:
     "network",
     [
         [{}],
-        [{"name": "eth0/../x", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": []}],
-        [{"name": "eth0", "mac": "02:00:00:00:00", "mtu": 1500, "addresses": []}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": True, "addresses": []}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["x"]}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [7]}],
+        [{"name": "eth0/../x", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [], "offloads": True}],
+        [{"name": "eth0", "mac": "02:00:00:00:00", "mtu": 1500, "addresses": [], "offloads": True}],
+        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": True, "addresses": [], "offloads": True}],
+        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["x"], "offloads": True}],
+        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [7], "offloads": True}],
+        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [], "offloads": 1}],
         [{}] * 33,
     ],
 )
@@ -104,6 +105,6 @@ def test_a_malformed_interface_is_refused(network: list[object]) -> None:
 
 
 def test_a_python_guest_gets_no_interface() -> None:
-    good = {"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.0.0.1/24"]}
+    good = {"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.0.0.1/24"], "offloads": True}
     with pytest.raises(SpecError, match="is for programs"):
         StartSpec.parse({"name": "a", "type": "guest", "entry": "a:b", "network": [good]})

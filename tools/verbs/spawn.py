@@ -34,6 +34,13 @@ EXPORTER = "partitions.nbd_export:main"
     "--export-nbd", is_flag=False, flag_value="", metavar="[PATH]",
     help="Serve the disks over NBD on a Unix socket, in place of a PROGRAM. [default: NAME.nbd in the runtime folder]",
 )
+@click.option(
+    "--expose",
+    "exposed",
+    multiple=True,
+    metavar="ADDRESS/LENGTH",
+    help="Give the host an interface, pv-NAME, at the NIC's switch, with this address; may be repeated.",
+)
 @click.option("--path", type=click.Choice(PATHS), help="Path of all endpoints without one of their own.")
 @click.option(
     "--env", "variables", multiple=True, metavar="KEY=VALUE", help="An environment variable; may be repeated."
@@ -54,6 +61,7 @@ def command(
     addresses: tuple[str, ...],
     mtu: int | None,
     export_nbd: str | None,
+    exposed: tuple[str, ...],
     path: str | None,
     variables: tuple[str, ...],
     directory: str,
@@ -82,7 +90,7 @@ def command(
         "program": list(program) or [EXPORTER],
         "directory": options.absolute(directory),
         "disks": disks_of(disks, files, path),
-        "nics": _interfaces([nic_of(nic, path) for nic in nics], addresses, mtu),
+        "nics": _interfaces([nic_of(nic, path) for nic in nics], addresses, mtu, exposed),
         "environment": dict(_pair(variable, "=", "--env", "KEY=VALUE") for variable in variables),
     }
     if memory is not None:
@@ -125,14 +133,21 @@ def nic_of(text: str, path: str | None) -> dict[str, Any]:
     return {"name": name, **_share(facts, "--nic", path)}
 
 
-def _interfaces(nics: list[dict[str, Any]], addresses: tuple[str, ...], mtu: int | None) -> list[dict[str, Any]]:
+def _interfaces(
+    nics: list[dict[str, Any]], addresses: tuple[str, ...], mtu: int | None, exposed: tuple[str, ...]
+) -> list[dict[str, Any]]:
     """With the options that say how an unmodified program sees its NICs."""
     if addresses and len(nics) != 1:
         text = f"names an interface's address, and there are {len(nics)} --nic; write --nic NAME,ip={addresses[0]}"
         raise click.BadParameter(text, param_hint="--ip")
     if mtu is not None and not nics:
         raise click.BadParameter("is of an interface, and there is no --nic", param_hint="--mtu")
+    if exposed and len(nics) != 1:
+        text = f"is for a program with one NIC, and there are {len(nics)} --nic"
+        raise click.BadParameter(text, param_hint="--expose")
     for nic in nics:
+        if exposed:
+            nic["expose"] = {"addresses": list(exposed)}
         if mtu is not None:
             nic.setdefault("mtu", mtu)
         if addresses:
@@ -149,6 +164,8 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             fields[key] = value
         elif option == "--nic" and key == "ip":
             fields.setdefault("addresses", []).append(value)
+        elif option == "--nic" and key == "offloads" and value in ("on", "off"):
+            fields[key] = value == "on"
         elif option == "--nic" and key == "mtu" and value.isdecimal():
             fields[key] = int(value)
         elif key in ("weight", "operations") and not value.isdecimal():
@@ -159,7 +176,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             rate = int(value) if key == "operations" else value
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
-            known = "path, weight, budget, bytes, operations" + (", ip, mtu" if option == "--nic" else "")
+            known = "path, weight, budget, bytes, operations" + (", ip, mtu, offloads" if option == "--nic" else "")
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields
 

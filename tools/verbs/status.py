@@ -21,6 +21,24 @@ COLUMNS: list[output.Column] = [
 ]
 
 
+def _leads_to(wire: dict[str, Any]) -> str:
+    known = [wire.get(key) for key in ("interface", "remote", "file", "replay")]
+    return " ".join(word for word in (*known, *wire.get("addresses", ())) if word)
+
+
+WIRES: list[output.Column] = [
+    ("WIRE", lambda wire: wire["name"]),
+    ("DEVICE", lambda wire: wire["device"]),
+    ("KIND", lambda wire: wire["kind"]),
+    ("TO", _leads_to),
+    ("OF", lambda wire: wire["partition"] or ""),
+    ("IN", lambda wire: wire.get("frames_in")),
+    ("OUT", lambda wire: wire.get("frames_out")),
+    ("DROPS", lambda wire: sum(wire.get("drops", {}).values())),
+    ("FAILURE", lambda wire: wire.get("failure") or ""),
+]
+
+
 @options.verb()
 def command(session: options.Session) -> int:
     """Show every process of the host and check its memory maps against the resource database.
@@ -34,6 +52,7 @@ def command(session: options.Session) -> int:
         yield ""
         yield from output.table(document["processes"], COLUMNS)
         yield from _media(document.get("media", {}))
+        yield from _wires(document["host"].get("wires", []))
         yield ""
         yield from _checks(document["checks"])
 
@@ -50,6 +69,13 @@ def _host(host: dict[str, Any]) -> Iterable[str]:
     width = max(map(len, facts), default=0)
     for key, value in facts.items():
         yield f"{key.ljust(width)}  {value}"
+
+
+def _wires(wires: list[dict[str, Any]]) -> Iterable[str]:
+    """What leads out of the host's NICs."""
+    if wires:
+        yield ""
+        yield from output.table(wires, WIRES)
 
 
 def _media(media: dict[str, dict[str, Any]]) -> Iterable[str]:

@@ -1,0 +1,209 @@
+"""Wires of NIC devices as hostd makes them: opens what leads out, hands it to the device, takes it back (U9, H7).
+
+A device process gets open descriptors and no right to make any. An interface that was made for a wire lives exactly as
+long as the device holds its descriptor, so nothing is left of it when the device ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from hostd import netlink, tap
+from hostd.errors import HostError
+from hostd.manifest_wires import VXLAN_PORT, Wire, endpoint_of
+from hostd.records import Record
+from hostd.wire import RemoteError, close_fds
+from pyx.abi import NET_HEADER
+
+PORT_FIRST = 255  # of wires, downwards: endpoints are numbered from 0 on
+PCAP_HEADER = struct.pack("=IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 1 << 18, 1)  # nanoseconds, Ethernet
+_PCAP_MAGIC = struct.pack("=I", 0xA1B23C4D)
+_SOL_PACKET, _ADD_MEMBERSHIP, _IGNORE_OUTGOING, _HEADER_SIZE = 263, 1, 23, 24  # linux/if_packet.h
+_PROMISCUOUS, _ALL = 1, 0x0003  # PACKET_MR_PROMISC, ETH_P_ALL
+_SET_OFFLOADS = 0x400454D0  # TUNSETOFFLOAD
+_OFFLOADS = (0x7F & ~0x10, 0x0F)  # checksums, TCP and UDP segmentation; without that of UDP, which is young
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Placed:
+    """A wire that a device has."""
+
+    device: str
+    number: int
+    wire: Wire
+    partition: str | None = None  # that it was made for
+    closed: bool = field(default=False, repr=False)
+
+
+class Wiring:
+    """All wires of a host, by device and port."""
+
+    def __init__(self, ask: Any) -> None:
+        self._ask = ask  # (record, operation, message, descriptors) -> reply
+        self.placed: list[Placed] = []
+
+    async def add(self, device: Record, wire: Wire, partition: str | None = None) -> Placed:
+        """HostError `denied` or `invalid` names what stands in the way; nothing is left of a wire that fails."""
+        fds = open_wire(wire)
+        taken = {one.number for one in self.placed if one.device == device.name}
+        placed = Placed(device.name, next(n for n in range(PORT_FIRST, 0, -1) if n not in taken), wire, partition)
+        try:
+            message = {
+                "port": placed.number, "kind": wire.kind, "vni": wire.vni or 0, "watches": wire.watches,
+                "descriptors": [name for name, fd in fds.items() if fd >= 0],
+            }  # fmt: skip
+            await self._ask(device, "add_wire", message, [fd for fd in fds.values() if fd >= 0])
+        finally:
+            close_fds(fd for fd in fds.values() if fd >= 0)
+        self.placed.append(placed)
+        if wire.line is not None:
+            await self._ask(device, "set_line", {"port": placed.number, **wire.line.message()})
+        return placed
+
+    async def simulate(self, record: Record, devices: dict[str, Record]) -> None:
+        """The simulated lines of a partition's NICs."""
+        lines = {nic.name: nic.line for nic in record.spec.nics if nic.line is not None}
+        for endpoint in record.plan["endpoints"]:
+            line = lines.get(endpoint["name"])
+            if line is not None:
+                await self._ask(devices[endpoint["device"]], "set_line", {"port": endpoint["port"], **line.message()})
+
+    async def expose(self, record: Record, devices: dict[str, Record]) -> None:
+        """The ways to the host that a partition asks for."""
+        for nic in record.spec.nics:
+            if nic.expose is None:
+                continue
+            interface = nic.expose.interface or f"pv-{record.name}"[: tap.NAME_MOST]
+            wire = Wire(name=nic.name, kind="tap", interface=interface, addresses=nic.expose.addresses, mtu=nic.mtu)
+            try:
+                await self.add(devices[nic.device], wire, record.name)
+            except BaseException:
+                await self.withdraw(record, devices)
+                raise
+
+    async def withdraw(self, record: Record, devices: dict[str, Record]) -> None:
+        """Takes them away; safe to call twice."""
+        for placed in [one for one in self.placed if one.partition == record.name]:
+            self.placed.remove(placed)
+            try:
+                await self._ask(devices[placed.device], "remove_wire", {"port": placed.number})
+            except (RemoteError, EOFError, OSError):
+                pass  # the device has ended, and its wires with it
+
+    async def states(self, devices: dict[str, Record]) -> list[Row]:
+        """All wires with their counts, for status."""
+        rows = []
+        for one in self.placed:
+            try:
+                state = await self._ask(devices[one.device], "wire_state", {"port": one.number})
+            except RemoteError as error:
+                state = {"failure": error.message}
+            facts = one.wire.model_dump(exclude_defaults=True, exclude={"line"})
+            rows.append({"device": one.device, "partition": one.partition, **facts, **state})
+        return rows
+
+
+def open_wire(wire: Wire) -> dict[str, int]:
+    """Descriptors of a wire as Wires.add_wire takes them: `fd`, and `other`; -1: none."""
+    try:
+        if wire.kind == "tap":
+            return {"fd": _open_tap(wire)}
+        if wire.kind == "packet":
+            return {"fd": _open_packet(wire.interface or "")}
+        if wire.kind == "vxlan":
+            return _open_tunnel(wire)
+        return _open_files(wire)
+    except tap.TapError as error:
+        raise HostError("denied", f"wire {wire.name}: {error}") from None
+    except PermissionError as error:
+        raise HostError("denied", f"wire {wire.name}: {error.filename or 'no right'}: {error.strerror}") from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise HostError("invalid", f"wire {wire.name}: {where}{error.strerror}") from None
+
+
+def _open_tap(wire: Wire) -> int:
+    name = wire.interface or ""
+    if any(name == known for _, known in socket.if_nameindex()):
+        raise HostError("conflict", f"wire {wire.name}: the host has an interface {name} already")
+    for link, address in netlink.addresses():
+        clash = next((one for one in wire.addresses if ipaddress.ip_interface(one).ip == address.ip), None)
+        if clash:
+            raise HostError("conflict", f"wire {wire.name}: {clash} is an address of the host's {link} already")
+    descriptor = tap.open_tap(name, headers=True)
+    try:
+        for flags in _OFFLOADS:
+            try:
+                fcntl.ioctl(descriptor, _SET_OFFLOADS, flags)
+                break
+            except OSError:
+                if flags == _OFFLOADS[-1]:
+                    raise
+        addresses = tuple(map(ipaddress.ip_interface, wire.addresses))
+        tap.set_up(tap.Interface(name, b"", wire.mtu, addresses, True))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_packet(interface: str) -> int:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    try:
+        index = socket.if_nametoindex(interface)
+        sock.setsockopt(_SOL_PACKET, _HEADER_SIZE, NET_HEADER)
+        sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+        membership = struct.pack("=iHH8s", index, _PROMISCUOUS, 0, b"")
+        sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, membership)
+        sock.bind((interface, _ALL))
+        return sock.detach()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or "No such device", interface) from None
+    finally:
+        sock.close()
+
+
+def _open_tunnel(wire: Wire) -> dict[str, int]:
+    """Frames come from any port of the other end, because a sender may choose it by flow (RFC 7348, 5)."""
+    host, port = endpoint_of(wire.remote or "")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    local = endpoint_of(wire.local) if wire.local else ("::" if family == socket.AF_INET6 else "0.0.0.0", VXLAN_PORT)
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with socket.socket(family, kind, 0) as bound, socket.socket(family, kind, 0) as connected:
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            bound.bind(local)
+            connected.bind((local[0], 0))
+            connected.connect((host, port))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{local[0]}:{local[1]}") from None
+        return {"fd": bound.detach(), "other": connected.detach()}
+
+
+def _open_files(wire: Wire) -> dict[str, int]:
+    fds = {"fd": -1, "other": -1}
+    try:
+        if wire.file is not None:
+            fds["fd"] = os.open(wire.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            if os.fstat(fds["fd"]).st_size == 0:
+                os.write(fds["fd"], PCAP_HEADER)
+        if wire.replay is not None:
+            fds["other"] = os.open(wire.replay, os.O_RDONLY | os.O_CLOEXEC)
+            header = os.read(fds["other"], len(PCAP_HEADER))
+            if len(header) < len(PCAP_HEADER) or header[20:24] != PCAP_HEADER[20:24]:
+                raise HostError("invalid", f"wire {wire.name}: {wire.replay} is no pcap file of Ethernet frames")
+            if header[:4] not in (_PCAP_MAGIC, struct.pack("=I", 0xA1B2C3D4)):
+                text = f"{wire.replay} is of another byte order or format; `editcap -F pcap` converts it"
+                raise HostError("invalid", f"wire {wire.name}: {text}")
+        return fds
+    except BaseException:
+        close_fds(fd for fd in fds.values() if fd >= 0)
+        raise

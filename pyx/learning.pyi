@@ -1,0 +1,4 @@
+from pyx.offloads import Offloads
+
+class Learning(Offloads):
+    def set_ageing(self, seconds: float) -> None: ...

@@ -1,0 +1,16 @@
+from pyx.wires import Wires
+
+class Lines(Wires):
+    def set_line(
+        self,
+        port: int,
+        speed: float = 0.0,
+        delay: float = 0.0,
+        jitter: float = 0.0,
+        loss: float = 0.0,
+        reorder: float = 0.0,
+        seed: int = 1,
+        room: int = 4194304,
+    ) -> None: ...
+    def drop_line(self, port: int) -> None: ...
+    def line_state(self, port: int) -> dict[str, int]: ...

@@ -1,0 +1,376 @@
+"""Wires of a NIC device: ports of its switch that lead out of the host, and the switch's memory of what lies behind them
+(U9, U10; wire.h).
+
+A wire is a port without a partition: it always has a buffer, of the device's own memory, and hands what was delivered
+there to the kernel. So frames to it are judged, cut and summed like all others. What comes in is judged like a guest's
+frame; its source address is learned (IEEE 802.1D, 7.8) unless it is an endpoint's, which nobody outside may claim. A frame
+to an address that is nowhere known goes to all wires; endpoints have no address but their own.
+"""
+
+import os
+
+from libc.errno cimport errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport fdopen
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from pyx.abi cimport (
+    PV_FRAME_MAX, PV_HEADED_MAX, PV_NIC_FORWARDED_FRAMES, PV_NIC_RECEIVE_BYTES, PV_NIC_RECEIVE_DROPPED,
+    PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL,
+    PV_OP_SEND, PV_OP_SEND_HEADED, PV_PORTS_MAX, PV_REASON_BUFFER_SMALL, PV_REASON_COUNT, PV_REASON_FRAME_SOURCE,
+    PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION, PV_REASON_NONE, PV_STAGE_COUNT,
+)
+from pyx.device cimport Device
+from pyx.dmac cimport pv_dma_fetch
+from pyx.learning cimport Learning
+from pyx.offloads cimport Headed, Target
+from pyx.portc cimport BATCH, Job, Port
+from pyx.ringc cimport PV_CHARGE_IDLE, pv_count, pv_now
+from pyx.wakerc cimport pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_remove, pv_waker_run
+from pyx.wirec cimport (
+    PV_WIRE_PACKET, PV_WIRE_PCAP, PV_WIRE_TAP, PV_WIRE_VXLAN, pv_wire, pv_wire_close, pv_wire_flush, pv_wire_kind,
+    pv_wire_read, pv_wire_write,
+)
+
+from pyx import abi as names
+from pyx.process import become_realtime
+
+cdef extern from "abi.h":
+    const uint32_t PV_HISTOGRAM_WORDS
+
+KINDS = {"tap": PV_WIRE_TAP, "packet": PV_WIRE_PACKET, "vxlan": PV_WIRE_VXLAN, "pcap": PV_WIRE_PCAP}
+
+cdef enum:
+    WIRES = 16
+
+cdef uint64_t SWEEP_NS = 1_000_000_000
+
+
+cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
+    return (<uint64_t>bytes[0] | <uint64_t>bytes[1] << 8 | <uint64_t>bytes[2] << 16 | <uint64_t>bytes[3] << 24
+            | <uint64_t>bytes[4] << 32 | <uint64_t>bytes[5] << 40)
+
+
+cdef class Wires(Learning):
+
+    def __cinit__(self, *args, **kwargs):
+        cdef uint32_t i
+        self.waker.epoll = self.waker.end = -1
+        for i in range(WIRES):
+            self.wires[i].fd = self.wires[i].out = -1
+        if pv_waker_open(&self.waker, self.bell) != 0:
+            raise OSError(errno, os.strerror(errno), "waker")
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.wire_count):
+            self.drop_counters(&self.ports[self.wires[i].port])
+            pv_wire_close(&self.wires[i])
+        pv_waker_close(&self.waker)
+
+    # ---- control thread ----
+
+    cdef void drop_counters(self, Port *port):
+        free(port.counters)
+        free(port.histograms[0])
+
+    def add_wire(self, uint32_t number, str kind, int fd, int other=-1, uint32_t vni=0, bint watches=False):
+        """Puts a wire at port `number`. `fd`: its nonblocking descriptor; of kind pcap the file to record in, -1: none, and
+        `other` one to read from, past its header; of kind vxlan the bound socket, and `other` the connected one. The device
+        has its own copies afterwards. ValueError where the port is taken or there are too many wires."""
+        cdef pv_wire *wire = &self.wires[self.wire_count]
+        cdef Port *p
+        cdef uint32_t i
+        if number >= PV_PORTS_MAX or self.ports[number].used:
+            raise ValueError(f"port {number} is out of range or taken")
+        if self.wire_count == WIRES:
+            raise ValueError(f"at most {WIRES} wires at one device")
+        memset(wire, 0, sizeof(pv_wire))
+        wire.fd = wire.out = -1
+        wire.kind = <pv_wire_kind><int>KINDS[kind]
+        wire.headed = wire.kind == PV_WIRE_TAP or wire.kind == PV_WIRE_PACKET
+        wire.watches = watches
+        wire.vni = vni
+        wire.port = number
+        wire.incoming = <uint8_t *>calloc(1, PV_HEADED_MAX)
+        wire.outgoing = <uint8_t *>calloc(1, PV_HEADED_MAX)
+        p = &self.ports[number]
+        memset(p, 0, sizeof(Port))
+        p.counters = <uint64_t *>calloc(self.statistics.counters, 8)
+        p.histograms[0] = <uint64_t *>calloc(PV_HISTOGRAM_WORDS, 8)
+        try:
+            if not (wire.incoming and wire.outgoing and p.counters and p.histograms[0]):
+                raise MemoryError()
+            if wire.kind == PV_WIRE_PCAP:
+                if fd >= 0:
+                    wire.record = fdopen(os.dup(fd), "ab")
+                if other >= 0:
+                    wire.replay = fdopen(os.dup(other), "rb")
+            else:
+                wire.fd = os.dup(fd)
+                if other >= 0:
+                    wire.out = os.dup(other)
+                if pv_waker_add(&self.waker, wire.fd) != 0:
+                    raise OSError(errno, os.strerror(errno), f"wire {kind}")
+        except BaseException:
+            self.drop_counters(p)
+            pv_wire_close(wire)
+            memset(p, 0, sizeof(Port))
+            raise
+        for i in range(1, PV_STAGE_COUNT):
+            p.histograms[i] = p.histograms[0]
+        p.number = number
+        p.client = PV_CHARGE_IDLE
+        p.held_for = p.peer = p.fd = -1
+        p.offloads = PV_OFFLOADS_ALL
+        p.wire = self.wire_count + 1
+        with self.quiet():
+            self.install_port(p)
+            self.wire_count += 1
+            self.watchers += watches
+            self.forget_peers()
+
+    def remove_wire(self, uint32_t number):
+        """Its descriptors are closed and what was learned behind it is forgotten. KeyError where there is none."""
+        cdef Port *p = self.attached(number)
+        cdef uint32_t at = p.wire - 1
+        cdef uint64_t *counters = p.counters
+        cdef uint64_t *histogram = p.histograms[0]
+        if p.wire == 0:
+            raise KeyError(f"port {number} is no wire")
+        self.drop_line(number)
+        with self.quiet():
+            self.sweep(number, <uint64_t>-1)
+            self.watchers -= self.wires[at].watches
+            self.close_port(p)
+            if self.wires[at].fd >= 0:
+                pv_waker_remove(&self.waker, self.wires[at].fd)
+            pv_wire_close(&self.wires[at])
+            self.wire_count -= 1
+            if at != self.wire_count:
+                self.wires[at] = self.wires[self.wire_count]
+                memset(&self.wires[self.wire_count], 0, sizeof(pv_wire))
+                self.wires[self.wire_count].fd = self.wires[self.wire_count].out = -1
+                self.ports[self.wires[at].port].wire = at + 1
+            self.forget_peers()
+        free(counters)
+        free(histogram)
+
+    def wire_state(self, uint32_t number) -> dict:
+        """Frames and bytes from and to a wire, drops by reason, addresses behind it, and what ended it."""
+        cdef Port *p = self.attached(number)
+        cdef uint32_t i
+        if p.wire == 0:
+            raise KeyError(f"port {number} is no wire")
+        drops = {}
+        for i in range(1, PV_REASON_COUNT):
+            lost = p.counters[<int>PV_NIC_TRANSMIT_DROPPED + i] + p.counters[<int>PV_NIC_RECEIVE_DROPPED + i]
+            if lost:
+                drops[names.REASON_NAMES[i]] = lost
+        failure = self.wires[p.wire - 1].failure
+        return {
+            "frames_in": p.counters[<int>PV_NIC_TRANSMIT_FRAMES], "bytes_in": p.counters[<int>PV_NIC_TRANSMIT_BYTES],
+            "frames_out": p.counters[<int>PV_NIC_RECEIVE_FRAMES], "bytes_out": p.counters[<int>PV_NIC_RECEIVE_BYTES],
+            "drops": drops, "addresses": self.count_learned(number), "failure": os.strerror(failure) if failure else None,
+        }
+
+    def wake(self, processors=(), priority=0):
+        """A thread of its own: rings the device's bell for readable wires, until `end_wake`."""
+        if processors:
+            os.sched_setaffinity(0, processors)
+        if priority:
+            become_realtime(os.SCHED_RR, priority)
+        with nogil:
+            pv_waker_run(&self.waker)
+
+    def end_wake(self):
+        pv_waker_end(&self.waker)
+
+    # ---- data thread: what the switch does ----
+
+    cdef int find(self, uint64_t mac) noexcept nogil:
+        """Port of an address; -1: unknown."""
+        return -1
+
+    cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
+        return False
+
+    cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
+        return True
+
+    # ---- data thread: frames to wires ----
+
+    cdef bint wire_target(self, Port *port, Target *target) noexcept nogil:
+        cdef pv_wire *wire = &self.wires[port.wire - 1]
+        target.one.hpa = <uint64_t>wire.outgoing - <uint64_t>self.origin
+        target.one.length = target.length = PV_HEADED_MAX if wire.headed else PV_FRAME_MAX
+        target.spans = &target.one
+        target.entry = NULL
+        target.headed = wire.headed
+        return True
+
+    cdef void wire_send(self, Port *sender, Port *port, uint32_t length) noexcept nogil:
+        """What was delivered to a wire's buffer goes out. A wire never makes the switch wait: what it does not take is
+        dropped, as on a cable."""
+        if pv_wire_write(&self.wires[port.wire - 1], length) != 0:
+            pv_count(&port.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
+        else:
+            port.tally.received_frames += 1
+            pv_count(&sender.counters[<int>PV_NIC_FORWARDED_FRAMES], 1)
+        self.mark(port)
+
+    cdef bint to_one(self, Port *sender, Port *receiver, const Job *job, Headed *headed, const uint8_t *header,
+                     uint32_t *progress, uint64_t now) noexcept nogil:
+        """`headed` NULL: a frame without a header."""
+        if headed == NULL:
+            return self.deliver(sender, receiver, job, header, now)
+        return self.deliver_headed(sender, receiver, job, headed, progress, False, now)
+
+    cdef void to_all(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
+        cdef uint32_t i, progress
+        cdef Port *receiver
+        for i in range(self.active_count):
+            receiver = &self.ports[self.active[i]]
+            progress = 0
+            if receiver != sender and not self.to_one(sender, receiver, job, headed, header, &progress, now):
+                pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
+
+    cdef bint flood(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
+        """A frame to an address that nobody has shown yet: to all other wires. False: there is none that could know it."""
+        cdef uint32_t i, progress, reached = 0
+        for i in range(self.wire_count):
+            if self.wires[i].port != sender.number:
+                progress = 0
+                self.to_one(sender, &self.ports[self.wires[i].port], job, headed, header, &progress, now)
+                reached += not self.wires[i].watches
+        return reached > 0
+
+    cdef void mirror(self, Port *sender, int receiver, const Job *job, Headed *headed, const uint8_t *header,
+                     uint64_t now) noexcept nogil:
+        """A frame between two others, for wires that watch."""
+        cdef uint32_t i, progress
+        for i in range(self.wire_count):
+            if self.wires[i].watches and <int>self.wires[i].port != receiver and self.wires[i].port != sender.number:
+                progress = 0
+                self.to_one(sender, &self.ports[self.wires[i].port], job, headed, header, &progress, now)
+
+    # ---- data thread: frames from wires ----
+
+    cdef bint enter(self, Port *port, const Job *job) noexcept nogil:
+        """A frame onto the simulated line of its sender. False: there is no room on it now."""
+        return True
+
+    cdef bint forward(self, Port *port, Job *job) noexcept nogil:
+        """A frame that is in the device's own memory, on its way. False: its receiver has no buffer yet and there is time
+        left. Nobody waits for its completion."""
+        cdef Headed headed
+        cdef Headed *front = NULL
+        cdef uint8_t first[16]
+        cdef const uint8_t *header = first
+        cdef uint32_t reason = PV_REASON_NONE, progress = port.progress
+        cdef uint64_t now = self.begin, source
+        cdef int number
+        port.progress = 0
+        if job.operation == PV_OP_SEND_HEADED:
+            reason = self.inspect(port, job, &headed)
+            front = &headed
+            header = headed.bytes
+            if progress >= headed.offload.segments:
+                progress = 0
+        else:
+            pv_dma_fetch(self.origin, first, job.spans, 14)
+        if reason == PV_REASON_NONE:
+            source = address_of(header + 6)
+            number = self.find(source)
+            if port.wire == 0:
+                if source != port.address:
+                    reason = PV_REASON_FRAME_SOURCE
+            elif header[6] & 1 or source == 0 or number >= 0 and not self.ports[number].wire:
+                reason = PV_REASON_FRAME_SOURCE
+            else:
+                self.learn(source, port.number, now)
+        if reason == PV_REASON_NONE and header[0] & 1:
+            self.to_all(port, job, front, header, now)
+        elif reason == PV_REASON_NONE:
+            number = self.find(address_of(header))
+            if number == port.number or number < 0 and not self.flood(port, job, front, header, now):
+                reason = PV_REASON_NO_DESTINATION
+            elif number >= 0 and not self.to_one(port, &self.ports[number], job, front, header, &progress, now):
+                if self.hold(port, &self.ports[number]):
+                    port.progress = progress
+                    return False
+                reason = PV_REASON_NO_BUFFER
+                pv_count(&self.ports[number].counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
+            elif number >= 0 and self.watchers:
+                self.mirror(port, number, job, front, header, now)
+        if reason != PV_REASON_NONE:
+            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
+        else:
+            port.tally.sent_frames += 1
+            port.tally.sent_bytes += job.length
+        self.mark(port)
+        return True
+
+    cdef uint32_t take_wire(self, pv_wire *wire) noexcept nogil:
+        cdef Port *port = &self.ports[wire.port]
+        cdef uint32_t count = 0
+        cdef uint64_t wait
+        cdef Job job
+        memset(&job, 0, sizeof(Job))
+        job.one.hpa = <uint64_t>wire.incoming - <uint64_t>self.origin
+        job.spans = &job.one
+        job.span_count = 1
+        job.operation = PV_OP_SEND_HEADED if wire.headed else PV_OP_SEND
+        while count < BATCH and wire.failure == 0:
+            if wire.waiting == 0:
+                wire.waiting = pv_wire_read(wire)
+                if wire.waiting == 0:
+                    break
+            elif port.held_for >= 0 and not self.ready(port):
+                wait = self.ready_at(port)
+                if wait < self.wait_until:
+                    self.wait_until = wait
+                break
+            port.held_for = -1
+            job.one.length = job.length = wire.waiting
+            if port.line:
+                if not self.enter(port, &job):
+                    break
+            elif not self.forward(port, &job):
+                wait = self.ready_at(port)
+                if wait < self.wait_until:
+                    self.wait_until = wait
+                break
+            wire.waiting = 0
+            count += 1
+        return count
+
+    cdef uint32_t poll(self) noexcept nogil:
+        cdef uint32_t work = Device.poll(self), i, taken = 0
+        if self.wire_count == 0:
+            return work
+        self.begin = self.validated = pv_now()
+        for i in range(self.wire_count):
+            taken += self.take_wire(&self.wires[i])
+        if taken:
+            self.publish()
+        if self.begin - self.swept > SWEEP_NS:
+            self.swept = self.begin
+            if self.begin > self.ageing:
+                self.sweep(PV_PORTS_MAX, self.begin - self.ageing)
+        return work + taken
+
+    cdef bint pending(self) noexcept nogil:
+        cdef uint32_t i
+        if Device.pending(self):
+            return True
+        for i in range(self.wire_count):
+            if self.wires[i].record != NULL:
+                pv_wire_flush(&self.wires[i])
+            if self.wires[i].waiting == 0 and self.wires[i].failure == 0:
+                if self.wires[i].fd >= 0:
+                    pv_waker_arm(&self.waker, self.wires[i].fd)
+                elif self.wires[i].replay != NULL:
+                    return True
+        return False
