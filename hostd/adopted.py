@@ -164,6 +164,12 @@ class AdoptedSupervisor:
     async def vectors(self, name: str) -> Row:
         self._refuse()
 
+    async def registers(self, name: str) -> Row:
+        self._refuse()
+
+    async def set_register(self, name: str, thread: int, register: str, value: int) -> Row:
+        self._refuse()
+
     async def mask_vector(self, name: str, endpoint: str, queue: int, on: bool) -> Row:
         self._refuse()
 

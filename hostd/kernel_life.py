@@ -64,6 +64,9 @@ class KernelLife:
     async def _told(role: Record, op: str) -> Row:
         raise NotImplementedError
 
+    async def schedule(self, record: Record) -> None:
+        raise NotImplementedError
+
     def _begin_unloaded(self) -> None:
         self._moving = asyncio.Lock()  # load or unload under way
         self._unloading = False
@@ -88,6 +91,7 @@ class KernelLife:
             known = set(self.records)
             await self._loading.load()
             self._monitor_life.watch(self.fabric.monitor)
+            await self.schedule(self.records["console"])
             seconds = time.monotonic() - begin
             self._tell_started([record for name, record in self.records.items() if name not in known])
             self.events.publish("loaded", seconds=seconds)

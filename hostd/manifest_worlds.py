@@ -32,4 +32,5 @@ class Scheduling(Model):
         "kernel's scheduling classes",
     )
     policy: Text = Field(default="proportional", description="proportional, round-robin, or MODULE:CLASS of your own")
+    console: Weight = Field(default=100, description="weight of the console's world among the guests'")
     slice: Period = Field(default=0.005, description="longest turn; 1ms to 1s")

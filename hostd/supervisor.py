@@ -53,7 +53,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(KernelLife, HotPlug, WorldLife, WireLife):
+class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None

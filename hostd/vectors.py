@@ -46,8 +46,9 @@ async def hold(record: Record, monitor: Record, children: Children, on: bool) ->
     if record.type != "console":
         raise HostError("state", f"{record.name} is a {record.type}: only the console's world is held by hand")
     if on:
-        await ask(monitor, "hold", {"partition": record.number, "on": True})
-        children.signal(record, signal.SIGSTOP)
+        answer = await ask(monitor, "hold", {"partition": record.number, "on": True})
+        if not answer["held"]:
+            children.signal(record, signal.SIGSTOP)
     else:
         children.signal(record, signal.SIGCONT)
         await ask(monitor, "hold", {"partition": record.number, "on": False})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Any
 
 from hostd.boot import Boot
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
-from hostd.families import free
+from hostd.families import free, threads_of
 from hostd.manifest import Manifest, PartitionSpec
 from hostd.media import media
 from hostd.records import Record
@@ -48,14 +50,16 @@ class WorldLife:
         return self.fabric.monitor
 
     async def schedule(self, record: Record) -> None:
-        """Makes the guest's process a world of its own; says so where it is not scheduled as asked."""
-        spec: PartitionSpec = record.spec
+        """Makes the process of a guest or the console a world of its own; says so where it is not scheduled as asked."""
+        scheduling, processors = self._manifest.host.scheduling, self._boot.processors.guests
+        facts: Row = {"weight": scheduling.console, "cap": 0, "processors": processors}
+        if record.type == "guest":
+            spec: PartitionSpec = record.spec
+            cap = round((spec.cap or 0) * 1e6)
+            facts = {"weight": spec.weight, "cap": cap, "processors": spec.processors or processors}
         record.scheduled = True  # from now on also under the next monitor
-        answer = await ask(self.fabric.monitor, "started", {
-            "partition": record.number, "pid": record.pid, "weight": spec.weight, "cap": round((spec.cap or 0) * 1e6),
-            "processors": spec.processors or self._boot.processors.guests,
-        })  # fmt: skip
-        if answer.get("unscheduled") and self._manifest.host.scheduling.mechanism != "none":
+        answer = await ask(self.fabric.monitor, "started", {"partition": record.number, "pid": record.pid, **facts})
+        if answer.get("unscheduled") and scheduling.mechanism != "none":
             self.events.publish("unscheduled", partition=record.name, message=answer["unscheduled"])
 
     async def worlds(self) -> Row:
@@ -66,10 +70,15 @@ class WorldLife:
         return {"worlds": worlds, "turns": await self._told(self.fabric.monitor, "turns")}
 
     def free_worlds(self, ended: Record) -> None:
-        """Where the monitor has ended, no guest stays held."""
-        if ended.type == "monitor" and not self._going_down and self._manifest.host.scheduling.mechanism == "class":
-            guests = [record for record in self.records.values() if record.type == "guest"]
-            free([record.pid for record in guests if record.pid and record.exit_status is None])
+        """Where the monitor has ended, no guest stays held, and the console is back on the processors of the others."""
+        if ended.type != "monitor" or self._going_down:
+            return
+        living = [record for record in self.records.values() if record.pid and record.exit_status is None]
+        if self._manifest.host.scheduling.mechanism == "class":
+            free([record.pid for record in living if record.type in ("guest", "console") and record.pid])
+        for thread in {thread for record in living if record.type == "console" for thread in threads_of(record.pid or 0)}:
+            with contextlib.suppress(OSError):  # it has ended
+                os.sched_setaffinity(thread, self._boot.processors.infrastructure)
 
     async def media(self) -> Row:
         return await media(self._manifest.devices, self.fabric.devices, self._told)

@@ -162,9 +162,13 @@ class MonitorPartition(DataPlane):
         return {}
 
     def handle_hold(self, message: Message, _fds: list[int]) -> Message:
-        """The world of a partition stands, or runs again ("on"): what its vectors held is delivered then (W3)."""
-        self.loop.hold(message["partition"], bool(message["on"]))
-        return {}
+        """The world of a partition stands, or runs again ("on"): what its vectors held is delivered then (W3). "held":
+        its system world holds it; otherwise the process itself is still to be stopped."""
+        partition, on = message["partition"], bool(message["on"])
+        held = self._worlds.bar(partition, on)
+        if not held:
+            self.loop.hold(partition, on)
+        return {"held": held}
 
     def handle_vectors(self, message: Message, _fds: list[int]) -> Message:
         return {"vectors": self.loop.routes(message["partition"])}
@@ -268,8 +272,9 @@ class MonitorPartition(DataPlane):
             return {"world": True}
         if partition in self._worlds.where:
             return {"world": True, "unscheduled": None}
+        facts = (message["weight"], message["cap"], message["processors"])
         unscheduled = self._worlds.add(
-            partition, self.loop.world_address(partition), pid, message["weight"], message["cap"], message["processors"]
+            partition, self.loop.world_address(partition), pid, *facts, self.loop.deliveries(partition)
         )
         if unscheduled is None:
             self.loop.use_cache(partition, self._worlds.where[partition].cache)

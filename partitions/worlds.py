@@ -15,6 +15,7 @@ from pyx.charges import Charges
 from pyx.mapping_cache import MappingCache
 from pyx.policy import Policy, Proportional, RoundRobin
 from pyx.system_world import SystemWorld
+from pyx.vectors import Deliveries
 
 POLICIES: dict[str, type[Policy]] = {"proportional": Proportional, "round-robin": RoundRobin}
 START_TIMEOUT = 5.0  # seconds
@@ -63,16 +64,17 @@ class Worlds:
             threading.Thread(target=self._count, name="census", daemon=True).start()
 
     def add(
-        self, partition: int, control: int, pid: int, weight: int, cap: int, processors: list[int]
+        self, partition: int, control: int, pid: int, weight: int, cap: int, processors: list[int], held: Deliveries
     ) -> str | None:
-        """Schedules a world on the processor of `processors` that has the least weight so far. None, or why it is not
-        scheduled: the right to it is missing, or it has ended."""
+        """Schedules a world on the processor of `processors` that has the least weight so far; `held` are the
+        interrupts that wait for its turns. None, or why it is not scheduled: the right to it is missing, or it has
+        ended."""
         fitting = [system for number, system in self.systems.items() if number in processors]
         if not fitting:
             return self.reason or "none of its processors is scheduled"
         system = min(fitting, key=lambda one: one.weight())
         try:
-            system.add(partition, control, pid, weight, cap)
+            system.add(partition, control, pid, weight, cap, held)
         except OSError as error:
             if isinstance(error, PermissionError):
                 self.reason = f"the right to hold other processes is missing ({error.strerror}); see hostctl doctor"
@@ -87,6 +89,13 @@ class Worlds:
         system = self.where.pop(partition, None)
         if system is not None:
             system.remove(partition)
+
+    def bar(self, partition: int, on: bool) -> bool:
+        """Holds a world by hand, or ends that. False: it is not scheduled."""
+        system = self.where.get(partition)
+        if system is not None:
+            system.bar(partition, on)
+        return system is not None
 
     def registers(self, partition: int) -> list[dict[str, Any]]:
         """Saved state of each thread: {"thread", "process", "registers": {name: value}, "vector": hexadecimal}."""

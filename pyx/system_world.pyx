@@ -20,6 +20,7 @@ from pyx.charges cimport Charges
 from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.ringc cimport pv_count, pv_now
+from pyx.vectors cimport pv_deliveries_pending
 from pyx.world_table cimport World, WorldTable
 from pyx.worldc cimport pv_kick, pv_kick_by, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time, sem_post, sem_trywait
 
@@ -172,6 +173,8 @@ cdef class SystemWorld(WorldTable):
             w.control.threads = w.threads.count
             if w.threads.count == 0:
                 w.awake = False
+            elif not w.awake and w.threads.held and w.deliveries != NULL and pv_deliveries_pending(w.deliveries):
+                w.awake = True  # its wake-up waits for its turn
             elif not w.awake and used and used * 5 >= passed:
                 # It has slept. One that uses little is left free, and pays for it, too.
                 for j in range(<uint32_t>WORLDS_MAX):
@@ -193,7 +196,7 @@ cdef class SystemWorld(WorldTable):
         cdef World *w
         for i in range(<uint32_t>WORLDS_MAX):
             w = &self.worlds[i]
-            ready[i] = w.used and w.awake and not w.over
+            ready[i] = w.used and w.awake and not w.over and not w.barred
             wanting += ready[i]
             present += w.used
         chosen = self.policy.pick(ready)
@@ -220,12 +223,12 @@ cdef class SystemWorld(WorldTable):
             w = &self.worlds[i]
             if not w.used or <int>i == place:
                 continue
-            free = not w.over and (place < 0 or (not w.awake and self.policy.entitled(i, ready)))
+            free = not w.over and not w.barred and (place < 0 or (not w.awake and self.policy.entitled(i, ready)))
             if free and w.threads.held:
                 self.release(w)
-            elif not free and (not w.threads.held or (w.over and not w.threads.frozen)):
+            elif not free and (not w.threads.held or ((w.over or w.barred) and not w.threads.frozen)):
                 left = left or (<int>i == self.current and not w.threads.held)
-                self.hold(w, w.over)
+                self.hold(w, w.over or w.barred)
         if place >= 0:
             w = &self.worlds[place]
             if w.threads.held:

@@ -10,6 +10,8 @@
 #include "interrupt.h"
 #include "statistics.h"
 
+#define PV_DELIVERIES_MAX (PV_ENDPOINTS_MAX * PV_QUEUES_MAX)
+
 /* The device's part, at the attachment of a port: counts begin at 0. */
 static inline void pv_vector_open(struct pv_vector *v, uint64_t partition, uint32_t endpoint, uint32_t queue)
 {
@@ -87,6 +89,32 @@ static inline bool pv_vector_release(struct pv_vector *v, const struct pv_kernel
         atomic_fetch_add_explicit(&v->forwarded_later, 1, memory_order_relaxed);
     pv_interrupt_post(to, bit, symmetric);
     return true;
+}
+
+/* The vectors of one owner that are held while its world does not run, as its system world delivers them (W3). */
+struct pv_deliveries {
+    const struct pv_kernel *kernel;
+    struct pv_interrupts *to;
+    bool symmetric;
+    uint32_t count;
+    struct pv_vector *vectors[PV_DELIVERIES_MAX];
+    uint64_t bits[PV_DELIVERIES_MAX];
+};
+
+/* Has something come for a world that does not run? */
+static inline bool pv_deliveries_pending(struct pv_deliveries *d)
+{
+    for (uint32_t i = 0; i < d->count; i++)
+        if (atomic_load_explicit(&d->vectors[i]->pending, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* The world runs again. */
+static inline void pv_deliver(struct pv_deliveries *d)
+{
+    for (uint32_t i = 0; i < d->count; i++)
+        pv_vector_release(d->vectors[i], d->kernel, d->to, d->bits[i], d->symmetric);
 }
 
 static inline void pv_vector_mask(struct pv_vector *v, uint32_t mask)

@@ -1,8 +1,23 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyx.abi cimport pv_vector
+from pyx.abi cimport pv_interrupts, pv_kernel, pv_vector
 from pyx.callers cimport Caller
 from pyx.pairs cimport Pairs
+
+cdef extern from "vectors.h" nogil:
+    struct pv_deliveries:
+        const pv_kernel *kernel
+        pv_interrupts *to
+        bint symmetric
+        uint32_t count
+        pv_vector *vectors[1]
+        uint64_t bits[1]
+    bint pv_deliveries_pending(pv_deliveries *d)
+    void pv_deliver(pv_deliveries *d)
+
+
+cdef class Deliveries:
+    cdef pv_deliveries held
 
 
 cdef class Vectors(Pairs):

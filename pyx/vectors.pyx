@@ -110,6 +110,25 @@ cdef class Vectors(Pairs):
         with self.quiet():
             self.release(c)
 
+    def deliveries(self, uint64_t partition) -> Deliveries:
+        """What an open partition's system world delivers when it lets its world run again: the vectors of host-managed
+        devices (W3). They are valid until the partition is closed."""
+        cdef Caller *c = self.opened(partition)
+        cdef Deliveries found = Deliveries()
+        cdef pv_vector *v
+        cdef uint32_t endpoint, queue
+        found.held.kernel = self.kernel
+        found.held.to = c.interrupts
+        found.held.symmetric = self.symmetric
+        for endpoint in range(PV_ENDPOINTS_MAX if c.interrupts != NULL else 0):
+            for queue in range(PV_QUEUES_MAX):
+                v = self.vector_of(c, endpoint, queue)
+                if v != NULL and self.vector_flags[c.descriptor.endpoints[endpoint].device]:
+                    found.held.vectors[found.held.count] = v
+                    found.held.bits[found.held.count] = <uint64_t>1 << PV_VECTOR(endpoint, queue)
+                    found.held.count += 1
+        return found
+
     def routes(self, uint64_t partition) -> list:
         """[{"endpoint", "queue", "owner", "forwarded_route", "mask", "pending", counts...}] of an open partition."""
         cdef Caller *c = self.opened(partition)
@@ -153,6 +172,13 @@ cdef class Vectors(Pairs):
                                                    <uint64_t>1 << PV_VECTOR(endpoint, queue), self.symmetric):
                     count += 1
         return count
+
+
+cdef class Deliveries:
+    """Vectors of one partition, for its system world."""
+
+    def __len__(self):
+        return self.held.count
 
 
 cdef class Routes:

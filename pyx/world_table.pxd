@@ -4,6 +4,7 @@ from pyx.abi cimport pv_world
 from pyx.charges cimport Charges
 from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
+from pyx.vectors cimport pv_deliveries
 from pyx.worldc cimport pv_kick_state, pv_threads, sem_t
 
 
@@ -18,6 +19,8 @@ cdef struct World:
     long long tokens             # ns of processor time that the cap allows still
     bint awake                   # wants to run, as far as is known
     bint over                    # its cap is used up
+    bint barred                  # held by hand, until that ends
+    pv_deliveries *deliveries    # interrupts that wait for its turn; NULL: none do
     uint64_t charged             # ns that the data plane had spent for it when it was looked at last
 
 
@@ -31,6 +34,8 @@ cdef struct Command:
     int tid
     uint32_t at                  # byte of the general registers
     uint64_t value
+    pv_deliveries *deliveries
+    bint on
     int error                    # answer: errno; -1: no such world
 
 
@@ -47,6 +52,7 @@ cdef class WorldTable:
     cdef sem_t asked, answered   # around `command`
     cdef Command command
     cdef object lock             # of those who ask
+    cdef dict kept               # partition -> its Deliveries
     cdef uint8_t *snapshot       # images of one world, as they were asked for
     cdef uint32_t snapshot_count
     cdef int tracees             # worlds with the mechanism stop

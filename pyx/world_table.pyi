@@ -3,6 +3,7 @@ from typing import Any
 from pyx.charges import Charges
 from pyx.mapping_cache import MappingCache
 from pyx.policy import Policy
+from pyx.vectors import Deliveries
 
 MECHANISMS: dict[str, int]
 
@@ -13,7 +14,16 @@ class WorldTable:
     def __init__(
         self, processor: int, mechanism: str, policy: Policy, charges: Charges, cache: MappingCache
     ) -> None: ...
-    def add(self, partition: int, control: int, pid: int, weight: int, cap: int) -> None: ...
+    def add(
+        self,
+        partition: int,
+        control: int,
+        pid: int,
+        weight: int,
+        cap: int,
+        deliveries: Deliveries | None = None,
+    ) -> None: ...
+    def bar(self, partition: int, on: bool) -> None: ...
     def remove(self, partition: int) -> None: ...
     def join(self, partition: int, process: int) -> None: ...
     def images(self, partition: int) -> list[dict[str, Any]]: ...

@@ -15,6 +15,7 @@ from pyx.abi cimport pv_world
 from pyx.charges cimport Charges
 from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
+from pyx.vectors cimport Deliveries, pv_deliver
 from pyx.worldc cimport (
     PV_HOLD_BOUND_NS, PV_MECHANISM_CLASS, PV_MECHANISM_STOP, PV_STAND_BOUND_NS, PV_WORLD_THREADS, pv_image,
     pv_kick, pv_kick_sleep, pv_registers, pv_threads, pv_threads_at, pv_threads_event, pv_threads_find,
@@ -37,7 +38,7 @@ cdef extern from *:
     int waitpid(int pid, int *status, int options) nogil
 
 cdef enum:
-    TAKE_IN, LET_GO, IMAGES, CHANGE, JOIN
+    TAKE_IN, LET_GO, IMAGES, CHANGE, JOIN, BAR
     EARLY_MAX = 32
 
 cdef uint64_t SNAPSHOT = sizeof(pv_tracee) + sizeof(pv_image)
@@ -60,6 +61,7 @@ cdef class WorldTable:
         self.cache = cache
         self.current = -1
         self.lock = threading.Lock()
+        self.kept = {}
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -69,9 +71,10 @@ cdef class WorldTable:
 
     # ---- from other threads ----
 
-    def add(self, uint64_t partition, uint64_t control, int pid, uint32_t weight, uint32_t cap) -> None:
+    def add(self, uint64_t partition, uint64_t control, int pid, uint32_t weight, uint32_t cap,
+            Deliveries deliveries=None) -> None:
         """Takes a world in: all threads of `pid` and their descendants. `control`: address of its control block; `cap`:
-        millionths of a processor, 0: none. OSError: EPERM where the right is missing, ESRCH where it has ended,
+        millionths of a processor, 0: none; `deliveries`: interrupts that wait while it does not run. OSError: EPERM where the right is missing, ESRCH where it has ended,
         ENOSPC where the processor has 64 worlds."""
         with self.lock:
             self.command.kind = TAKE_IN
@@ -80,7 +83,9 @@ cdef class WorldTable:
             self.command.weight = weight
             self.command.cap = cap
             self.command.control = <pv_world *>control
+            self.command.deliveries = &deliveries.held if deliveries is not None and deliveries.held.count else NULL
             self.ask(f"world of process {pid}")
+            self.kept[partition] = deliveries
 
     def remove(self, uint64_t partition) -> None:
         """Lets a world go; its processes run on as the kernel likes. Nothing where it is not here."""
@@ -88,6 +93,15 @@ cdef class WorldTable:
             self.command.kind = LET_GO
             self.command.partition = partition
             self.ask("remove")
+            self.kept.pop(partition, None)
+
+    def bar(self, uint64_t partition, bint on) -> None:
+        """Holds a world, whatever its turn, or ends that. KeyError: not here."""
+        with self.lock:
+            self.command.kind = BAR
+            self.command.partition = partition
+            self.command.on = on
+            self.ask("bar")
 
     def join(self, uint64_t partition, int process) -> None:
         """Takes what is new of a process, a descendant of a world's, into the world. With `stop` the kernel tells of
@@ -182,6 +196,8 @@ cdef class WorldTable:
                 self.let_go(<uint32_t>place)
         elif place < 0:
             self.command.error = -1
+        elif self.command.kind == BAR:
+            self.worlds[place].barred = self.command.on
         elif self.command.kind == JOIN:
             self.join_threads(&self.worlds[place])
         elif self.mechanism != PV_MECHANISM_STOP:
@@ -221,7 +237,8 @@ cdef class WorldTable:
         w.tokens = 0
         w.charged = self.charges.charged_ns(w.partition)
         w.awake = True
-        w.over = False
+        w.over = w.barred = False
+        w.deliveries = c.deliveries
         if w.control.weight == 0:   # else it was a world under a monitor that was killed, and goes on counting
             w.control.used = w.control.turns = w.control.capped = 0
         w.control.weight = w.weight
@@ -234,12 +251,14 @@ cdef class WorldTable:
         """A descendant, or new threads of one: they share the turn."""
         pv_threads_scan(w.threads, self.command.pid)
         if w.threads.held:
-            self.hold(w, w.over)
+            self.hold(w, w.over or w.barred)
 
     cdef void let_go(self, uint32_t place) noexcept nogil:
         cdef World *w = &self.worlds[place]
         pv_threads_free(w.threads)
         pv_world_run(w.control, 1)
+        if w.deliveries != NULL:
+            pv_deliver(w.deliveries)
         w.control.weight = 0
         w.used = False
         self.policy.leave(place)
@@ -282,6 +301,8 @@ cdef class WorldTable:
     cdef void release(self, World *w) noexcept nogil:
         pv_threads_release(w.threads)
         pv_world_run(w.control, 1)
+        if w.deliveries != NULL:
+            pv_deliver(w.deliveries)
 
     cdef bint wait(self, uint64_t when) noexcept nogil:
         """Until that time, a kick, or something happened to a tracee: True."""
