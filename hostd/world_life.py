@@ -50,7 +50,7 @@ class WorldLife:
         return self.fabric.monitor
 
     async def schedule(self, record: Record) -> None:
-        """Makes the process of a guest or the console a world of its own; says so where it is not scheduled as asked."""
+        """Makes the process of a guest or the console a world; says so where it is not scheduled as asked."""
         scheduling, processors = self._manifest.host.scheduling, self._boot.processors.guests
         facts: Row = {"weight": scheduling.console, "cap": 0, "processors": processors}
         if record.type == "guest":
@@ -76,7 +76,8 @@ class WorldLife:
         living = [record for record in self.records.values() if record.pid and record.exit_status is None]
         if self._manifest.host.scheduling.mechanism == "class":
             free([record.pid for record in living if record.type in ("guest", "console") and record.pid])
-        for thread in {thread for record in living if record.type == "console" for thread in threads_of(record.pid or 0)}:
+        consoles = [record.pid for record in living if record.type == "console" and record.pid]
+        for thread in [thread for pid in consoles for thread in threads_of(pid)]:
             with contextlib.suppress(OSError):  # it has ended
                 os.sched_setaffinity(thread, self._boot.processors.infrastructure)
 

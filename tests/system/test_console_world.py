@@ -1,4 +1,4 @@
-"""The console as a world among others: turns, interrupts that wait for them, and what it is without a kernel (W1, W3, W4)."""
+"""The console as a world: turns, interrupts that wait for them, and what it is without a kernel (W1, W3, W4)."""
 
 from __future__ import annotations
 
