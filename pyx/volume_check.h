@@ -3,7 +3,7 @@
  *
  *     superblock   one copy is bad                                        both are written anew
  *     page         a page cannot be read: checksum, kind, place           counts: made anew; rows: empty; pointers: gone
- *     range        a pointer leads nowhere                                taken away: that place reads as zeroes
+ *     range        a pointer leads nowhere, or is beyond the disk's size  taken away: that place reads as zeroes
  *     row          the table says something impossible of a disk          the row becomes free, or the size is corrected
  *     lost         counted, but nothing points to it                      free
  *     shared       more pointers than counted, more than one of them      counted right, so that a write makes a copy
@@ -53,9 +53,12 @@ static inline int pv_check_touch(struct pv_volume_check *c, uint64_t number)
     return result ? result : pv_volume_touch(c->v, number);
 }
 
-/* Follows `*pointer`, which stands in page `from`. `*below`: data blocks beneath it. */
-static inline int pv_check_pointer(struct pv_volume_check *c, const char *name, uint64_t *pointer, uint64_t from, uint32_t level, uint64_t *below)
+/* Follows `*pointer`, which stands in page `from` and leads to the blocks of a disk from `first` on; the disk ends before
+ * block `end`. `*below`: data blocks beneath it. */
+static inline int pv_check_pointer(struct pv_volume_check *c, const char *name, uint64_t *pointer, uint64_t from, uint32_t level,
+                                   uint64_t first, uint64_t end, uint64_t *below)
 {
+    static const uint64_t SPAN[PV_VOLUME_LEVELS] = {1, PV_VOLUME_POINTERS, PV_VOLUME_POINTERS * PV_VOLUME_POINTERS};
     struct pv_volume *v = c->v;
     struct pv_volume_page *page = NULL;
     const uint64_t number = *pointer;
@@ -64,7 +67,9 @@ static inline int pv_check_pointer(struct pv_volume_check *c, const char *name, 
     *below = 0;
     if (!number)
         return 0;
-    if (!pv_volume_is_pointer_page(v, number)) {
+    if (first >= end) {
+        pv_check_report(c, PV_FOUND_RANGE, "disk %.64s: pointer beyond its size, for block %llu", name, (unsigned long long)first);
+    } else if (!pv_volume_is_pointer_page(v, number)) {
         pv_check_report(c, PV_FOUND_RANGE, "disk %.64s: pointer to page %llu, out of range", name, (unsigned long long)number);
     } else if ((result = pv_volume_load(v, number, PV_VOLUME_SET + level, &page)) == EUCLEAN) {
         pv_check_report(c, PV_FOUND_PAGE, "disk %.64s: %.128s", name, v->problem);
@@ -79,14 +84,15 @@ static inline int pv_check_pointer(struct pv_volume_check *c, const char *name, 
         for (uint32_t i = 0; i < PV_VOLUME_POINTERS; i++) {
             uint64_t *each = &page->pointer[i];
             if (level) {
-                if ((result = pv_check_pointer(c, name, each, number, level - 1, &part)))
+                if ((result = pv_check_pointer(c, name, each, number, level - 1, first + i * SPAN[level], end, &part)))
                     return result;
                 *below += part;
-            } else if (*each && pv_volume_is_block(v, *each)) {
+            } else if (*each && pv_volume_is_block(v, *each) && first + i < end) {
                 c->blocks[*each]++;
                 ++*below;
             } else if (*each) {
-                pv_check_report(c, PV_FOUND_RANGE, "disk %.64s: pointer to block %llu, out of range", name, (unsigned long long)*each);
+                pv_check_report(c, PV_FOUND_RANGE, "disk %.64s: pointer to block %llu for its block %llu, out of range", name,
+                                (unsigned long long)*each, (unsigned long long)(first + i));
                 if (c->repair) {
                     *each = 0;
                     if ((result = pv_check_touch(c, number)))
@@ -108,7 +114,7 @@ static inline int pv_check_row(struct pv_volume_check *c, uint32_t number)
     struct pv_volume *v = c->v;
     struct pv_volume_row *row = pv_volume_row(v, number);
     const uint64_t page = v->super.table_first + number / PV_VOLUME_ROWS;
-    uint64_t below;
+    uint64_t below, end;
     int result;
     if (row == NULL || row->state == PV_VOLUME_FREE)
         return 0;
@@ -121,15 +127,26 @@ static inline int pv_check_row(struct pv_volume_check *c, uint32_t number)
         row->generation = generation;
         return pv_check_touch(c, page);
     }
-    if (!row->size || row->size % PV_VOLUME_SECTOR_BYTES || pv_volume_blocks_of(v, row->size) > PV_VOLUME_DISK_BLOCKS) {
+    end = pv_volume_blocks_of(v, row->size);
+    if (!row->size || row->size % PV_VOLUME_SECTOR_BYTES || end > PV_VOLUME_DISK_BLOCKS) {
+        end = PV_VOLUME_DISK_BLOCKS;
         pv_check_report(c, PV_FOUND_ROW, "disk %.64s: its size is %llu", row->name, (unsigned long long)row->size);
         if (c->repair) {
-            row->size = PV_VOLUME_DISK_BLOCKS << v->shift; /* the largest: nothing of it is cut off */
+            row->size = end << v->shift; /* the largest: nothing of it is cut off */
             if ((result = pv_check_touch(c, page)))
                 return result;
         }
     }
-    if ((result = pv_check_pointer(c, row->name, &row->root, page, PV_VOLUME_LEVELS - 1, &below)))
+    uint32_t other = number;
+    if (row->state == PV_VOLUME_LIVE && !pv_volume_find(v, row->name, &other) && other < number) {
+        pv_check_report(c, PV_FOUND_ROW, "row %u: there is a disk %.64s already", number, row->name);
+        if (c->repair) {
+            snprintf(row->name + strnlen(row->name, PV_VOLUME_NAME - 12), 12, "~%u", number); /* both are kept */
+            if ((result = pv_check_touch(c, page)))
+                return result;
+        }
+    }
+    if ((result = pv_check_pointer(c, row->name, &row->root, page, PV_VOLUME_LEVELS - 1, 0, end, &below)))
         return result;
     if (row->allocated != below && row->state == PV_VOLUME_LIVE) { /* a removal that was cut off does not care */
         pv_check_report(c, PV_FOUND_COUNT, "disk %.64s: it has %llu blocks and is charged with %llu", row->name,

@@ -126,6 +126,10 @@ static void plant(struct pv_volume *v, const char *kind)
         row->root = pv_volume_row(v, 1)->root;
     else if (!strcmp(kind, "range-block"))
         page->pointer[5] = s.blocks + 1;
+    else if (!strcmp(kind, "beyond-size")) {
+        row->size = 30 * BLOCK;
+    } else if (!strcmp(kind, "same-name"))
+        strcpy(pv_volume_row(v, 1)->name, "a");
     else if (!strcmp(kind, "range-page"))
         row->root = s.data_first + 3;
     else if (!strcmp(kind, "count-high"))
@@ -199,7 +203,7 @@ int main(int count, char **words)
     printf("left %llu\n", (unsigned long long)checked(false));
     opened(&v, false, false);
     for (int i = 0; i < 3; i++)
-        if (holds(&v, i == 0 ? "a" : i == 1 ? "b" : "c", i ? 1 : 0))
+        if (holds(&v, i == 0 ? "a" : i == 2 ? "c" : !strcmp(words[1], "same-name") ? "a~1" : "b", i ? 1 : 0))
             printf("kept %c\n", 'a' + i);
     if (pv_volume_create(&v, "new", BLOCK, UINT64_MAX, &(uint32_t){0}) /* it can be worked with */
         || pv_volume_commit(&v))

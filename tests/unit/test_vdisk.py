@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,43 @@ def test_freed_blocks_are_holes(verbs: Verbs) -> None:
     before = verbs.path.stat().st_blocks
     assert verbs.done("rm", "a")["freed_bytes"] == 8 * MIB
     assert before - verbs.path.stat().st_blocks >= 7 * MIB // 512
+
+
+@pytest.fixture
+def block_device(tmp_path: Path) -> Iterator[Path]:
+    """A loop device over a file that holds something else."""
+    if os.geteuid() or shutil.which("losetup") is None:
+        pytest.skip("a loop device needs root and losetup")
+    backing = tmp_path / "backing"
+    with backing.open("wb") as file:
+        file.write(b"old data" * MIB)
+        file.truncate(128 * MIB)
+    made = subprocess.run(["losetup", "--find", "--show", backing], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"losetup: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    try:
+        yield Path(device)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_volume_on_a_block_device(
+    block_device: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verbs = Verbs(block_device, capsys)
+    assert "--force" in verbs.refused(5, "format")
+    assert "less than" in verbs.refused(2, "format", "--force", "--size", "1GiB")
+    assert verbs.done("format", "--force")["size"] == 128 * MIB
+    source = image(tmp_path / "source", 20 * MIB, 5)
+    verbs.done("import", "a", source)
+    verbs.done("clone", "a", "b")
+    verbs.done("export", "b", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    with in_use(block_device) as volume:  # what a block held before does not show around a small write
+        volume.create("small", MIB)
+        volume.write("small", 70_000, b"x")
+        volume.commit()
+        assert volume.read("small", 0, MIB) == bytes(70_000) + b"x" + bytes(MIB - 70_001)
+    verbs.done("rm", "a")
+    assert verbs.done("check")["found"] == []

@@ -26,6 +26,8 @@ DAMAGE = {
     "shared-block": Damage({"lost", "shared"}, "bc"),
     "shared-page": Damage({"lost", "shared"}, "bc"),
     "range-block": Damage({"range", "count", "lost"}, "bc"),
+    "beyond-size": Damage({"range", "count", "lost"}, "bc"),
+    "same-name": Damage({"row"}, "abc"),
     "range-page": Damage({"range", "count", "lost"}, "bc"),
     "count-high": Damage({"count"}, "abc"),
     "count-free": Damage({"count"}, "abc"),
@@ -50,7 +52,8 @@ MUTANTS = {
     "place of a page not verified": (
         "volume_pages.h", "if (page->header.number != number)", "if (false)", "misplaced"),
     "range of pointers not verified": (
-        "volume_check.h", "} else if (*each && pv_volume_is_block(v, *each)) {", "} else if (*each && *each < 999) {",
+        "volume_check.h", "} else if (*each && pv_volume_is_block(v, *each) && first + i < end) {",
+        "} else if (*each && *each < 999) {",
         "range-block"),
     "lost blocks not looked for": (
         "volume_check.h", "v->super.block_counts_first, c->blocks, 0, v->super.blocks + 1);",
