@@ -81,9 +81,8 @@ cdef class Adoption(Vectors):
         for i in range(PV_ENDPOINTS_MAX):
             if c.descriptor.endpoints[i].generation == 0:
                 continue
-            c.paths[i] = kept.paths[i]
-            if c.paths[i] == PV_PATH_DIRECT and self.has_entry(c, i):
-                self.take_pair(c, i)
+            if c.paths[i] == PV_PATH_DIRECT and self.has_entry(c, i) and not self.take_pair(c, i) and c.calls:
+                self.tell_offloads(c, i)
             for queue in range(PV_QUEUES_MAX):
                 v = self.vector_of(c, i, queue)
                 # Its mask stays. Another route is one that the killed monitor was about to write.

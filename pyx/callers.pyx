@@ -142,18 +142,20 @@ cdef class Callers(Loop):
                 self.server_count += 1
             fresh.used = True
             c[0] = fresh
+            self.begin_world(slot, partition, fresh.type, pid)
             self.refresh(c)
             if fresh.calls:
                 self.add_bell(fresh.doorbell)
                 self.active[self.active_count] = slot
                 self.active_count += 1
             self.mappings[slot] = kept
-            self.begin_world(slot, partition, fresh.type, pid)
 
     cdef void begin_world(self, uint16_t slot, uint64_t partition, uint32_t type, int pid):
-        """The control block of a partition's world, and what is kept of it. One that is adopted goes on counting."""
+        """The control block of a partition's world, and what is kept of it. One that is adopted goes on counting, on the
+        paths that are in force."""
         cdef pv_world *world = &self.kernel.worlds[slot]
         cdef pv_kept *kept = &self.kernel.kept[slot]
+        cdef uint32_t i
         if not self.adopting or world.partition != partition:
             world.weight = world.cap = 0
             world.used = world.turns = world.capped = world.calls = 0
@@ -162,6 +164,8 @@ cdef class Callers(Loop):
         if not self.adopting or kept.partition != partition:
             memset(kept, 0, sizeof(pv_kept))
             kept.partition = partition
+        for i in range(PV_ENDPOINTS_MAX):
+            self.callers[slot].paths[i] = kept.paths[i]
         world.type = type
         world.pid = pid
         world.partition = partition

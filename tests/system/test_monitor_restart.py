@@ -23,6 +23,7 @@ from hostd.syscalls import numbers
 from tests.framework import monitors
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.streams import NAMES, Pair
+from tools.client import partition_path
 
 KILLS, KILLS_LONG = 20, 200
 PATHS = (("redirect", "copy"), ("copy", "redirect"), ("direct", "redirect"))  # of NIC and disk, in turn
@@ -208,3 +209,19 @@ def test_one_that_dies_again_and_again_is_given_up() -> None:
         host.guest("next", disks=[DISK]).call("disk:write", disk="vda", length=4096, seed=1)
         assert monitors.life(host)["restarts"] == 0
         assert host.failed_checks() == []
+
+
+def test_paths_and_what_they_carry_stay(host: Host) -> None:
+    """The path in force, its queue pair and the offloads that an endpoint may use on it are what they were (A1, A5)."""
+    guest = host.guest("guest", nics=[{"name": "eth0", "path": "direct"}], disks=[{**DISK, "path": "copy"}])
+    guest.call("stream:open", nic="eth0")
+    guest.call("disk:write", disk="vda", length=4096, seed=1)
+    host.until(lambda: (host.path("guest", "eth0"), host.path("guest", "vda")) == ("direct", "copy"))
+    target = partition_path("guest", "/capabilities")
+    before = host.client.get(target)
+    assert before
+    monitors.kill_and_wait(host, busy=False)
+    assert host.client.get(target) == before
+    enforced = {one["name"]: one["path"] for one in host.view("guest")["enforced"]["endpoints"]}
+    assert enforced == {"eth0": "direct", "vda": "copy"}
+    guest.call("disk:read", disk="vda", length=4096, seed=1)
