@@ -76,9 +76,9 @@ def arrived(text: str) -> float:
     if "error" in document:
         raise click.ClickException(f"iperf3: {document['error']}")
     end = document["end"]
-    if "sum_received" in end and not end["sum_received"].get("sender", False) and "lost_packets" not in end["sum"]:
+    if "sum" not in end:  # TCP
         return float(end["sum_received"]["bits_per_second"]) / 8
-    total = end["sum"]
+    total = end["sum"]  # of datagrams that were sent, with what the other end told of their loss
     return float(total["bytes"]) * (1 - total["lost_percent"] / 100) / float(total["seconds"])
 
 
