@@ -98,8 +98,6 @@ cdef class Disk(Virtual):
         if p.medium == MEDIUM_VOLUME:
             with self.quiet():
                 self.use_disk(p, name)
-        if p.fd >= 0:
-            self.use_file(port, p.fd)
         with self.quiet():
             self.install_port(p)
 
@@ -111,8 +109,6 @@ cdef class Disk(Virtual):
         with self.quiet():
             p.closing = True
         self.drain(&p.flying, f"of port {port}")
-        if p.fd >= 0:
-            self.use_file(port, -1)
         with self.quiet():
             self.close_port(p)
         free(ram)

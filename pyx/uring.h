@@ -1,7 +1,7 @@
 /* One io_uring of the kernel, by its system calls alone: requests in, completions out (io_uring(7), linux/io_uring.h).
  *
  * Private memory of a device's data thread. Both rings are shared with the kernel, which is trusted: the orderings below
- * are those that io_uring(7) asks for. The control thread only registers files, which the kernel serializes.
+ * are those that io_uring(7) asks for. From pv_uring_begin on only that thread enters the kernel with it.
  *
  * A thread that has requests in the kernel and nothing else to do must hear of both: completions, and doorbells of guests.
  * So it waits on the ring, and has the ring wait on the doorbells (IORING_OP_FUTEX_WAITV, Linux 6.7). Without that
@@ -28,6 +28,7 @@
 struct pv_uring {
     int fd;
     bool bells;                  /* can wait on doorbells */
+    bool disabled;               /* until pv_uring_begin */
     uint32_t entries;            /* of the submission queue */
     uint32_t sq_tail;            /* ours, not published before pv_uring_submit */
     uint32_t submitted;          /* value of sq_tail up to which the kernel was told */
@@ -76,15 +77,18 @@ static inline int pv_uring_open(struct pv_uring *u, uint32_t entries, uint32_t c
     struct io_uring_params p;
     memset(u, 0, sizeof(*u));
     u->fd = -1;
-    /* The data thread enters the kernel often enough by itself: it needs no interrupt to do so. */
-    for (uint32_t more = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG;; more = 0) {
+    /* The data thread enters the kernel often enough by itself: it needs no interrupt to do so, and where it waits for several
+     * completions it is not woken by the first (Linux 6.1; before, 5.19, by each for a moment). */
+    static const uint32_t kinds[] = {IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED
+                                         | IORING_SETUP_TASKRUN_FLAG,
+                                     IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, 0};
+    for (uint32_t kind = 0; u->fd < 0; kind++) {
         memset(&p, 0, sizeof(p));
-        p.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | more;
+        p.flags = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | kinds[kind];
         p.cq_entries = completions;
         u->fd = (int)syscall(SYS_io_uring_setup, entries, &p);
-        if (u->fd >= 0)
-            break;
-        if (errno != EINVAL || more == 0)
+        u->disabled = kinds[kind] & IORING_SETUP_R_DISABLED;
+        if (u->fd < 0 && (errno != EINVAL || kinds[kind] == 0))
             return -errno;
     }
     if (!(p.features & IORING_FEAT_SINGLE_MMAP) || !(p.features & IORING_FEAT_EXT_ARG) || !(p.features & IORING_FEAT_NODROP)) {
@@ -120,6 +124,14 @@ static inline int pv_uring_open(struct pv_uring *u, uint32_t entries, uint32_t c
     return 0;
 }
 
+/* By the thread that uses it from now on. 0 or -errno. */
+static inline int pv_uring_begin(struct pv_uring *u)
+{
+    int failure = u->disabled ? pv_uring_register(u, IORING_REGISTER_ENABLE_RINGS, NULL, 0) : 0;
+    u->disabled = u->disabled && failure;
+    return failure;
+}
+
 /* A zeroed entry to fill in; NULL: submit first. */
 static inline struct io_uring_sqe *pv_uring_entry(struct pv_uring *u)
 {
@@ -132,15 +144,15 @@ static inline struct io_uring_sqe *pv_uring_entry(struct pv_uring *u)
     return entry;
 }
 
-/* Tells the kernel of all entries, and with `wait_ns` waits so long for a completion. Signals end the wait: whoever waits
+/* Tells the kernel of all entries, and with `wait_ns` waits so long for `least` completions. Signals end the wait: whoever waits
  * looks again. What the kernel could not take (EAGAIN, EBUSY) stays and goes with the next call. */
-static inline void pv_uring_enter(struct pv_uring *u, uint64_t wait_ns)
+static inline void pv_uring_enter(struct pv_uring *u, uint64_t wait_ns, uint32_t least)
 {
     struct __kernel_timespec t = {.tv_sec = (int64_t)(wait_ns / 1000000000u), .tv_nsec = (long long)(wait_ns % 1000000000u)};
     struct io_uring_getevents_arg argument = {.ts = (uint64_t)(uintptr_t)&t};
     /* pairs with the kernel's acquire of the tail: the entries are complete before it */
     atomic_store_explicit(u->sq_shared_tail, u->sq_tail, memory_order_release);
-    long taken = wait_ns ? syscall(SYS_io_uring_enter, u->fd, u->sq_tail - u->submitted, 1,
+    long taken = wait_ns ? syscall(SYS_io_uring_enter, u->fd, u->sq_tail - u->submitted, least,
                                    IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, &argument, sizeof(argument))
                          : syscall(SYS_io_uring_enter, u->fd, u->sq_tail - u->submitted, 0, IORING_ENTER_GETEVENTS, NULL, 0);
     (void)taken; /* the kernel's head says what it took, also where the wait failed */
@@ -159,7 +171,7 @@ static inline const struct io_uring_cqe *pv_uring_peek(struct pv_uring *u)
     if (u->cq_head != atomic_load_explicit(u->cq_shared_tail, memory_order_acquire))
         return &u->cqes[u->cq_head & u->cq_mask];
     if (atomic_load_explicit(u->sq_flags, memory_order_relaxed) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) {
-        pv_uring_enter(u, 0);
+        pv_uring_enter(u, 0, 0);
         if (u->cq_head != atomic_load_explicit(u->cq_shared_tail, memory_order_acquire))
             return &u->cqes[u->cq_head & u->cq_mask];
     }
@@ -177,7 +189,6 @@ static inline void pv_uring_fill(struct io_uring_sqe *entry, uint8_t operation, 
                                  uint32_t length, uint32_t flags, uint64_t user_data)
 {
     entry->opcode = operation;
-    entry->flags = IOSQE_FIXED_FILE;
     entry->fd = file;
     entry->off = offset;
     entry->addr = (uint64_t)(uintptr_t)address;

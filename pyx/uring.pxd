@@ -14,7 +14,6 @@ cdef class Uring(Medium):
     cdef uint32_t armed_count
     cdef pv_wait armed_waits[128]
 
-    cdef int use_file(self, uint32_t port, int fd) except -1
     cdef bint room(self) noexcept nogil
     cdef void launch(self, Flying *f) noexcept nogil
     cdef uint32_t reap(self) noexcept nogil
