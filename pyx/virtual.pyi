@@ -5,6 +5,8 @@ from pyx.uring import Uring
 from pyx.volume import Volume
 
 _T = TypeVar("_T")
+DRAIN_SECONDS: float
+DRAIN_POLL: float
 
 class Virtual(Uring):
     def use_volume(self, volume: Volume) -> None: ...
