@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 
 from pyx import offload
 from pyx.abi import OFFLOADS
-from tests.framework.host import Host
+from tests.framework.host import MANIFEST, Host, running
 from tests.framework.packets import ACK, PSH, frame, objections, transport, without_checksum
 from tests.framework.puppet import Puppet
 
@@ -111,3 +111,15 @@ def test_a_weaker_device_takes_over(host: Host) -> None:
     weaken(host)
     exchange(sender, receiver, source, to, 3)
     assert host.metrics().value("network_completed_checksums_total", partition="sender") == done + 10
+
+
+def test_limits_of_a_device_hold_for_all_its_endpoints() -> None:
+    """What the host's description takes from a NIC is withheld by the device, whatever an endpoint's own limits say."""
+    devices = [{**device, **({"limits": {"offloads": ["checksum"]}} if device["kind"] == "nic" else {})}
+               for device in MANIFEST["devices"]]  # fmt: skip
+    with running({**MANIFEST, "devices": devices}) as host:
+        sender, receiver, source, to = pair(host)
+        told = sender.call("offloads:prove", nic="eth0")
+        assert {name for name, row in told.items() if row["granted"]} == {"checksum"}
+        assert all(row["withheld_by"] == ["device"] for name, row in told.items() if name != "checksum")
+        assert all(offload.valid(piece) for piece in exchange(sender, receiver, source, to, 1))
