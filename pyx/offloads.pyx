@@ -213,6 +213,8 @@ cdef class Offloads(Device):
                 self.end_merge(receiver, now)
             if not self.target(receiver, &target):
                 return False
+            receiver.starved = False
+            sender.held_since = 0
             if (progress[0] == 0 and target.headed and not finished and target.length >= PV_NET_HEADER + length
                     and headed.offload.accepts & (~self.granted_to(receiver, &target) | self.lies) == 0):
                 break

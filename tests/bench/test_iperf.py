@@ -24,7 +24,7 @@ def test_a_run_that_failed_is_an_error(text: str) -> None:
         arrived(text)
 
 
-@pytest.mark.skipif(shutil.which("iperf3") is None or shutil.which("ip") is None, reason="iperf3 or ip is not installed")
+@pytest.mark.skipif(not (shutil.which("iperf3") and shutil.which("ip")), reason="iperf3 or ip is not installed")
 @pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 def test_both_sides_move_data() -> None:
     with bench_host() as host, veth(1500) as names:

@@ -43,10 +43,10 @@ time.sleep(3)
 
 def heard(host: Host, line: dict[str, Any] | None, count: int, size: int = 100, pause: float = 0.0) -> list[list[int]]:
     """[number, ns sent, ns heard] of datagrams of `size` bytes that arrived, in their order."""
-    host.spawn("ear", ["python3", "-c", EAR.format(count=count, patience=10)], nics=nic("10.96.0.2/24", offloads=False))
+    host.spawn("ear", ["python3", "-c", EAR.format(count=count, patience=10)], nics=nic("10.96.0.2/24"))
     host.until(lambda: "ready" in host.log("ear"))
     script = MOUTH.format(count=count, size=size, pause=pause)
-    host.spawn("mouth", ["python3", "-c", script], nics=nic("10.96.0.1/24", offloads=False, line=line))
+    host.spawn("mouth", ["python3", "-c", script], nics=nic("10.96.0.1/24", line=line))
     host.wait_for_end("ear")
     found: list[list[int]] = json.loads(host.log("ear").split("ready", 1)[1])
     for name in ("ear", "mouth"):
