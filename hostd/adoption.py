@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hostd import charging, traps
+from hostd import charging, traps, vectors
 from hostd.asking import ask
 from hostd.events import EventLog
 from hostd.fabric import Fabric
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 class Adoption:
-    """`schedule(record)` makes a guest a world of its own; `hear_path` takes a path that is in force."""
+    """`schedule(record)` makes a guest or the console a world of its own; `hear_path` takes a path that is in force."""
 
     def __init__(
         self,
@@ -55,12 +55,12 @@ class Adoption:
         await self._tables()
         await ask(self._fabric.monitor, "resume", {})
         resumed = time.monotonic()
-        guests = [one for one in self._records.values() if one.type == "guest" and one.state not in ENDED]
-        failed = await asyncio.gather(*(self._guest(one) for one in guests), return_exceptions=True)
-        for one, error in zip(guests, failed, strict=True):
-            if error is not None:  # calls are taken: what one guest lacks is no reason to begin again
+        living = [one for one in self._records.values() if one.type in ("guest", "console") and one.state not in ENDED]
+        failed = await asyncio.gather(*(self._world(one) for one in living), return_exceptions=True)
+        for one, error in zip(living, failed, strict=True):
+            if error is not None:  # calls are taken: what one partition lacks is no reason to begin again
                 self._events.publish("error", partition=one.name, message=f"adoption: {error}")
-        return {"start": started - begin, "adopt": resumed - started, "guests": time.monotonic() - resumed}
+        return {"start": started - begin, "adopt": resumed - started, "worlds": time.monotonic() - resumed}
 
     async def _tables(self) -> None:
         fabric = self._fabric
@@ -79,11 +79,13 @@ class Adoption:
         if fabric.charging:
             await charging.begin(fabric)
 
-    async def _guest(self, record: Record) -> None:
+    async def _world(self, record: Record) -> None:
         """What is answered and scheduled beside the calls; and paths that were changed without hostd's having heard."""
         await asyncio.gather(traps.hand_over_again(self._fabric, record), self._refusals.watch_again(record))
         if record.scheduled:
             await self._schedule(record)
+        if record.held:  # by hand; a system world that held it let go of it when it died
+            await vectors.hold(record, self._fabric.monitor, self._loading.children, True)
         if not record.attached:
             return
         for endpoint in record.plan["endpoints"]:

@@ -203,6 +203,7 @@ class Fabric:
             "map_pages": plan["map_pages"],
             "call_capacity": plan["call"]["capacity"] if plan["call"] else 0,
             "pid": record.pid or 0,
+            "held": record.held,
         }
         try:
             await ask(self.monitor, "open", message, [*read, *rest])

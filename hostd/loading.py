@@ -40,7 +40,7 @@ class Loading:
     ) -> None:
         self._boot = boot
         self._fabric = self.fabric = boot.fabric
-        self.slots = boot.slots
+        self.slots, self.children = boot.slots, boot.children
         self._records = boot.records
         self._end = end
         self._heard = heard

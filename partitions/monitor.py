@@ -82,6 +82,7 @@ class MonitorPartition(DataPlane):
         )
         if self._adopting:
             self.loop.adopt(message["partition"])
+            self.loop.hold(message["partition"], message["held"])
         else:
             self.loop.route(message["partition"])
         return {}

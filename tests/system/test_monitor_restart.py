@@ -108,7 +108,13 @@ def test_no_world_stays_frozen(mechanism: str, seed: int) -> None:
                 used = world(host, "capped")["used"]
                 monitors.kill_and_wait(host)
                 host.until(lambda used=used: world(host, "capped")["used"] > used)  # type: ignore[misc]
-                assert world(host, "capped")["weight"] > 0, "it is scheduled again"
+                assert all(world(host, name)["weight"] > 0 for name in ("capped", "console")), "not scheduled again"
+                host.until(lambda: world(host, "console")["running"])
+            host.hold("console", True)
+            monitors.kill_and_wait(host)
+            assert not world(host, "console")["running"], "what was held by hand is held again"
+            host.hold("console", False)
+            host.until(lambda: world(host, "console")["running"])
         assert pids(host) == before
         faults = host.metrics()
         again = {name: guest.call("hardware:enumerate_all")["found"] for name, guest in pair.guests.items()}
