@@ -17,13 +17,14 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from hostd import hardware_region, memory_region, rootfs
+from hostd import hardware_files, hardware_region, memory_region, rootfs
 from hostd.abilities import Abilities
 from hostd.sandbox import enter
 from hostd.startspec import SpecError, StartSpec
 from hostd.wire import Message, Wire, WireError, close_fds
 from partitions.skeleton import Context
 from pyx import process
+from pyx.abi import PAGE
 
 START_TIMEOUT = 10.0  # seconds for the keeper to hand over the specification; it has sent it before the clone
 BASE_ENVIRONMENT = {"PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -62,13 +63,19 @@ def _run(start: int, keeper: int, abilities: Abilities) -> int:
             spec.config["hardware"], handed = hardware_region.make()
         elif "configuration" in descriptors:
             pages = descriptors.pop("configuration")
-            spec.config["hardware"] = hardware_region.show(pages, spec.config["configuration"])
+            if spec.argv is None:
+                spec.config["hardware"] = hardware_region.show(pages, spec.config["configuration"])
+            else:
+                content = os.pread(pages, len(spec.config["configuration"]) * PAGE, 0)
+                spec.config["files"] = hardware_files.of(content, spec.config["configuration"])
             os.close(pages)
         if spec.trap_memory:
             spec.config["memory"], more = memory_region.make(descriptors, spec.config["plan"]["memory"])
             handed |= more
         taps: list[int] = []
         report = enter(spec, abilities, keeper, handed, taps)
+        if "files" in spec.config and report["pivot"]:
+            report["hardware"] = {"traps": False, "files": rootfs.PARTITION}
         report |= {name: spec.config[name] for name in ("hardware", "memory") if name in spec.config}
         if spec.argv is not None:
             spec.config["own_root"] = report["pivot"]  # files of the host are out of sight, and names its own

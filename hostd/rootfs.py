@@ -13,6 +13,7 @@ import os
 import signal
 import stat
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from pyx import process
 
 PACKAGES = ("pyx", "hostd", "partitions")  # what a guest's runtime imports
 PROGRAM = "/program"
+PARTITION = "/run/partition"  # what a program is told of its partition (hostd.hardware_files)
+PARTITION_SIZE = "1m"  # 32 functions of a page each, and the table
+PARTITION_FILES = 128
 ROOT_SIZE = "8m"  # the root holds copies of a few small files only
 SCRATCH_SIZE = "64m"  # /tmp of one guest: host memory, so it is bounded
 SCRATCH_FILES = 4096
@@ -113,7 +117,7 @@ def build(processes: bool = False) -> None:
     links = {path: os.readlink(path) for path in _LINKS if os.path.islink(path)}
     process.mount("guest-root", STAGE, "tmpfs", process.MS_NOSUID, f"size={ROOT_SIZE},nr_inodes=8192,mode=755")
     umask = os.umask(0o022)
-    for folder in ("/proc", "/dev", "/etc", "/tmp", scratch(), PROGRAM):
+    for folder in ("/proc", "/dev", "/etc", "/tmp", scratch(), PROGRAM, PARTITION):
         os.makedirs(STAGE + folder, exist_ok=True)
     for path, content in copies.items():
         _write(STAGE + path, content)
@@ -147,13 +151,24 @@ def mount_processes(target: str) -> None:
     process.mount("proc", target, "proc", _LOCKED | process.MS_NOEXEC, "subset=pid")
 
 
-def complete(uid: int, gid: int, program: int | None) -> None:
-    """The other parts that each guest has for itself: its scratch folder and its program folder."""
+def complete(uid: int, gid: int, program: int | None, files: Mapping[str, bytes]) -> None:
+    """The other parts that each guest has for itself: its scratch folder, its program folder, and `files` by their path
+    below PARTITION, which nobody can change."""
     options = f"size={SCRATCH_SIZE},nr_inodes={SCRATCH_FILES},mode=700,uid={uid},gid={gid}"
     process.mount("scratch", scratch(), "tmpfs", _LOCKED, options)
     if program is not None:
         process.move_mount(program, PROGRAM)
         os.close(program)
+    if files:
+        size = f"size={PARTITION_SIZE},nr_inodes={PARTITION_FILES},mode=755"
+        process.mount("partition", PARTITION, "tmpfs", _LOCKED | process.MS_NOEXEC, size)
+        umask = os.umask(0o022)
+        for path, content in files.items():
+            _write(f"{PARTITION}/{path}", content)
+        os.umask(umask)
+        folder = os.open(PARTITION, os.O_PATH | os.O_CLOEXEC)
+        process.mount_setattr(folder, process.ATTRIBUTE_RDONLY, False)
+        os.close(folder)
 
 
 def open_program(directory: str) -> int:

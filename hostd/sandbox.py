@@ -120,7 +120,7 @@ def _enter_namespaces(
         rootfs.mount_processes("/proc")
     else:
         rootfs.build(processes=True)
-    rootfs.complete(uid, gid, program)
+    rootfs.complete(uid, gid, program, spec.config.get("files") or {})
     report["pivot"] = True
 
 

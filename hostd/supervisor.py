@@ -275,9 +275,13 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
             await self._paths.begin(record)
             fds["lifecycle"] = theirs.fileno()
             document = exports.prepare(record, fds, self._start_document(record), self.paths.runtime)
-            if document["entry"] is not None and not document["traps"]:
-                fds["configuration"], document["config"]["configuration"] = views.built(record, self.fabric)
-            await self._children.start(record, document, fds if "config" in document else {}, control=False)
+            native = document["entry"] is None
+            maps = not native or "config" in document
+            if not document.get("traps"):  # a program gets it as files
+                pages = views.built(record, self.fabric)
+                fds["configuration"], document.setdefault("config", {})["configuration"] = pages
+            handed = fds if maps else {"configuration": fds["configuration"]}
+            await self._children.start(record, document, handed, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             record.lifecycle = ours
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,6 +79,40 @@ def test_a_device_in_use_is_not_assigned(host: Host) -> None:
     host.guest("user", nics=["eth0"])
     with pytest.raises(HostError, match="nic0 is used by user"):
         host.guest("greedy", devices=["nic0"])
+
+
+def test_an_unmodified_program_finds_its_hardware_in_files(host: Host) -> None:
+    """The same functions and pages as a Python guest's, nothing of the rest of the machine, and nobody changes them."""
+    wanted: dict[str, Any] = {"disks": [DISK, {**DISK, "name": "vdb", "device": "disk1", "read_only": True}]}
+    nics = [{"name": "eth0", "mac": "02:00:00:00:00:77"}]
+    script = (
+        "cd /run/partition; cat devices.json; for f in devices/*/config; do echo $f; od -An -v -tx1 $f | tr -d ' \\n'; "
+        "echo; done; (echo x > devices.json) 2>&1; (rm -r devices) 2>&1 | tail -1; ls"
+    )
+    host.spawn("program", ["/bin/sh", "-c", script], **wanted, nics=nics)
+    assert host.wait_for_end("program")["state"] == "stopped"
+    text, _, rest = host.log("program").partition("\n}\n")
+    document, lines = json.loads(text + "}"), rest.splitlines()
+    host.remove("program")
+    guest = host.guest("store", **wanted, nics=nics)
+    table, region = guest.call("hardware:enumerate_all")["table"], guest.call("hardware:enumerate_all")["found"]
+    assert (document["memory"], document["processors"]) == (table["memory"], table["processors"])
+    own = ("generation",)  # of an endpoint: it never repeats
+    for said, found in zip(document["functions"], region, strict=True):
+        assert {key: said[key] for key in found if key not in (*own, "address")} == {
+            key: found[key] for key in found if key not in (*own, "address")
+        }
+        bus, device, function = found["address"]
+        assert said["address"] == f"{bus:02x}:{device:02x}.{function}"
+        page = lines[lines.index(said["config"]) + 1]
+        true = guest.call("hardware:read", address=found["address"])
+        assert len(page) == 8192
+        differ = [place for place in range(0, 8192, 2) if page[place : place + 2] != true[place : place + 2]]
+        assert len(differ) <= 8, "more than the generation of the endpoint differs"
+    assert [line for line in lines if line.endswith("config")] == [said["config"] for said in document["functions"]]
+    assert sum("Read-only file system" in line for line in lines) == 2
+    assert lines[-2:] == ["devices", "devices.json"]
+    assert host.hardware("store")["region"]["traps"]
 
 
 def test_a_view_that_is_built_in_advance() -> None:

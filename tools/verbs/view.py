@@ -140,7 +140,9 @@ def _memory(side: dict[str, Any]) -> str | None:
 def _hardware(document: dict[str, Any]) -> Iterable[str]:
     """Functions that the partition finds, and below them every device of the machine."""
     region, believed = document["region"] or {}, document["believed"]
-    if not region.get("traps"):
+    if region.get("files"):
+        yield f"an unmodified program, which finds its hardware described below {region['files']}"
+    elif not region.get("traps"):
         yield f"no configuration region that traps: {region.get('missing', 'not a Python guest')}"
     if believed is not None:
         yield "BELIEVED"
