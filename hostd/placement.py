@@ -13,6 +13,18 @@ SERVER = "io-a"  # the I/O partition in charge of every endpoint
 UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
 
 
+def withheld(spec: PartitionSpec) -> list[dict[str, int]]:
+    """The withheld ranges of a partition, in order, those that touch or overlap as one."""
+    joined: list[dict[str, int]] = []
+    for one in sorted(spec.withheld, key=lambda one: one.offset):
+        last = joined[-1] if joined else None
+        if last is not None and one.offset <= last["gpa"] + last["size"]:
+            last["size"] = max(last["size"], one.offset + one.size - last["gpa"])
+        else:
+            joined.append({"gpa": one.offset, "size": one.size})
+    return joined
+
+
 def placement_request(spec: PartitionSpec, manifest: Manifest, paths: Paths, processors: list[int]) -> dict[str, Any]:
     """What the command partition is asked for; `spec` has its defaults filled in."""
     endpoints: list[dict[str, Any]] = []
@@ -30,7 +42,7 @@ def placement_request(spec: PartitionSpec, manifest: Manifest, paths: Paths, pro
         endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
     request: dict[str, Any] = {
         "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
-        "devices": spec.devices, "buses": spec.buses,
+        "withheld": withheld(spec), "devices": spec.devices, "buses": spec.buses,
         "processors": spec.processors or processors, "program": {"argv": spec.program},
     }  # fmt: skip
     if os.geteuid() == 0:

@@ -54,11 +54,7 @@ class Refusals:
 
     async def _watch_memory(self, record: Record, faults: int) -> None:
         maps = await self._fabric.keeper.get_segments([record.plan["map"]], read_only=True)
-        message = {
-            "partition": record.number,
-            "pages": record.plan["map_pages"],
-            "withheld": [(one.offset, one.size) for one in record.spec.withheld],
-        }
+        message = {"partition": record.number, "pages": record.plan["map_pages"]}
         try:
             await ask(self._fabric.monitor, "watch_memory", message, [faults, *maps])
         finally:

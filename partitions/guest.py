@@ -69,6 +69,8 @@ class Guest:
             fd = context.take(f"memory{index}")
             self.memory.attach(fd, extent["gpa"], extent["size"])
             os.close(fd)
+        for kept in plan["withheld"]:
+            self.memory.withhold(kept["gpa"], kept["size"])
         events = context.take("events")
         self.waiter = Waiter(events, context.config["symmetric"])
         call = context.take("call")

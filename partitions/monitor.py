@@ -222,10 +222,10 @@ class MonitorPartition(DataPlane):
 
     def handle_watch_memory(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: userfaultfd of a guest's partition memory, its partition map. First touches of pages are
-        answered from now on; those of "withheld" ranges, (gpa, bytes) each, are refused."""
+        answered from now on, by that map."""
         faults, map_fd = fds
         if message["partition"] not in self._trapped:
-            self._traps.watch_memory(message["partition"], faults, map_fd, message["pages"], message["withheld"])
+            self._traps.watch_memory(message["partition"], faults, map_fd, message["pages"])
             self._trapped.add(message["partition"])
         return {}
 

@@ -147,6 +147,7 @@ enum pv_reason {
     PV_REASON_BUDGET,             /* longer than all the buffers that this endpoint may hold */
     PV_REASON_OFFLOAD_INVALID,    /* the header in front of a frame lies about it, or asks for what makes no sense */
     PV_REASON_OFFLOAD_WITHHELD,   /* it asks for what this endpoint is not granted on this path */
+    PV_REASON_ADDRESS_WITHHELD,   /* a page inside the range is kept from the partition */
     PV_REASON_COUNT,
 };
 

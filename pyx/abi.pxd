@@ -15,6 +15,7 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_TRANSFER_MAX
     const uint32_t PV_EXTENTS_MAX
     const uint32_t PV_DEVICES_MAX
+    const uint32_t PV_ENDPOINT_HARDWARE
     const uint32_t PV_DOORBELL_WAITS_MAX
     const uint32_t PV_FRAME_MAX
     const uint32_t PV_NET_HEADER
@@ -53,6 +54,7 @@ cdef extern from "abi.h" nogil:
     size_t PV_PAIR_CHANNEL(uint32_t queue, uint32_t capacity)
     const uint64_t PV_MAP_READ
     const uint64_t PV_MAP_WRITE
+    const uint64_t PV_MAP_WITHHELD
     const uint64_t PV_MAP_FRAME
     const uint32_t PV_BUCKETS
     const uint32_t PV_HISTOGRAM_WORDS
@@ -209,6 +211,7 @@ cdef extern from "abi.h" nogil:
         PV_REASON_BUDGET
         PV_REASON_OFFLOAD_INVALID
         PV_REASON_OFFLOAD_WITHHELD
+        PV_REASON_ADDRESS_WITHHELD
         PV_REASON_COUNT
 
     cpdef enum pv_stage:

@@ -55,9 +55,11 @@ enum pv_service { PV_SERVICE_ULTRAVISOR, PV_SERVICE_COMMAND, PV_SERVICE_OPERATIO
 
 /* ---- Partition map: one word per gpa page, written by the ultravisor, read by the monitor (U5, U9). ----
  * bits 12..51 host frame number shifted by 12 (so hpa of the page), bit 0 device may read it, bit 1 device may
- * write it. 0: not mapped. */
+ * write it, bit 2 instead of both: the page is the partition's, but kept from it and from every device on its behalf
+ * (U5). 0: not mapped. */
 #define PV_MAP_READ 1ull
 #define PV_MAP_WRITE 2ull
+#define PV_MAP_WITHHELD 4ull
 #define PV_MAP_FRAME 0x000ffffffffff000ull
 #define PV_MAP_SIZE(pages) ((size_t)(pages) * sizeof(uint64_t))
 
@@ -81,7 +83,7 @@ struct pv_translation_extent {
     uint64_t gpa;
     uint64_t hpa;
     uint64_t length;
-    uint64_t rights; /* PV_MAP_READ, PV_MAP_WRITE */
+    uint64_t rights; /* PV_MAP_READ, PV_MAP_WRITE; or PV_MAP_WITHHELD */
 };
 struct pv_translation {
     alignas(PV_LINE) _Atomic uint64_t generation; /* 0: no queue pair */

@@ -89,6 +89,14 @@ cdef class Memory:
         raise MemoryError(f"no {whole} contiguous bytes in partition memory of {self.size}; "
                           f"largest hole {max((length for _, length in self.holes), default=0)}")
 
+    def withhold(self, uint64_t gpa, uint64_t size):
+        """Keeps a range, whole pages, from being handed out: whoever touches it is refused (U5)."""
+        end, left = gpa + size, []
+        for start, length in self.holes:
+            left += [(start, min(gpa, start + length) - start)] if start < gpa else []
+            left += [(max(end, start), start + length - max(end, start))] if start + length > end else []
+        self.holes = left
+
     def free(self, uint64_t gpa, uint64_t size):
         self.holes.append((gpa, (size + PV_PAGE - 1) // PV_PAGE * PV_PAGE))
         self.holes.sort()

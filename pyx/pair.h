@@ -40,7 +40,7 @@ static inline bool pv_translation_fill(struct pv_translation *wanted, const uint
     uint32_t count = 0;
     for (uint64_t page = 0; page < pages; page++) {
         uint64_t word = __atomic_load_n(&map[page], __ATOMIC_RELAXED);
-        uint64_t hpa = word & PV_MAP_FRAME, rights = word & (PV_MAP_READ | PV_MAP_WRITE);
+        uint64_t hpa = word & PV_MAP_FRAME, rights = word & (PV_MAP_READ | PV_MAP_WRITE | PV_MAP_WITHHELD);
         if (!hpa || !rights)
             continue;
         struct pv_translation_extent *last = count ? &wanted->extents[count - 1] : NULL;
@@ -99,7 +99,7 @@ static inline enum pv_reason pv_translation_find(const struct pv_translation *t,
         if (gpa < e->gpa || gpa - e->gpa >= e->length)
             continue;
         if (!(e->rights & right))
-            return PV_REASON_ADDRESS_RIGHTS;
+            return e->rights & PV_MAP_WITHHELD ? PV_REASON_ADDRESS_WITHHELD : PV_REASON_ADDRESS_RIGHTS;
         uint64_t offset = gpa - e->gpa, part = e->length - offset;
         if (part > length)
             part = length;

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 
 from pyx.trap cimport Source, Traps
 
@@ -6,7 +6,6 @@ cdef struct Memory:         # of one partition whose memory traps
     uint64_t id             # 0: none
     const uint64_t *map     # the partition map
     uint64_t pages
-    uint8_t *withheld       # a bit for each page that is refused
 
 
 cdef class MemoryTraps(Traps):

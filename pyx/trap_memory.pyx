@@ -1,6 +1,6 @@
 """First touches of partition memory, answered by the monitor's trap thread where a partition wants that (H2, H8).
 
-    first touch of a page -> kernel -> userfaultfd -> here: in the partition map and not withheld? -> mapped | SIGBUS
+    first touch of a page -> kernel -> userfaultfd -> here: in the partition map, with a right? -> mapped | SIGBUS
 
 The pages exist and hold data, which devices may have put there; only the guest's own mapping of each is missing until it
 is accepted here, once. Children of the guest have mappings of their own, whose touches trap as well: the kernel hands
@@ -11,11 +11,10 @@ import os
 
 from libc.errno cimport EAGAIN, EINTR, ESRCH, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
 from posix.unistd cimport close as close_fd
 
 from pyx.abi cimport (
-    PV_ID_SLOT, PV_MEMORY_END, PV_MEMORY_FIRST, PV_PAGE, PV_PAGE_SHIFT, PV_PARTITIONS_MAX, PV_TRAP_ACCEPTED,
+    PV_ID_SLOT, PV_MAP_READ, PV_MAP_WRITE, PV_MEMORY_END, PV_MEMORY_FIRST, PV_PAGE, PV_PAGE_SHIFT, PV_PARTITIONS_MAX, PV_TRAP_ACCEPTED,
     PV_TRAP_CHILDREN, PV_TRAP_REFUSED, PV_TRAP_REMAPPED, PV_TRAP_REMOVED, PV_TRAP_STALE, PV_TRAP_UNMAPPED,
 )
 from pyx.eventc cimport pthread_mutex_lock, pthread_mutex_unlock
@@ -97,17 +96,11 @@ cdef class MemoryTraps(Traps):
         Traps.__init__(self, statistics_fd, statistics_size)
         self.maps = {}
 
-    def __dealloc__(self):
-        cdef uint32_t i
-        for i in range(PV_PARTITIONS_MAX):
-            free(self.memories[i].withheld)
-
-    def watch_memory(self, uint64_t partition, int faults, int map_fd, uint64_t pages, withheld):
-        """From now on answers the touches of a partition's memory by its map of `pages` words; descriptors stay the
-        caller's. `withheld`: [(gpa, bytes)] that are refused all the same."""
+    def watch_memory(self, uint64_t partition, int faults, int map_fd, uint64_t pages):
+        """From now on answers the touches of a partition's memory by its map of `pages` words, which grants none of those
+        that are withheld; descriptors stay the caller's."""
         cdef Memory *m = &self.memories[PV_ID_SLOT(partition)]
         cdef Memory fresh
-        cdef uint64_t page, first, end
         cdef uint64_t *counters = self.row(partition)
         cdef int fd, index
         if PV_ID_SLOT(partition) >= PV_PARTITIONS_MAX or m.id:
@@ -116,13 +109,6 @@ cdef class MemoryTraps(Traps):
         fresh.id = partition
         fresh.map = <const uint64_t *>map.base
         fresh.pages = pages
-        fresh.withheld = <uint8_t *>calloc((pages + 7) // 8, 1)
-        if fresh.withheld == NULL:
-            raise MemoryError
-        for gpa, size in withheld:
-            first, end = gpa >> PV_PAGE_SHIFT, min((gpa + size + PV_PAGE - 1) >> PV_PAGE_SHIFT, pages)
-            for page in range(first, end):
-                fresh.withheld[page >> 3] |= <uint8_t>(1 << (page & 7))
         fd = os.dup(faults)
         self.maps[partition] = map
         with nogil:
@@ -139,15 +125,12 @@ cdef class MemoryTraps(Traps):
 
     def close(self, uint64_t partition):
         cdef Memory *m = &self.memories[PV_ID_SLOT(partition) % PV_PARTITIONS_MAX]
-        cdef uint8_t *withheld = NULL
         Traps.close(self, partition)
         with nogil:
             pthread_mutex_lock(&self.lock)
             if m.id == partition:
                 m.id = 0
-                withheld, m.withheld = m.withheld, NULL
             pthread_mutex_unlock(&self.lock)
-        free(withheld)
         map = self.maps.pop(partition, None)
         if map is not None:
             map.detach()
@@ -183,7 +166,7 @@ cdef class MemoryTraps(Traps):
         """Inspects one touch. An address outside of the memory is one that the guest moved it to: refused."""
         cdef uint64_t page = (address - PV_MEMORY_FIRST) >> PV_PAGE_SHIFT
         cdef bint granted = (m.id == s.partition and address >= PV_MEMORY_FIRST and page < m.pages
-                             and map_word(&m.map[page]) != 0 and not m.withheld[page >> 3] >> (page & 7) & 1)
+                             and map_word(&m.map[page]) & (PV_MAP_READ | PV_MAP_WRITE) != 0)
         cdef int status = pv_uffd_continue(s.fd, address, PV_PAGE) if granted else pv_uffd_poison(s.fd, address, PV_PAGE)
         if status:
             # Two threads touched it at once, and the first was counted; or its mappings are just changing, and it will

@@ -178,7 +178,7 @@ static inline enum pv_reason pv_translate(struct pv_cache *cache, const struct p
         if (!(word & PV_MAP_FRAME))
             return PV_REASON_ADDRESS_UNMAPPED;
         if (!(word & right))
-            return PV_REASON_ADDRESS_RIGHTS;
+            return word & PV_MAP_WITHHELD ? PV_REASON_ADDRESS_WITHHELD : PV_REASON_ADDRESS_RIGHTS;
         uint64_t hpa = (word & PV_MAP_FRAME) + offset;
         uint64_t part = PV_PAGE - offset < left ? PV_PAGE - offset : left;
         if (count && extents[count - 1].hpa + extents[count - 1].length == hpa) {

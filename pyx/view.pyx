@@ -4,7 +4,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memset, strncpy
 
 from pyx.abi cimport (
-    PV_ENDPOINTS_MAX, PV_FIRST_FRAME, PV_MAP_READ, PV_MAP_WRITE, PV_PAGE_SHIFT, PV_VERSION, PV_VIEW_MAGIC,
+    PV_ENDPOINTS_MAX, PV_FIRST_FRAME, PV_MAP_READ, PV_MAP_WITHHELD, PV_MAP_WRITE, PV_PAGE_SHIFT, PV_VERSION, PV_VIEW_MAGIC,
     pv_descriptor, pv_endpoint, pv_view,
 )
 from pyx.segment cimport Mapping
@@ -127,12 +127,16 @@ cdef class MapWriter:
             raise ValueError(f"pages {gpa_page}+{count} lie outside a map of {self.pages} pages")
         return 0
 
-    def assign(self, uint64_t gpa_page, uint64_t frame, uint64_t count, bint readable=True, bint writable=True):
-        """Maps `count` pages from `gpa_page` to frames from `frame`."""
+    def assign(self, uint64_t gpa_page, uint64_t frame, uint64_t count, bint readable=True, bint writable=True,
+               bint withheld=False):
+        """Maps `count` pages from `gpa_page` to frames from `frame`; `withheld`: without rights, for the reason that they
+        are kept from the partition."""
         self.check(gpa_page, count)
         if frame < PV_FIRST_FRAME:
             raise ValueError(f"frame {frame}: machine memory begins with frame {PV_FIRST_FRAME}")
         cdef uint64_t word, i, rights = (PV_MAP_READ if readable else 0) | (PV_MAP_WRITE if writable else 0)
+        if withheld:
+            rights = PV_MAP_WITHHELD
         with nogil:
             for i in range(count):
                 word = (frame + i) << PV_PAGE_SHIFT | rights

@@ -141,7 +141,7 @@ class Placing:
         return {
             "version": answer["version"],
             "partition": {name: plan["partition"][name] for name in ("id", "name", "type", "state")},
-            "extents": len(plan["memory"]),
+            "extents": _runs(plan["memory"], plan["withheld"]),
             "endpoints": [
                 {name: endpoint[name] for name in ("name", "kind", "device", "path", "wanted")}
                 for endpoint in plan["endpoints"]
@@ -184,6 +184,16 @@ class Placing:
         plan = answer["results"][0]
         self._journal.conclude(number, "committed", plan)
         return {"decision": number, "plan": plan, "replayed": answer["replayed"]}
+
+
+def _runs(memory: list[dict[str, int]], withheld: list[dict[str, int]]) -> int:
+    """Runs of pages with equal rights that translation entries have to name."""
+    count = 0
+    for extent in memory:
+        end = extent["gpa"] + extent["size"]
+        borders = {border for one in withheld for border in (one["gpa"], one["gpa"] + one["size"])}
+        count += 1 + sum(extent["gpa"] < border < end for border in borders)
+    return count
 
 
 def _refusal(record: dict[str, Any]) -> Refusal:

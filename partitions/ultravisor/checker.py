@@ -31,7 +31,7 @@ def check(database: Database, keeper: Keeper | None = None) -> list[str]:
 
 TABLES = (
     "head", "life", "quota", "machine", "processor", "partition", "partition_processor", "process", "segment",
-    "extent", "bus", "device", "assignment", "endpoint", "channel", "epoch",
+    "extent", "withheld", "bus", "device", "assignment", "endpoint", "channel", "epoch",
 )  # fmt: skip
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -64,6 +64,11 @@ def _memory(tables: Tables) -> Iterable[str]:
         total = sum(row["frames"] for row in own) * abi.PAGE
         if partition["state"] != "removed" and total != partition["memory"]:
             yield f"{name} has {partition['memory']} bytes on record and {total} in extents"
+        kept = [(row["gpa"], row["size"], f"{name} withheld {row['gpa']}") for row in tables["withheld"]
+                if row["partition"] == partition["id"]]  # fmt: skip
+        yield from _overlaps(kept)
+        if any(gpa + size > partition["map_pages"] * abi.PAGE for gpa, size, _ in kept):
+            yield f"{name} has addresses withheld that it cannot have"
         if own and max(row["gpa"] + row["frames"] * abi.PAGE for row in own) != total:
             yield f"{name} has a gap in its addresses"
 

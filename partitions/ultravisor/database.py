@@ -29,12 +29,12 @@ class Database(Store):
 
     WHAT = "resource database"
     APPLICATION_ID = 0x50764442  # "PvDB"
-    SCHEMA_VERSION = 4
+    SCHEMA_VERSION = 5
     # Audit log and answers are left to the `check` operation: they only grow, and a start must not take longer
     # with every change of the past.
     VERIFIED = (
         "head", "life", "quota", "machine", "processor", "partition", "partition_processor", "process",
-        "segment", "extent", "bus", "device", "assignment", "endpoint", "channel", "epoch", "intent",
+        "segment", "extent", "withheld", "bus", "device", "assignment", "endpoint", "channel", "epoch", "intent",
     )  # fmt: skip
 
     def schema(self) -> str:

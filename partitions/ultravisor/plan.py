@@ -22,6 +22,7 @@ def plan_of(database: Database, partition: int) -> dict[str, Any]:
     return {
         "partition": {name: row[name] for name in ("id", "slot", "generation", "name", "type", "state", "uid")},
         "memory": _memory(database, partition),
+        "withheld": withheld_of(database, partition),
         "view": single.get("view"),
         "map": single.get("map"),
         "map_pages": row["map_pages"],
@@ -38,6 +39,10 @@ def plan_of(database: Database, partition: int) -> dict[str, Any]:
         "endpoints": _endpoints(database, partition),
         "channels": _channels(database, partition),
     }
+
+
+def withheld_of(database: Database, partition: int) -> list[dict[str, int]]:
+    return database.rows("SELECT gpa, size FROM withheld WHERE partition = ? ORDER BY gpa", (partition,))
 
 
 def _memory(database: Database, partition: int) -> list[dict[str, Any]]:

@@ -84,6 +84,12 @@ RULES = {
     "device_class": Rule(
         "denied", "the device's class keeps it from this partition", "SELECT name, class FROM device WHERE id = :device"
     ),
+    "withheld_overlap": Rule(
+        "conflict",
+        "these addresses are withheld already",
+        """SELECT gpa, size FROM withheld WHERE partition = :partition
+           AND gpa < :gpa + :size AND :gpa < gpa + size ORDER BY gpa""",
+    ),
     "device_owned": Rule("conflict", "another partition has the device to itself", _OWNERS),
     "device_used": Rule("conflict", "others use the device", _USERS),
     "assignment_type": Rule(

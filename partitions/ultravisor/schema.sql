@@ -168,6 +168,26 @@ WHEN EXISTS (SELECT 1 FROM extent WHERE frame < NEW.first_frame
 BEGIN SELECT RAISE(ABORT, 'frames_outside_machine'); END;
 CREATE TRIGGER machine_delete BEFORE DELETE ON machine BEGIN SELECT RAISE(ABORT, 'immutable'); END;
 
+-- Memory that is kept from its own partition: no page of it is translated, for nobody (U5). Given at its creation.
+CREATE TABLE withheld (
+    partition INTEGER NOT NULL REFERENCES partition (id),
+    gpa INTEGER NOT NULL CHECK (gpa >= 0 AND gpa % $page = 0),
+    size INTEGER NOT NULL CHECK (size > 0 AND size % $page = 0),
+    PRIMARY KEY (partition, gpa)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER withheld_inside BEFORE INSERT ON withheld
+WHEN NOT EXISTS (SELECT 1 FROM partition WHERE id = NEW.partition AND NEW.size <= map_pages * $page
+                 AND NEW.gpa <= map_pages * $page - NEW.size)
+BEGIN SELECT RAISE(ABORT, 'addresses_outside_map'); END;
+CREATE TRIGGER withheld_overlap BEFORE INSERT ON withheld
+WHEN EXISTS (SELECT 1 FROM withheld WHERE partition = NEW.partition
+             AND gpa < NEW.gpa + NEW.size AND NEW.gpa < gpa + size)
+BEGIN SELECT RAISE(ABORT, 'withheld_overlap'); END;
+CREATE TRIGGER withheld_identity BEFORE UPDATE ON withheld BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+CREATE TRIGGER withheld_stays BEFORE DELETE ON withheld
+WHEN (SELECT state FROM partition WHERE id = OLD.partition) <> 'removed'
+BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+
 CREATE TABLE bus (
     number INTEGER PRIMARY KEY CHECK (number BETWEEN 0 AND $buses_max - 1),
     name TEXT NOT NULL UNIQUE

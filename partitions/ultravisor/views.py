@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from partitions.described import described
 from partitions.ultravisor.database import Database
 from partitions.ultravisor.keeper import Keeper, Pending
-from partitions.ultravisor.plan import plan_of
+from partitions.ultravisor.plan import plan_of, withheld_of
 from pyx import abi
 from pyx.view import MapWriter, ViewWriter
+
+Piece = tuple[int, int, int, bool]  # page, frame, pages, withheld
 
 
 class Views:
@@ -26,7 +30,7 @@ class Views:
         self._database = database
         self._views: dict[int, ViewWriter] = {}
         self._maps: dict[int, MapWriter] = {}
-        self._shown: dict[int, list[tuple[int, int, int]]] = {}  # (page, frame, pages) that the map shows, if known
+        self._shown: dict[int, list[Piece]] = {}  # what the map shows, if known
 
     def partitions(self) -> set[int]:
         """Those whose views are open."""
@@ -70,24 +74,22 @@ class Views:
         writer = self._maps.get(partition)
         if writer is None:
             return
-        extents = [
-            (row["gpa"] // abi.PAGE, row["frame"], row["frames"])
-            for row in self._database.rows(
-                "SELECT gpa, frame, frames FROM live_extent WHERE partition = ? ORDER BY gpa", (partition,)
-            )
-        ]
+        memory = self._database.rows(
+            "SELECT gpa, frame, frames FROM live_extent WHERE partition = ? ORDER BY gpa", (partition,)
+        )
+        pieces = list(pieces_of(memory, withheld_of(self._database, partition)))
         shown = self._shown.get(partition)
-        if extents == shown:
+        if pieces == shown:
             return
         # Partition addresses are backed from 0 without gaps, so what must go lies behind the new end. What an
         # earlier ultravisor has written there is not known.
-        end = sum(pages for _, _, pages in extents)
-        old_end = writer.pages if shown is None else sum(pages for _, _, pages in shown)
-        for page, frame, pages in extents:
-            writer.assign(page, frame, pages)
+        end = sum(pages for _, _, pages, _ in pieces)
+        old_end = writer.pages if shown is None else sum(pages for _, _, pages, _ in shown)
+        for page, frame, pages, withheld in pieces:
+            writer.assign(page, frame, pages, withheld=withheld)
         if old_end > end:
             writer.clear(end, old_end - end)
-        self._shown[partition] = extents
+        self._shown[partition] = pieces
 
     def forget(self, partitions: set[int]) -> None:
         """Closes the writers of partitions that are gone."""
@@ -97,6 +99,18 @@ class Views:
                 writer = writers.pop(partition, None)
                 if writer is not None:
                     writer.detach()
+
+
+def pieces_of(extents: Iterable[dict[str, int]], withheld: Sequence[dict[str, int]]) -> Iterator[Piece]:
+    """Extents cut at the ranges that are withheld; both in order of address."""
+    for extent in extents:
+        first, end = extent["gpa"] // abi.PAGE, extent["gpa"] // abi.PAGE + extent["frames"]
+        cuts = {first, end}
+        ranges = [(one["gpa"] // abi.PAGE, (one["gpa"] + one["size"]) // abi.PAGE) for one in withheld]
+        cuts |= {cut for one in ranges for cut in one if first < cut < end}
+        for begin, stop in pairwise(sorted(cuts)):
+            kept = any(low <= begin < high for low, high in ranges)
+            yield begin, extent["frame"] + begin - first, stop - begin, kept
 
 
 def descriptor_of(database: Database, partition: int) -> dict[str, Any]:

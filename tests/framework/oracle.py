@@ -6,7 +6,7 @@ first objection that holds is the answer.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -51,6 +51,7 @@ class Page:
     frame: int
     readable: bool
     writable: bool
+    withheld: bool = False  # from the partition, and then neither of the above
 
 
 @dataclass
@@ -154,6 +155,8 @@ class Oracle:
             page = self.partition.pages.get(number)
             if page is None:
                 return REASONS["address_unmapped"], ()
+            if page.withheld:
+                return REASONS["address_withheld"], ()
             if not (page.writable if device_writes else page.readable):
                 return REASONS["address_rights"], ()
         return 0, tuple(merged(self._pieces(gpa, end, touched)))
@@ -228,14 +231,16 @@ class PairOracle(Oracle):
         before = None
         for number in range(gpa // PAGE_BYTES, (gpa + length - 1) // PAGE_BYTES + 1):
             page = self.partition.pages.get(number)
-            if page is None or not (page.readable or page.writable):
+            if page is None or not (page.readable or page.writable or page.withheld):
                 return REASONS["address_range"], ()
+            if page.withheld:
+                return REASONS["address_withheld"], ()
             if not (page.writable if device_writes else page.readable):
                 return REASONS["address_rights"], ()
             low = max(gpa, number * PAGE_BYTES)
             size = min(gpa + length, (number + 1) * PAGE_BYTES) - low
             host = page.frame * PAGE_BYTES + low % PAGE_BYTES
-            if before == Page(page.frame - 1, page.readable, page.writable):  # one run of frames with equal rights
+            if before == replace(page, frame=page.frame - 1):  # one run of frames with equal rights
                 pieces[-1] = (pieces[-1][0], pieces[-1][1] + size)
             else:
                 pieces.append((host, size))

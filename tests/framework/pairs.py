@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyx.abi import FIRST_FRAME, OPERATIONS, STATES, operations_mask
 from pyx.validate import pack_joined
@@ -37,17 +37,20 @@ class Pair:
         return PairOracle(self.partition, self.index, KEY, frozenset(OPERATIONS[name] for name in self.queue))
 
 
+RIGHTS = [(True, True, False), (True, False, False), (False, True, False), (False, False, True)]  # the last: withheld
+
+
 def partition(pieces: int, generator: random.Random) -> Partition:
     """Memory in `pieces` runs of one to 90 pages, with gaps in gpa, steps in hpa or other rights between them."""
     pages: dict[int, Page] = {}
     number, frame = generator.choice([0, 0, 7]), FIRST_FRAME
-    rights = (True, True)
+    rights = RIGHTS[0]
     for piece in range(pieces):
         if piece:
             kind = generator.choice(["gap", "frames", "rights"])
             number += generator.randint(1, 3) if kind == "gap" else 0
             frame += generator.randint(1, 9) if kind == "frames" else 0
-            others = [one for one in ((True, True), (True, False), (False, True)) if one != rights]
+            others = [one for one in RIGHTS if one != rights]
             rights = generator.choice(others) if kind == "rights" else rights
         for _ in range(generator.choice([1, 1, 2, 30, 90])):
             pages[number] = Page(frame, *rights)
@@ -60,7 +63,7 @@ def borders(partition: Partition) -> list[int]:
     """Addresses around every border of a run, and around those of the numbers that hold them."""
     def follows(number: int) -> bool:
         here, before = partition.pages.get(number), partition.pages.get(number - 1)
-        return here is not None and before == Page(here.frame - 1, here.readable, here.writable)
+        return here is not None and before == replace(here, frame=here.frame - 1)
 
     steps = [number for number in range(partition.memory_pages + 2) if not follows(number)]
     near = {number * 4096 + step for number in steps for step in (-65550, -4096, -512, -14, -1, 0, 1, 512, 4095)}

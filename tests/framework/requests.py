@@ -15,6 +15,7 @@ SLOT = 9
 HOLES = [100, 101, 512, 800]
 READ_ONLY_PAGES = range(200, 216)
 WRITE_ONLY_PAGES = range(300, 303)
+WITHHELD_PAGES = range(513, 515)
 DISK = {"kind": ENDPOINT_KINDS["disk"], "device": 1, "port": 3, "flags": 0}
 NIC = {"kind": ENDPOINT_KINDS["nic"], "device": 0, "port": 1, "flags": 0, "offset": 0, "length": 0}
 DISK_OPERATIONS = operations_mask("read", "write", "flush", "discard", "write_zeroes", "extents")
@@ -61,7 +62,9 @@ def example(state: str = "running", generator: random.Random | None = None) -> P
         if generator.random() < 0.3:
             frame = generator.choice([FIRST_FRAME + generator.randrange(1 << 22), LAST_FRAME - generator.randrange(64)])
         if number not in HOLES:
-            pages[number] = Page(frame, number not in WRITE_ONLY_PAGES, number not in READ_ONLY_PAGES)
+            readable, writable = number not in WRITE_ONLY_PAGES, number not in READ_ONLY_PAGES
+            withheld = number in WITHHELD_PAGES
+            pages[number] = Page(frame, readable and not withheld, writable and not withheld, withheld)
         frame = frame + 1 if frame < LAST_FRAME else FIRST_FRAME
     return Partition(STATES[state], PAGES, {entry["index"]: entry for entry in ENDPOINTS}, pages)
 
@@ -74,7 +77,7 @@ def segments(partition: Partition, generation: int = 1) -> tuple[int, int]:
     os.ftruncate(table, map_size(partition.memory_pages))
     words = MapWriter(table, partition.memory_pages)
     for number, page in partition.pages.items():
-        words.assign(number, page.frame, 1, page.readable, page.writable)
+        words.assign(number, page.frame, 1, page.readable, page.writable, page.withheld)
     words.detach()
     writer = ViewWriter(view)
     writer.publish({

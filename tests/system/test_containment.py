@@ -148,6 +148,35 @@ def _stopped(pid: int) -> bool:
     return set(states) == {"T"}
 
 
+# ---- what is withheld binds the monitor and the devices as well ----
+
+
+@pytest.mark.parametrize("path", ["copy", "redirect", "direct"])
+def test_withheld_memory_is_not_translated(host: Host, bystander: Puppet, path: str) -> None:
+    """No device moves data there on the guest's behalf, on no path; the refusal has a reason of its own (U5)."""
+    first, end = WITHHELD["offset"], WITHHELD["offset"] + WITHHELD["size"]
+    disks = [{**DISK, "path": path}]
+    guest = host.guest(NAME, memory=2 * MIB, trap_memory=True, withheld=[WITHHELD], disks=disks)
+    pages = guest.call("containment:handed_out")
+    assert {first // PAGE - 1, end // PAGE} <= set(pages) and not set(range(first // PAGE, end // PAGE)) & set(pages)
+    guest.call("disk:write", disk="vda", length=PAGE, seed=1)
+    host.until(lambda: host.path(NAME, "vda") == path)
+    before = host.metrics()
+    refused = [["refused", "address_withheld"]] * 2
+    inside, around = (first + PAGE, PAGE), (first - PAGE, 2 * PAGE)
+    for gpa, length in (inside, around, (end - PAGE, 2 * PAGE)):
+        assert guest.call("containment:try_transfer", disk="vda", gpa=gpa, length=length) == refused, (gpa, length)
+    changes = host.metrics().changes(before, "io_refused_total")
+    assert sum(changes.values()) == 6
+    assert all(dict(key)["partition"] == NAME and dict(key)["reason"] == "address_withheld" for key in changes)
+    for beside in (first - PAGE, end):
+        assert guest.call("containment:try_transfer", disk="vda", gpa=beside, length=PAGE) == [[], []]
+    guest.call("disk:read", disk="vda", length=PAGE, seed=1)
+    view = host.view(NAME)["true"]
+    assert view["withheld"] == [{"gpa": first, "size": WITHHELD["size"]}]
+    assert host.failed_checks() == []
+
+
 # ---- what a guest does to its own mappings ----
 
 OWN = MEMORY_FIRST

@@ -40,7 +40,7 @@ def test_a_file_of_another_schema_version_is_refused(path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 7")
     connection.close()
-    with pytest.raises(Fault, match=r"schema version 7, this program knows 4 only"):
+    with pytest.raises(Fault, match=r"schema version 7, this program knows 5 only"):
         Database(path)
 
 

@@ -39,6 +39,10 @@ ATTACKS = [
     ("endpoint_device", "device_mismatch", "{endpoint} 'nic', :device_disk0, 99, {mac}", "does not fit its device"),
     ("endpoint_class", "device_class", "{endpoint} 'nic', :device_nic1, 0, {mac}", "queues"),
     ("endpoint_alone", "endpoint_alone", "{endpoint_alone} 'nic', :device_nic0, 99, {mac}", "served by nobody"),
+    ("withheld_inside", "addresses_outside_map", "INSERT INTO withheld VALUES (:one, 1048576, 2097152)", "cannot"),
+    ("withheld_overlap", "withheld_overlap", "INSERT INTO withheld VALUES (:one, 8192, 4096)", "overlap"),
+    ("withheld_identity", "immutable", "UPDATE withheld SET size = 4096", None),
+    ("withheld_stays", "immutable", "DELETE FROM withheld", None),
     ("bus_identity", "immutable", "UPDATE bus SET number = 9 WHERE number = 3", "which is unknown"),
     ("assignment_type", "assignment_type", "INSERT INTO assignment VALUES (:io_a, NULL, 4)", "no guest"),
     ("assignment_owned", "device_owned", "INSERT INTO assignment VALUES (:one, :device_disk1, NULL)", "to 2 part"),
@@ -80,6 +84,8 @@ CHECKS = [
     ("UPDATE endpoint SET wanted = 'sideways'", "wanted IN"),
     ("INSERT INTO assignment VALUES (:two, :device_disk1, 4)", "assignment_shape"),
     ("INSERT INTO assignment VALUES (:one, NULL, 77)", "FOREIGN KEY"),
+    ("INSERT INTO withheld VALUES (:one, 65536, 100)", "size %"),
+    ("INSERT INTO withheld VALUES (:two, 100, 4096)", "gpa %"),
     ("{pair_again}", "channel_pair|channel.endpoint"),
     ("{pair_of_nobody}", "channel_shape|pair_ends"),
 ]
@@ -116,7 +122,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
     host.do({"op": "device.create", "name": "disk1", "kind": "disk", "partition": "disk0", "bus": 3})
     host.do({"op": "endpoint.attach", "partition": host.do(guest("zero", frame=70000))["partition"]["id"], **nic()})
     host.do({"op": "endpoint.detach", "partition": "zero", "name": "eth0"})  # leaves generation 1 free for attacks
-    host.transaction(guest("one", memory_maximum=2 * MIB, endpoints=[disk(offset=MIB), nic()]))
+    kept = [{"gpa": 4096, "size": 8192}]
+    host.transaction(guest("one", memory_maximum=2 * MIB, withheld=kept, endpoints=[disk(offset=MIB), nic()]))
     host.transaction(guest("two", frame=65792, memory_maximum=4 * MIB, endpoints=[disk(length=512)], buses=["back"]))
     host.do({"op": "partition.state", "partition": "two", "state": "starting"})
     assert host.check() == []

@@ -29,7 +29,7 @@ ANSWERS = {
     "none", "key_invalid", "id_invalid", "flags_unknown", "operation_unknown", "operation_denied", "read_only",
     "list_limit", "endpoint_foreign", "generation_stale", "length_zero", "length_limit", "length_alignment",
     "offset_range", "offset_alignment", "reserved_nonzero", "frame_size", "address_alignment", "address_range",
-    "address_rights",
+    "address_rights", "address_withheld",
 }
 
 

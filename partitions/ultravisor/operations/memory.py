@@ -10,6 +10,7 @@ from partitions.ultravisor.states import WITH_PROCESS
 from partitions.ultravisor.types import FRAME_END
 from pyx import abi
 
+WITHHELD_MAX = 64  # ranges of one partition
 EXTENTS_MAX = 64  # of one partition: each costs every process that maps the partition a mapping
 
 
@@ -21,6 +22,19 @@ def parse_extents(fields: Fields, default: Any = REQUIRED) -> list[tuple[int, in
         extents.append((extent.integer("frame", least=1, most=FRAME_END), extent.integer("frames", 1, FRAME_END)))
         extent.done()
     return extents
+
+
+def parse_withheld(fields: Fields) -> list[tuple[int, int]]:
+    """The field `withheld`, a list of {"gpa", "size"} in bytes, as (gpa, size)."""
+    ranges = []
+    for position, item in enumerate(fields.items("withheld", WITHHELD_MAX, default=[])):
+        one = Fields(item, f"{fields.where}.withheld.{position}")
+        ranges.append((one.integer("gpa"), one.integer("size", least=abi.PAGE)))
+        one.done()
+        for name, value in zip(("gpa", "size"), ranges[-1], strict=True):
+            if value % abi.PAGE:
+                raise one.refuse(name, f"a multiple of {abi.PAGE} bytes", value)
+    return ranges
 
 
 def add_extents(change: Change, partition: dict[str, Any], gpa: int, extents: list[tuple[int, int]]) -> None:

@@ -22,7 +22,8 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     """Defines a partition and returns its plan. Fields: `name`, `type`, `memory` (bytes) with `extents`,
     `memory_maximum` (bytes that its partition map has room for), `uid`, or `uid_base` for a uid of base + slot,
     `processors`, `services`, `endpoints`, `channels` (control channels with itself as client), `devices` and
-    `buses` that it has to itself, by name, and `program`, an object that hostd finds again in the plan."""
+    `buses` that it has to itself, by name, `withheld` ranges of its memory ({"gpa", "size"}, bytes), which nobody
+    may touch, and `program`, an object that hostd finds again in the plan."""
     name = fields.name("name")
     kind = fields.choice("type", tuple(TYPES))
     rule = TYPES[kind]
@@ -47,6 +48,7 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     }
     processors = fields.integers("processors", default=[])
     wanted_endpoints = fields.items("endpoints", abi.ENDPOINTS_MAX, default=[])
+    withheld = memory.parse_withheld(fields)
     own = [fields.texts(what, most, longest=63, default=[]) for what, most in ASSIGNED]
     wanted_channels = fields.items("channels", abi.PARTITIONS_MAX, default=[])
     fields.done()
@@ -55,6 +57,8 @@ def create(change: Change, fields: Fields) -> dict[str, Any]:
     change.insert("partition", **row)
     _add_segments(change, rule, row)
     memory.add_extents(change, row, 0, extents)
+    for gpa, length in withheld:
+        change.insert("withheld", partition=row["id"], gpa=gpa, size=length)
     _set_processors(change, row, processors)
     devices.assign(change, row, *own)
     for position, item in enumerate(wanted_endpoints):
@@ -193,6 +197,7 @@ def remove(change: Change, fields: Fields) -> dict[str, Any]:
     change.apply("DELETE FROM partition_processor WHERE partition = :id", id=row["id"])
     change.apply("DELETE FROM epoch WHERE server = :id", id=row["id"])
     _move(change, row, "removed")
+    change.apply("DELETE FROM withheld WHERE partition = :id", id=row["id"])
     dropped = change.doom("partition = :id", id=row["id"])
     change.dooms = True  # the row itself goes in the same step as the segments, also where there are none
     return {"partition": row["id"], "name": row["name"], "segments": dropped}

@@ -77,3 +77,40 @@ def transfer(puppet: Any, gpa: int, length: int, write: bool) -> None:
         disk.write_from(buffer, 0)
     else:
         disk.read_into(buffer, 0)
+
+
+def handed_out(puppet: Any) -> list[int]:
+    """Pages that the guest's own allocator gives, one at a time, until it has no more."""
+    pages = []
+    try:
+        while True:
+            pages.append(puppet.guest.memory.allocate(PAGE))
+    except MemoryError:
+        return sorted(page.gpa // PAGE for page in pages)
+
+
+def try_transfer(puppet: Any, disk: str, gpa: int, length: int) -> list[list[str]]:
+    """[status, reason] of a read into partition memory at `gpa`, and of a write from there, which the allocator would
+    not have given; [] where it went well."""
+    from partitions.guest import RequestError
+
+    memory, kept = puppet.guest.memory, []
+    memory.free(gpa, length)
+    while True:
+        page = memory.allocate(PAGE)
+        if page.gpa == gpa:
+            break
+        kept.append(page)
+    del page
+    whole = memory.allocate(length)
+    assert whole.gpa == gpa
+    answers: list[list[str]] = []
+    for operation in (puppet.guest.disk(disk).read_into, puppet.guest.disk(disk).write_from):
+        try:
+            operation(whole, 0)
+            answers.append([])
+        except RequestError as error:
+            answers.append([error.status, error.reason])
+    del whole
+    memory.withhold(gpa, length)
+    return answers
