@@ -120,8 +120,12 @@ class Checks:
             grant("monitor", "r", *(f"statistics:{role}" for role in (*self.fabric.servers, *self.fabric.devices)))
         worlds = [name for name in own if name.startswith("statistics:world")]
         threads = ["statistics:view", "statistics:traps", *worlds]
-        grant("monitor", "rw", "kernel", *threads)
-        grant("hostd", "r", *threads)
+        grant("monitor", "rw", "kernel", "vectors:monitor", *threads)
+        grant("hostd", "r", "vectors:monitor", *threads)
+        for server in self.fabric.servers:
+            grant(server, "rw", f"vectors:{server}")
+            grant("monitor", "rw", f"vectors:{server}")
+            grant("hostd", "r", f"vectors:{server}")
         for device in self.fabric.devices:
             # What a device may touch over queue pairs is the monitor's to write.
             grant(device, "r", "kernel")

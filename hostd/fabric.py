@@ -83,14 +83,18 @@ class Fabric:
         wanted += [(f"vectors:{device}", "vectors", abi.vectors_size()) for device in devices]
         await self._make(wanted, devices, [])
         for device in devices:
-            vectors = await self.read_only(f"vectors:{device}")
-            self.vectors.append((device, VectorReader(vectors)))
-            close_fds([vectors])
+            await self._read_vectors(device)
+
+    async def _read_vectors(self, poster: str) -> None:
+        vectors = await self.read_only(f"vectors:{poster}")
+        self.vectors.append((poster, VectorReader(vectors)))
+        close_fds([vectors])
 
     async def make_kernel_segments(self, servers: list[str], scheduled: list[int]) -> None:
         """With the load call: kernel region, and what monitor and I/O partitions share with each other and with the
         devices."""
         wanted = [("kernel", "kernel", abi.kernel_size())]
+        wanted += [(f"vectors:{role}", "vectors", abi.vectors_size()) for role in ("monitor", *servers)]
         ring = abi.ring_size(HARDWARE_CAPACITY)
         for server in servers:
             for device in self.devices:
@@ -102,6 +106,8 @@ class Fabric:
         worlds = [(f"world{processor}", "monitor", "world") for processor in scheduled]
         await self._make(wanted, roles, [("view", "monitor", "view"), ("traps", "monitor", "trap"), *worlds])
         self._of_kernel = [name for name in self.segments if name not in before]
+        for role in ("monitor", *servers):
+            await self._read_vectors(role)
 
     async def _make(
         self, wanted: list[tuple[str, str, int]], roles: dict[str, str], more: list[tuple[str, str, str]]
@@ -128,8 +134,10 @@ class Fabric:
         twice. A scrape that reads their statistics at this moment keeps its mapping until it is done."""
         gone = [self.segments.pop(name) for name in self._of_kernel]
         roles = {name.removeprefix("statistics:") for name in self._of_kernel}
+        posters = {name.removeprefix("vectors:") for name in self._of_kernel}
         self._of_kernel = []
         self.readers = [(role, reader) for role, reader in self.readers if role not in roles]
+        self.vectors = [(poster, reader) for poster, reader in self.vectors if poster not in posters]
         close_fds([descriptor for _, descriptor in gone])
         await self.keeper.drop_segments([identity for identity, _ in gone])
 
@@ -173,6 +181,22 @@ class Fabric:
         await ask(self.monitor, "connect_translations", message, [self.fd(f"translation:{device}")])
         forwarded = {"device": slot, "forwarded": device in self.host_managed}
         await ask(self.monitor, "connect_vectors", forwarded, [self.fd(f"vectors:{device}")])
+
+    async def connect_server_vectors(self, server: Record) -> None:
+        """The monitor routes the interrupts that an I/O partition posts."""
+        message = {"server": server.plan["partition"]["slot"]}
+        await ask(self.monitor, "connect_server_vectors", message, [self.fd(f"vectors:{server.name}")])
+
+    async def route(self, record: Record, endpoint: dict[str, Any] | None = None) -> None:
+        """Routes the interrupts of a partition to it: of all its endpoints, or of one that came while it runs."""
+        ends = record.plan["endpoints"] if endpoint is None else [endpoint]
+        queues = [
+            (end["index"], queue["queue"], end["server_slot"], number)
+            for end in ends
+            for queue, number in zip(end["queues"], record.served.get(end["generation"], []), strict=False)
+        ]
+        only = {} if endpoint is None else {"endpoint": endpoint["index"]}
+        await ask(self.monitor, "route", {"partition": record.number, "queues": queues, **only})
 
     async def lend_buffers(self, server: Record) -> None:
         """Memory of an I/O partition, for the copy path: monitor and devices map it; the server itself needs not."""
@@ -219,6 +243,7 @@ class Fabric:
             if record.type == "guest":
                 await self.wiring.simulate(record, self.devices)
                 await self.wiring.expose(record, self.devices)
+            await self.route(record)
         except BaseException:
             await self._close(record)
             raise

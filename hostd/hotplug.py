@@ -157,6 +157,7 @@ class HotPlug:
             reply = await ask(fabric.servers[endpoint["server"]], "add_queues", request, [events, *both])
             record.served[endpoint["generation"]] = reply["queues"]
             record.queues += reply["queues"]
+            await fabric.route(record, endpoint)
             if not self._tell(record, {"attached": endpoint}, [events, pair, *channels]):
                 raise HostError("state", f"{record.name} takes no more endpoints: it never looked for the last ones")
         finally:
@@ -178,6 +179,7 @@ class HotPlug:
             if set(numbers) <= set(record.queues):
                 record.queues = [number for number in record.queues if number not in numbers]
                 await ask(server, "remove_queues", {"queues": numbers})
+        await ask(self.fabric.monitor, "unroute", _of(record, endpoint))
 
     async def _decide_detach(self, record: Record, endpoint: Row, key: str | None, actor: str) -> Row:
         message = {"partition": record.name, "endpoint": endpoint["name"], "actor": actor}

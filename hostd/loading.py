@@ -84,6 +84,7 @@ class Loading:
             await ask(fabric.monitor, "set_epoch", {"server": record.number, "epoch": record.spec["epoch"]})
             for name, device in fabric.devices.items():
                 await fabric.connect(record, device, boot.slots[name])
+            await fabric.connect_server_vectors(record)
             await fabric.lend_buffers(record)
         if boot.manifest.host.charge_clients:
             await charging.begin(fabric)
@@ -99,6 +100,7 @@ class Loading:
         fabric = self._fabric
         fds = {name: fabric.fd(key) for name, key in
                (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
+                ("vectors", "vectors:monitor"),
                 ("faults", "statistics:view"), ("traps", "statistics:traps"))}  # fmt: skip
         fds |= {f"world{number}": fabric.fd(f"statistics:world{number}") for number in self._scheduled()}
         config = fabric.role_config(
@@ -131,7 +133,7 @@ class Loading:
         )
         fds = {
             "bell": fabric.fd(f"bell:{record.name}"), "statistics": fabric.fd(f"statistics:{record.name}"),
-            "call": call, "events": events,
+            "call": call, "events": events, "vectors": fabric.fd(f"vectors:{record.name}"),
         }  # fmt: skip
         try:
             await boot.start(record, "partitions.io:main", config, fds)

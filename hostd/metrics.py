@@ -29,7 +29,8 @@ from hostd.metrics_table import (
     TOTAL_STAGE,
     Counter,
 )
-from pyx.abi import PATHS, STAGES, slot_of
+from hostd.vectors import HARDWARE
+from pyx.abi import ENDPOINT_HARDWARE, PATHS, STAGES, slot_of
 
 log = logging.getLogger("hostd.metrics")
 
@@ -142,11 +143,19 @@ def _add_zeros(values: Values, partitions: Sequence[Row]) -> None:
         for counter in (*_KINDS["monitor"], *_KINDS["view"], *_KINDS["trap"]):
             if row["type"] == "guest" or (counter.everyone and row["id"]):  # keeper and hostd have no call ring
                 _zero(values, counter, (row["name"],), row["type"])
+        if row["type"] == "guest":
+            for counter in _KINDS["vector"]:
+                _zero(values, counter, _hardware(row), "guest")
         for endpoint in row["endpoints"]:
             owner = (row["name"], endpoint["device"], endpoint["name"])
             for kind in _ENDPOINT_ROWS[endpoint["kind"]]:
                 for counter in _KINDS[kind]:
                     _zero(values, counter, owner, endpoint["kind"])
+
+
+def _hardware(row: Row) -> Labels:
+    """Labels of the vector that tells a guest of changes of its hardware, at no device."""
+    return row["name"], "", HARDWARE
 
 
 def _zero(values: Values, counter: Counter, owner: Labels, kind: str) -> None:
@@ -184,7 +193,7 @@ class _Names:
             (row["id"], endpoint["index"]): (row["name"], endpoint["device"], endpoint["name"])
             for row in partitions
             for endpoint in row["endpoints"]
-        }
+        } | {(row["id"], ENDPOINT_HARDWARE): _hardware(row) for row in partitions if row["type"] == "guest"}
 
     def of(self, row: dict[str, Any]) -> Labels | None:
         if row["kind"] == "thread":

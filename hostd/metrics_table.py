@@ -77,7 +77,7 @@ _SUBMIT_RESULTS = tuple(
 _INTERRUPTS = ("raised", "delivered", "forwarded", "coalesced", "masked", "unrouted")
 _VECTORS_FOR = {
     kind: tuple((queue, event) for queue in queues for event in _INTERRUPTS)
-    for kind, queues in (("disk", "0"), ("nic", "01"))
+    for kind, queues in (("disk", "0"), ("nic", "01"), ("guest", "0"))
 }
 
 _REFUSABLE = _each("unknown", *refusable("guest"))
@@ -125,9 +125,10 @@ COUNTERS = (
               by=PARTITION, fixed={"outcome": outcome}) for outcome in ("accepted", "refused", "stale")),
     *(Counter("trap", change, "memory_changes", "What a partition did to its trapped memory, by kind.",
               by=PARTITION, fixed={"change": change}) for change in ("children", "remapped", "unmapped", "removed")),
-    # Vectors of devices: the direct path, one row per endpoint.
+    # Vectors, by whoever posts them: of devices, on the direct path, and of I/O partitions on the others, one row per
+    # endpoint; of the monitor, one row per partition, @hardware.
     Counter("vector", "interrupts", "interrupts",
-            "Interrupts of queue pairs, by queue and event: raised = delivered + coalesced + unrouted + held now.",
+            "Interrupts of an endpoint, by queue and event: raised = delivered + coalesced + unrouted + held now.",
             nested=("queue", "event"), known=(), known_for=_VECTORS_FOR),
     # NIC devices: one row per port.
     Counter("nic", "transmit_frames", "network_transmit_packets", "Frames that the guest sent."),

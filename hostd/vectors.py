@@ -1,5 +1,8 @@
 """Interrupt vectors of partitions, as the API shows and changes them (W3): routes, masks, and the console's world held.
 
+Each queue of an endpoint has one, whoever posts it: its device, or the I/O partition that serves it. One more tells of
+changes of the hardware: `@hardware`, a name that no endpoint has.
+
 Everything is asked of the monitor, which is the master of the routes while a kernel is loaded.
 """
 
@@ -13,7 +16,9 @@ from hostd.errors import HostError
 from hostd.fabric import ask
 from hostd.path_changes import endpoint_of
 from hostd.records import Record
+from pyx.abi import ENDPOINT_HARDWARE
 
+HARDWARE = "@hardware"
 Row = dict[str, Any]
 
 
@@ -21,6 +26,7 @@ async def of_partition(record: Record, monitor: Record) -> Row:
     """{"partition", "vectors": [...]}: route, mask and pending state of each, with its counts."""
     rows = (await ask(monitor, "vectors", {"partition": record.number}))["vectors"]
     names = {endpoint["index"]: endpoint for endpoint in record.plan["endpoints"]}
+    names[ENDPOINT_HARDWARE] = {"name": HARDWARE, "device": None}
     vectors = [
         {
             **row,
@@ -36,7 +42,7 @@ async def of_partition(record: Record, monitor: Record) -> Row:
 
 async def mask(record: Record, monitor: Record, endpoint: str, queue: int, on: bool) -> Row:
     """Holds the interrupts of one vector, or ends that."""
-    index = endpoint_of(record, endpoint)["index"]
+    index = ENDPOINT_HARDWARE if endpoint == HARDWARE else endpoint_of(record, endpoint)["index"]
     await ask(monitor, "mask", {"partition": record.number, "endpoint": index, "queue": queue, "on": on})
     return {"partition": record.name, "endpoint": endpoint, "queue": queue, "masked": on}
 

@@ -1,6 +1,6 @@
 """An I/O partition's program: the channel server that shares devices among guests (U7, U9).
 
-Descriptors at start: `bell`, `statistics`, `call`, `events`. Messages: `connect_hardware`, `add_queue`,
+Descriptors at start: `bell`, `statistics`, `call`, `events`, `vectors`. Messages: `connect_hardware`, `add_queue`,
 `remove_queue`. It never gets a descriptor of guest memory, and none of its own either: the buffers of the copy path
 are filled by the monitor and by devices, and it only deals them out.
 """
@@ -24,6 +24,7 @@ class IoPartition(DataPlane):
             call_fd=fds["call"],
             call_capacity=config["call_capacity"],
             events_fd=fds["events"],
+            vectors_fd=fds["vectors"],
             memory_size=config["memory_size"],
         )
 

@@ -45,7 +45,7 @@ class MonitorPartition(DataPlane):
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = MemoryTraps(fds["traps"], config["traps_size"])
-        return Monitor(
+        monitor = Monitor(
             **loop_arguments(self.context, fds),
             kernel_fd=fds["kernel"],
             event_fd=self._events,
@@ -53,6 +53,8 @@ class MonitorPartition(DataPlane):
             window_size=config["window_size"],
             adopting=config["adopting"],
         )
+        monitor.connect_own_vectors(fds["vectors"])
+        return monitor
 
     def initialize(self) -> None:
         self._control = Wire.from_fd(self.context.take(CONTROL))
@@ -143,9 +145,25 @@ class MonitorPartition(DataPlane):
         self.loop.connect_vectors(message["device"], vectors, message["forwarded"])
         return {}
 
+    def handle_connect_server_vectors(self, message: Message, fds: list[int]) -> Message:
+        """The interrupt vectors of an I/O partition, by its slot: this process routes them."""
+        (vectors,) = fds
+        self.loop.connect_server_vectors(message["server"], vectors)
+        return {}
+
     def handle_route(self, message: Message, _fds: list[int]) -> Message:
-        """Routes the vectors of all endpoints of a partition to it; also those that came since it was opened."""
-        self.loop.route(message["partition"])
+        """Routes the vectors of all endpoints of a partition to it, or of one "endpoint" that came while it runs.
+        "queues": (endpoint, queue, slot of the I/O partition, number there) of each that is served."""
+        self.loop.serve(message["partition"], message.get("queues", []))
+        if message.get("endpoint") is not None:
+            self.loop.route_endpoint(message["partition"], message["endpoint"])
+        else:
+            self.loop.route(message["partition"])
+        return {}
+
+    def handle_unroute(self, message: Message, _fds: list[int]) -> Message:
+        """Nobody is told of an "endpoint" any more: it goes while its partition runs."""
+        self.loop.unroute_endpoint(message["partition"], message["endpoint"])
         return {}
 
     def handle_give_vectors(self, message: Message, _fds: list[int]) -> Message:
@@ -210,7 +228,7 @@ class MonitorPartition(DataPlane):
         return {"hardware": self.view.shown(message["partition"])}
 
     def handle_refresh_hardware(self, message: Message, _fds: list[int]) -> Message:
-        """Its endpoints have changed: the view follows the descriptor, then the endpoint's vector tells the guest."""
+        """Its endpoints have changed: the view follows the descriptor, then the vector of changes tells the guest."""
         self.view.refresh(message["partition"], self.loop.descriptor(message["partition"]))
         self.loop.interrupt(message["partition"], message["endpoint"])
         return {"view": self.view.state(message["partition"])}

@@ -23,10 +23,11 @@ from pyx.copies cimport Copies
 from pyx.queues cimport COPY_NONE, DEVICES, Queue, pv_ledger_set, pv_ledger_state
 from pyx.ringc cimport (
     PV_CHARGE_SHARED, pv_consumer, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
-    pv_consumer_prefetch, pv_consumer_release, pv_count, pv_interrupt_post, pv_meter_items, pv_meter_turn, pv_now,
+    pv_consumer_prefetch, pv_consumer_release, pv_count, pv_meter_items, pv_meter_turn, pv_now,
     pv_observe, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_completion, pv_push_submit, pv_saturate,
 )
 from pyx.validatec cimport pv_operation_has_data
+from pyx.vectorc cimport pv_vector_raise
 
 cdef enum:
     BATCH = 64           # requests of one queue per round (rules.md 12)
@@ -325,7 +326,7 @@ cdef class IoServer(Copies):
                 q.free_count += 1
             q.clear_count = 0
             self.observe_run(q)
-            if pv_interrupt_post(q.interrupts, q.vector, self.symmetric):
+            if pv_vector_raise(q.vector, NULL, q.interrupts, q.bit, self.symmetric):
                 pv_count(&q.counters[<int>PV_IO_INTERRUPTS], 1)
                 pv_count(&self.counters[<int>PV_THREAD_WAKES_SENT], 1)
         self.dirty_count = 0

@@ -12,7 +12,7 @@ from pyx.abi cimport (
     PV_MONITOR_REFUSED, PV_OFFLOADS_ALL, PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN,
     PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED,
     PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK, PV_STATUS_REFUSED, PV_VECTOR, PV_VECTOR_CALL, pv_completion,
-    pv_endpoint, pv_interrupts, pv_monitor_page, pv_reason, pv_system_call, pv_translation,
+    pv_endpoint, pv_monitor_page, pv_reason, pv_system_call, pv_translation,
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
 from pyx.grantc cimport PV_NIC_WITHHELD, pv_grant_clear, pv_grant_read, pv_grant_tell, pv_grants
@@ -36,9 +36,6 @@ cdef extern from *:
     { atomic_store_explicit(&page->wanted[endpoint], path, memory_order_seq_cst); }
     """
     void pv_want_path(pv_monitor_page *page, uint32_t endpoint, uint32_t path) nogil
-
-cdef extern from "interrupt.h" nogil:
-    void pv_interrupt_raise(pv_interrupts *interrupts, uint64_t vectors)
 
 
 cdef class Pairs(Translator):
@@ -170,12 +167,6 @@ cdef class Pairs(Translator):
             c.keys[index] = 0
             if c.calls:
                 pv_want_path(<pv_monitor_page *>c.doorbell, index, PV_PATH_NONE)
-
-    def interrupt(self, uint64_t partition, uint32_t index):
-        """Raises the first vector of an endpoint, whether the partition sleeps or not: something about it changed."""
-        cdef Caller *c = self.opened(partition)
-        if c.interrupts != NULL and index < PV_ENDPOINTS_MAX:
-            pv_interrupt_raise(c.interrupts, <uint64_t>1 << PV_VECTOR(index, 0))
 
     # ---- worker ----
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_doorbell, pv_interrupts, pv_ledger_entry
+from pyx.abi cimport pv_doorbell, pv_interrupts, pv_ledger_entry, pv_vector
 from pyx.loop cimport Loop
 from pyx.ringc cimport pv_consumer, pv_producer
 from pyx.segment cimport Mapping
@@ -65,7 +65,8 @@ cdef struct Queue:
     uint64_t *generations       # of each ledger slot
     pv_interrupts *interrupts
     pv_doorbell *doorbell
-    uint64_t vector
+    uint64_t bit                # of its vector in the partition's pending word
+    pv_vector *vector           # in this server's table, by number of the queue
     uint64_t *counters
     uint64_t *histograms[8]
     uint32_t row
@@ -84,7 +85,7 @@ cdef struct Generations:
 cdef class Queues(Loop):
     cdef uint16_t slot
     cdef uint64_t epoch
-    cdef Mapping call_mapping, own_events
+    cdef Mapping call_mapping, own_events, vectors_mapping
     cdef pv_producer calls
     cdef pv_consumer refusals
     cdef pv_consumer hardware[32]

@@ -13,6 +13,7 @@ class Queues(Loop):
         call_fd: int,
         call_capacity: int,
         events_fd: int,
+        vectors_fd: int,
         memory_size: int = 0,
     ) -> None: ...
     def connect_hardware(self, device: int, ring_fd: int, capacity: int) -> None: ...

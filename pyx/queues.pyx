@@ -11,11 +11,13 @@ from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
     PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_EXTENTS, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
     PV_OP_SEND_HEADED, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
-    PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry,
+    PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VECTORS_SIZE, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger,
+    pv_ledger_entry, pv_vector,
 )
 from pyx.loop cimport Loop
 from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_row, pv_row_counters, pv_row_histogram
 from pyx.segment cimport Mapping, map_ring
+from pyx.vectorc cimport pv_vector_open
 
 cdef extern from "pool.h" nogil:
     bint pv_pool_init(pv_pool *pool, uint32_t pages)
@@ -29,13 +31,15 @@ cdef enum:
 
 cdef class Queues(Loop):
     """`call_fd`: call ring into the monitor; `events_fd`: own events segment, whose page 2 holds the doorbell of the
-    monitor's worker; `memory_size`: bytes of own memory for buffers of the copy path."""
+    monitor's worker; `vectors_fd`: table of interrupt vectors, one for each queue; `memory_size`: bytes of own memory for
+    buffers of the copy path."""
 
     def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
                  uint64_t partition, uint64_t epoch, int call_fd, uint32_t call_capacity, int events_fd,
-                 uint64_t memory_size=0):
+                 int vectors_fd, uint64_t memory_size=0):
         self.slot = PV_ID_SLOT(partition)
         self.epoch = epoch
+        self.vectors_mapping = Mapping(vectors_fd, PV_VECTORS_SIZE)
         self.call_mapping = map_ring(call_fd, call_capacity, 2)
         self.own_events = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
         pv_producer_attach(&self.calls, self.call_mapping.base, call_capacity, <pv_doorbell *>self.own_events.base,
@@ -126,7 +130,9 @@ cdef class Queues(Loop):
             record[2] += 1
             fresh.interrupts = <pv_interrupts *>(<Mapping>record[0]).base
             fresh.doorbell = <pv_doorbell *>(<Mapping>record[1]).base
-            fresh.vector = <uint64_t>1 << PV_VECTOR(endpoint, queue)
+            fresh.bit = <uint64_t>1 << PV_VECTOR(endpoint, queue)
+            fresh.vector = &(<pv_vector *>self.vectors_mapping.base)[number]
+            pv_vector_open(fresh.vector, partition, endpoint, queue)
             fresh.row = self.open_row(partition, endpoint | queue << 8)
             row = pv_row(self.statistics, fresh.row)
             fresh.counters = pv_row_counters(row)

@@ -7,6 +7,7 @@ from pyx.abi cimport pv_interrupts, pv_kernel, pv_vector
 
 cdef extern from "vectors.h" nogil:
     const uint32_t PV_VECTOR_FORWARDED
+    const uint32_t PV_VECTOR_CHANGES
     void pv_vector_open(pv_vector *v, uint64_t partition, uint32_t endpoint, uint32_t queue)
     void pv_vector_route(pv_vector *v, uint64_t owner, uint32_t flags)
     bint pv_vector_held(const pv_vector *v, const pv_kernel *kernel)

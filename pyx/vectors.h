@@ -1,6 +1,6 @@
-/* Interrupt vectors: raising one at a device, holding it, and delivering it at the end of the hold (W3, H6, A7).
+/* Interrupt vectors: raising one where it is posted, holding it, and delivering it at the end of the hold (W3, H6, A7).
  *
- * Holding is a store-load race on both sides. The device sets `pending` and looks again whether the hold is over; whoever
+ * Holding is a store-load race on both sides. The poster sets `pending` and looks again whether the hold is over; whoever
  * ends the hold clears its reason and then looks at `pending`. With sequentially consistent operations one of the two
  * sees the other, and the exchange of `pending` lets exactly one of them deliver: never lost, never twice.
  */
@@ -12,7 +12,7 @@
 
 #define PV_DELIVERIES_MAX (PV_ENDPOINTS_MAX * PV_QUEUES_MAX)
 
-/* The device's part, at the attachment of a port: counts begin at 0. */
+/* The poster's part, when the queue is attached: counts begin at 0. */
 static inline void pv_vector_open(struct pv_vector *v, uint64_t partition, uint32_t endpoint, uint32_t queue)
 {
     v->raised = v->coalesced = v->masked = v->delivered = v->forwarded = v->unrouted = 0;
@@ -22,14 +22,14 @@ static inline void pv_vector_open(struct pv_vector *v, uint64_t partition, uint3
     atomic_store_explicit(&v->pending, 0, memory_order_seq_cst);
 }
 
-/* The master's part: routes the vector to `owner` (0: to nobody), unmasked. */
+/* The master's part: routes the vector to `owner` (0: to nobody). A mask ends where the owner is another one. */
 static inline void pv_vector_route(struct pv_vector *v, uint64_t owner, uint32_t flags)
 {
     if (atomic_load_explicit(&v->owner, memory_order_relaxed) != owner) {
         atomic_store_explicit(&v->delivered_later, 0, memory_order_relaxed);
         atomic_store_explicit(&v->forwarded_later, 0, memory_order_relaxed);
+        atomic_store_explicit(&v->mask, 0, memory_order_seq_cst);
     }
-    atomic_store_explicit(&v->mask, 0, memory_order_seq_cst);
     atomic_store_explicit(&v->flags, flags, memory_order_seq_cst);
     atomic_store_explicit(&v->owner, owner, memory_order_seq_cst);
 }
@@ -47,7 +47,16 @@ static inline bool pv_vector_held(const struct pv_vector *vector, const struct p
     return !atomic_load_explicit(&kernel->worlds[PV_ID_SLOT(owner) % PV_PARTITIONS_MAX].running, memory_order_seq_cst);
 }
 
-/* The device has published something on the queue of `v`. Returns whether a wake-up was sent. */
+/* To the owner, whose pending word has `bit` for this vector. Returns whether it was told. */
+static inline bool pv_vector_post(const struct pv_vector *v, struct pv_interrupts *to, uint64_t bit, bool symmetric)
+{
+    if (!(atomic_load_explicit(&((struct pv_vector *)v)->flags, memory_order_relaxed) & PV_VECTOR_CHANGES))
+        return pv_interrupt_post(to, bit, symmetric);
+    pv_interrupt_raise(to, bit);
+    return true;
+}
+
+/* The poster has published something on the queue of `v`. Returns whether a wake-up was sent. */
 static inline bool pv_vector_raise(struct pv_vector *v, const struct pv_kernel *kernel, struct pv_interrupts *to,
                                    uint64_t bit, bool symmetric)
 {
@@ -66,7 +75,7 @@ static inline bool pv_vector_raise(struct pv_vector *v, const struct pv_kernel *
         if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->pending, 0, memory_order_seq_cst))
             return false;
     }
-    if (!pv_interrupt_post(to, bit, symmetric)) {
+    if (!pv_vector_post(v, to, bit, symmetric)) {
         pv_count(&v->coalesced, 1);
         return false;
     }
@@ -87,7 +96,7 @@ static inline bool pv_vector_release(struct pv_vector *v, const struct pv_kernel
     atomic_fetch_add_explicit(&v->delivered_later, 1, memory_order_relaxed);
     if (atomic_load_explicit(&v->flags, memory_order_relaxed) & PV_VECTOR_FORWARDED)
         atomic_fetch_add_explicit(&v->forwarded_later, 1, memory_order_relaxed);
-    pv_interrupt_post(to, bit, symmetric);
+    pv_vector_post(v, to, bit, symmetric);
     return true;
 }
 

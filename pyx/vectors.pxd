@@ -23,6 +23,12 @@ cdef class Deliveries:
 cdef class Vectors(Pairs):
     cdef pv_vector *vectors[32]           # per device; NULL: not connected
     cdef uint32_t vector_flags[32]        # of its routes
+    cdef dict posted                      # partition -> {(endpoint, queue): (slot of the I/O partition, number there)}
+    cdef pv_vector *own                   # of this process, by partition slot: changes of hardware; NULL: none
+    cdef dict changed                     # partition -> bits of endpoints that changed while that vector was held
 
-    cdef pv_vector *vector_of(self, Caller *c, uint32_t endpoint, uint32_t queue) noexcept nogil
-    cdef uint32_t release(self, Caller *c) noexcept nogil
+    cdef pv_vector *vector_of(self, Caller *c, uint32_t endpoint, uint32_t queue)
+    cdef pv_vector *posted_of(self, Caller *c, uint32_t endpoint, uint32_t queue)
+    cdef pv_vector *hardware_of(self, Caller *c)
+    cdef uint32_t release(self, Caller *c)
+    cdef list tables(self, Caller *c, uint32_t endpoint, uint32_t queue)

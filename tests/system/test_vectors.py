@@ -13,10 +13,11 @@ from tests.system.test_load import DEVICES, assert_verified, await_rounds
 from tools import cli
 
 DISK = {"name": "vda", "size": "1MiB", "path": "direct"}
+PATHS = ("copy", "redirect", "direct")
 DEPTH = 32  # requests of the console at once: several publications of its device
 SLOW = 0.1  # seconds that the device loses with each batch: its completions come while the world stands
 STORM_REQUESTS = 16_000
-STORM = STORM_REQUESTS // 64  # interrupts at least: a batch of the device has 64 requests
+STORM = STORM_REQUESTS // 256  # interrupts at least: a batch has 64 requests at a device, 256 at an I/O partition
 EVENTS = ("raised", "delivered", "forwarded", "coalesced", "masked", "unrouted")
 
 
@@ -51,7 +52,7 @@ def test_interrupts_of_a_guest_reach_it_directly(loaded: Host) -> None:
     for number in range(30):
         guest.call("disk:write", disk="vda", length=4096, seed=number)
     vectors = loaded.vectors("guest")
-    assert set(vectors) == {("vda", 0), ("eth0", 0), ("eth0", 1)}
+    assert set(vectors) == {("vda", 0), ("eth0", 0), ("eth0", 1), ("@hardware", 0)}
     disk = vectors["vda", 0]
     assert (disk["owner"], disk["forwarded_route"], disk["mask"], disk["pending"]) == ("guest", False, False, False)
     assert disk["raised"] >= 60 and disk["forwarded"] == disk["unrouted"] == 0  # a write and a flush each
@@ -63,11 +64,80 @@ def test_interrupts_of_a_guest_reach_it_directly(loaded: Host) -> None:
         assert shown == disk[event], event
 
 
-def test_storm_on_a_masked_vector(loaded: Host) -> None:
+@pytest.mark.parametrize("path", ["copy", "redirect"])
+def test_the_channel_server_counts_what_it_posts(loaded: Host, path: str) -> None:
+    """On the other paths the I/O partition raises the same vector, for completions and for refusals."""
+    guest = loaded.guest("guest", disks=[{**DISK, "path": path}], nics=[{"name": "eth0", "path": path}])
+    guest.call("disk:write", disk="vda", length=4096, seed=1)
+    before = loaded.vectors("guest")["vda", 0]
+    for number in range(30):
+        guest.call("disk:write", disk="vda", length=4096, seed=number)
+    after = loaded.vectors("guest")["vda", 0]
+    assert after["owner"] == "guest" and after["unrouted"] == after["forwarded"] == 0
+    assert after["raised"] == before["raised"] + 60  # a write and a flush each, one at a time
+    assert after["delivered"] > 0, "the guest sleeps between two completions now and then"
+    assert_balanced(after)
+    assert guest.call("disk:attempt", disk="vda", operation="read", offset=1 << 20, length=512)[0] == "refused"
+    refused = loaded.vectors("guest")["vda", 0]
+    assert refused["raised"] == after["raised"] + 1
+    metrics = loaded.metrics()
+    for event in EVENTS:
+        shown = metrics.value("interrupts_total", partition="guest", endpoint="vda", queue="0", event=event)
+        assert shown == refused[event], event
+
+
+def test_changes_of_hardware_have_a_vector(loaded: Host) -> None:
+    """Endpoints that come and go raise it; held, they are one interrupt with all their bits."""
+    guest = loaded.guest("guest", nics=["eth0"])
+    assert counts(loaded.vectors("guest")["@hardware", 0]) == dict.fromkeys(EVENTS, 0)
+    loaded.attach("guest", nic={"name": "eth1"})
+    guest.call("hardware:take_changes")
+    loaded.detach("guest", "eth1")
+    guest.call("hardware:take_changes")
+    row = loaded.vectors("guest")["@hardware", 0]
+    assert (row["raised"], row["delivered"], row["owner"], row["mask"]) == (2, 2, "guest", False)
+    guest.call("hardware:sleep_until_interrupt", timeout=0.0)  # takes what is pending
+    loaded.mask("guest", "@hardware", 0, True)
+    sleeping = guest.begin("hardware:sleep_until_interrupt", timeout=0.2)
+    for name in ("eth1", "eth2"):
+        loaded.attach("guest", nic={"name": name})
+    assert sleeping.result()["pending"] == 0, "an interrupt of a masked vector came through"
+    held = loaded.vectors("guest")["@hardware", 0]
+    assert (held["raised"], held["delivered"], held["masked"], held["coalesced"], held["pending"]) == (4, 2, 1, 1, True)
+    loaded.mask("guest", "@hardware", 0, False)
+    assert guest.call("hardware:sleep_until_interrupt", timeout=5.0)["pending"] == 1 << 2 | 1 << 4
+    after = loaded.vectors("guest")["@hardware", 0]
+    assert (after["delivered"], after["pending"]) == (3, False)
+    assert_balanced(after)
+    assert loaded.metrics().value("interrupts_total", partition="guest", endpoint="@hardware", event="delivered") == 3
+    assert set(loaded.vectors("guest")) == {
+        *((name, queue) for name in ("eth0", "eth1", "eth2") for queue in (0, 1)), ("@hardware", 0),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_endpoint_that_comes_later_has_its_interrupts(loaded: Host, path: str) -> None:
+    guest = loaded.guest("guest", nics=["eth0"])
+    for _ in range(2):
+        loaded.attach("guest", disk={**DISK, "path": path})
+        guest.call("hardware:take_changes")
+        for number in range(10):
+            guest.call("disk:write", disk="vda", length=4096, seed=number)
+        row = loaded.vectors("guest")["vda", 0]
+        assert row["raised"] >= 20 and row["unrouted"] == 0 and row["owner"] == "guest"
+        assert_balanced(row)
+        loaded.detach("guest", "vda")
+        guest.call("hardware:take_changes")
+        assert ("vda", 0) not in loaded.vectors("guest")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_storm_on_a_masked_vector(loaded: Host, path: str) -> None:
     """Thousands of interrupts while masked are one that is pending; the end of the mask delivers that one. The guest
     polls meanwhile, so it needs none of them."""
-    guest = loaded.guest("guest", disks=[DISK])
+    guest = loaded.guest("guest", disks=[{**DISK, "path": path}])
     guest.call("disk:write", disk="vda", length=4096, seed=1)
+    loaded.until(lambda: loaded.path("guest", "vda") == path)
     loaded.mask("guest", "vda", 0, True)
     before = loaded.vectors("guest")["vda", 0]
     assert guest.call("disk:poll", disk="vda", requests=STORM_REQUESTS) == STORM_REQUESTS

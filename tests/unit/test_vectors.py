@@ -23,7 +23,7 @@ LOOK = f"""if (pv_vector_held(v, kernel) || !atomic_load_explicit(&v->pending, m
 SECOND_LOOK = """if (pv_vector_held(v, kernel) || !atomic_exchange_explicit(&v->pending, 0, memory_order_seq_cst))
             return false;
     }"""
-WAKE = """    pv_interrupt_post(to, bit, symmetric);
+WAKE = """    pv_vector_post(v, to, bit, symmetric);
     return true;"""
 
 TAKEN = "        if (atomic_exchange_explicit(&v->pending, 1"
