@@ -23,7 +23,7 @@ from hostd.sandbox import enter
 from hostd.startspec import SpecError, StartSpec
 from hostd.wire import Message, Wire, WireError, close_fds
 from partitions.skeleton import Context
-from pyx import process
+from pyx import privileged, process
 from pyx.abi import PAGE
 
 START_TIMEOUT = 10.0  # seconds for the keeper to hand over the specification; it has sent it before the clone
@@ -150,6 +150,8 @@ def _set_environment(spec: StartSpec) -> None:
 def _enter(spec: StartSpec, descriptors: dict[str, int]) -> int:
     """Call the entry; returns the exit status as Python itself would."""
     assert spec.entry is not None
+    if spec.counted:
+        privileged.watch()
     module, _, function = spec.entry.partition(":")
     if spec.directory is not None:
         sys.path.insert(0, os.getcwd())

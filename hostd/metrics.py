@@ -170,6 +170,8 @@ def _add(series: dict[Labels, float], counter: Counter, owner: Labels, counters:
         return
     base = (*owner[: len(counter.by)], *counter.fixed.values())
     for nested, value in _leaves(found, len(counter.nested)):
+        if nested and not counter.chosen(nested[0]):
+            continue
         labels = (*base, *map(counter.named, nested))
         if value or labels in series or not counter.nested:
             series[labels] = series.get(labels, 0) + value * counter.scale

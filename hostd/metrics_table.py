@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hostd.seccomp import refusable
-from hostd.syscalls import call_name
+from hostd.syscalls import call_name, instruction_name
 from pyx.abi import CALLS, OPERATIONS, REASONS
+from pyx.privileged import NAMES as PRIVILEGED
 
 PREFIX = "partvisor_"
 ENDPOINT = ("partition", "device", "endpoint")
@@ -42,6 +43,7 @@ class Counter:
     everyone: bool = False
     scale: float = 1
     named: Callable[[str], str] = str  # label value for a key of a nested counter
+    chosen: Callable[[str], bool] = lambda key: True  # which keys of it
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -120,7 +122,12 @@ COUNTERS = (
               by=PARTITION, fixed={"change": change}) for change in ("remapped", "unmapped", "removed")),
     # The monitor's trap thread: one row per guest.
     Counter("trap", "refused_calls", "refused_system_calls", "System calls that a guest was refused, by name.",
-            by=PARTITION, nested=("call",), known=_REFUSABLE, named=lambda number: call_name(int(number))),
+            by=PARTITION, nested=("call",), known=_REFUSABLE, named=lambda number: call_name(int(number)),
+            chosen=lambda number: instruction_name(int(number)) is None),
+    Counter("trap", "refused_calls", "refused_instructions", "Instructions of a kernel that ended a guest's process.",
+            by=PARTITION, nested=("instruction",), known=_each(*PRIVILEGED),
+            named=lambda number: instruction_name(int(number)) or "unknown",
+            chosen=lambda number: instruction_name(int(number)) is not None),
     *(Counter("trap", outcome, "memory_faults", "First touches of trapped partition memory, by outcome.",
               by=PARTITION, fixed={"outcome": outcome}) for outcome in ("accepted", "refused", "stale")),
     *(Counter("trap", change, "memory_changes", "What a partition did to its trapped memory, by kind.",

@@ -1,5 +1,7 @@
 """What guests are refused, as hostd sees it: who answers, and the event of each first refusal (U16, H8).
 
+A privileged instruction is refused by the processor; the dying process names it by a call that no kernel has.
+
 A guest's filter has a listener, and trapped partition memory a userfaultfd, which its process hands out before its
 entry. The monitor answers there; the keeper holds both too, so that calls and touches wait for the next monitor.
 """
@@ -11,7 +13,7 @@ from hostd.fabric import Fabric, ask
 from hostd.memory_region import HANDED as MEMORY
 from hostd.records import Record
 from hostd.seccomp import refusal_reason
-from hostd.syscalls import call_name
+from hostd.syscalls import call_name, instruction_name
 from hostd.wire import Message, close_fds
 
 HANDED = "refusals"  # name of the listener among the descriptors that a new process hands out
@@ -79,12 +81,13 @@ class Refusals:
             await self.release(record)
 
     def counts(self, record: Record) -> dict[str, int]:
-        """How often a guest was refused what: {name of a system call: count}, and `touches` of its memory."""
+        """How often a guest was refused what: {system call or instruction: count}, and `touches` of its memory."""
         rows = [row for _, reader in self._fabric.readers if reader.kind == "trap" for row in reader.rows()]
         found: dict[str, int] = {}
         for counters in [row["counters"] for row in rows if row["partition"] == record.number]:
             for number, count in counters.get("refused_calls", {}).items():
-                name = call_name(int(number))
+                instruction = instruction_name(int(number))
+                name = call_name(int(number)) if instruction is None else f"{instruction} (instruction)"
                 found[name] = found.get(name, 0) + count
             found |= {"touches": counters["refused"]} if counters["refused"] else {}
         return found
@@ -94,6 +97,8 @@ class Refusals:
         record = next((one for one in self._records.values() if one.number == message["partition"]), None)
         if record is not None and message["kind"] == "memory":
             self._events.publish("refused_touch", partition=record.name, gpa=message["number"])
+        elif record is not None and (instruction := instruction_name(message["number"])) is not None:
+            self._events.publish("refused_instruction", partition=record.name, instruction=instruction)
         elif record is not None:
             call = call_name(message["number"])
             self._events.publish("refused_call", partition=record.name, call=call, reason=refusal_reason(call))

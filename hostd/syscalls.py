@@ -7,6 +7,8 @@ tests/unit/test_seccomp.py compares them with the kernel's headers where those a
 import platform
 from functools import cache
 
+from pyx import privileged
+
 _COLUMNS = {"x86_64": 0, "aarch64": 1}
 # AUDIT_ARCH_* of linux/audit.h, which a filter finds beside the number.
 AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -80,6 +82,12 @@ class UnknownArchitecture(Exception):
 def call_name(number: int) -> str:
     """The name of a call of this machine; `unknown` for a number that the table has not."""
     return _names().get(number, "unknown")
+
+
+def instruction_name(number: int) -> str | None:
+    """The instruction for which a guest's process makes the call of that number (pyx/privileged.h); None: a call."""
+    place = number - privileged.FIRST
+    return privileged.NAMES[place] if 0 <= place < len(privileged.NAMES) else None
 
 
 @cache

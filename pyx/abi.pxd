@@ -15,6 +15,7 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_TRANSFER_MAX
     const uint32_t PV_EXTENTS_MAX
     const uint32_t PV_DEVICES_MAX
+    const uint32_t PV_REASON_ROOM
     const uint32_t PV_ENDPOINT_HARDWARE
     const uint32_t PV_DOORBELL_WAITS_MAX
     const uint32_t PV_FRAME_MAX

@@ -49,6 +49,8 @@ enum pv_thread_counter {
     PV_THREAD_COUNT,
 };
 
+#define PV_REASON_ROOM 64 /* counters of one kind, one for each reason */
+
 /* Rows of an I/O partition, one per endpoint that it serves. */
 enum pv_io_counter {
     PV_IO_REQUESTS = 0,      /* taken from the guest */
@@ -62,18 +64,18 @@ enum pv_io_counter {
     PV_IO_OPERATIONS = 8,    /* completed with PV_STATUS_OK, by operation */
     PV_IO_BYTES = 24,        /* the same, bytes */
     PV_IO_REFUSED = 40,      /* by reason */
-    PV_IO_COUNTER_COUNT = 88,
+    PV_IO_COUNTER_COUNT = PV_IO_REFUSED + PV_REASON_ROOM,
 };
-_Static_assert(PV_OP_COUNT <= 16 && PV_REASON_COUNT <= 48, "room in the counters");
+_Static_assert(PV_OP_COUNT <= 16 && PV_REASON_COUNT <= PV_REASON_ROOM, "room in the counters");
 
 /* Rows of the monitor, one per partition: calls by result. */
 enum pv_monitor_counter {
-    PV_MONITOR_CALLS = 0,    /* PV_MONITOR_CALLS + call * 48 + reason; reason 0: done */
-    PV_MONITOR_COPIED_BYTES = 48 * 8,
+    PV_MONITOR_CALLS = 0,    /* PV_MONITOR_CALLS + call * PV_REASON_ROOM + reason; reason 0: done */
+    PV_MONITOR_COPIED_BYTES = PV_REASON_ROOM * 8,
     PV_MONITOR_TRANSLATED,   /* requests of this client translated */
     PV_MONITOR_TRANSLATED_BYTES,
-    PV_MONITOR_REFUSED = 392, /* requests of this client refused, by reason */
-    PV_MONITOR_COUNTER_COUNT = 440,
+    PV_MONITOR_REFUSED = PV_REASON_ROOM * 8 + 8, /* requests of this client refused, by reason */
+    PV_MONITOR_COUNTER_COUNT = PV_MONITOR_REFUSED + PV_REASON_ROOM,
 };
 _Static_assert(PV_CALL_COUNT <= 8, "room in the counters; unknown calls count as PV_CALL_NONE");
 
@@ -109,8 +111,8 @@ enum pv_nic_counter {
     PV_NIC_VALID_CHECKSUMS,  /* told to the receiver with the frame */
     PV_NIC_INVALID_CHECKSUMS, /* delivered without a word; the receiver has to look */
     PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 16, /* by reason, counted at the sender */
-    PV_NIC_RECEIVE_DROPPED = PV_IO_COUNTER_COUNT + 64, /* by reason, counted at the receiver */
-    PV_NIC_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 112,
+    PV_NIC_RECEIVE_DROPPED = PV_NIC_TRANSMIT_DROPPED + PV_REASON_ROOM, /* by reason, counted at the receiver */
+    PV_NIC_COUNTER_COUNT = PV_NIC_RECEIVE_DROPPED + PV_REASON_ROOM,
 };
 
 /* Rows of a disk device, one per port. */
@@ -119,7 +121,7 @@ enum pv_disk_counter {
     PV_DISK_FENCED, PV_DISK_DISCARDS, PV_DISK_DISCARDED_BYTES, PV_DISK_ZEROINGS, PV_DISK_ZEROED_BYTES,
     PV_DISK_FORCED, /* requests with PV_FLAG_FUA that were made durable */
     PV_DISK_ERRORS = PV_IO_COUNTER_COUNT + 16, /* by reason */
-    PV_DISK_COUNTER_COUNT = PV_IO_COUNTER_COUNT + 64,
+    PV_DISK_COUNTER_COUNT = PV_DISK_ERRORS + PV_REASON_ROOM,
 };
 
 /* Rows of the monitor's thread that answers page faults, one per partition (H2, H3, H8). */

@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memset
 from pyx.abi cimport (
     PV_CALL_CONNECT, PV_CALL_COPY, PV_CALL_COUNT, PV_CALL_KEY, PV_CALL_NONE, PV_CALL_NULL, PV_CALL_PATH, PV_CALL_SUBMIT,
     PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ID_SLOT, PV_MONITOR_CALLS, PV_REASON_CALL_DENIED, PV_REASON_CALL_MALFORMED,
-    PV_REASON_CALL_UNKNOWN, PV_REASON_NONE, PV_REASON_PARTITION_STATE, PV_REASON_QUEUE_BROKEN, PV_REASON_SERVICE_DENIED,
+    PV_REASON_CALL_UNKNOWN, PV_REASON_NONE, PV_REASON_ROOM, PV_REASON_PARTITION_STATE, PV_REASON_QUEUE_BROKEN, PV_REASON_SERVICE_DENIED,
     PV_REASON_SERVICE_UNAVAILABLE, PV_REASON_SERVICE_UNKNOWN, PV_SERVICE_COUNT, PV_STAGE_POST, PV_STAGE_VALIDATION,
     PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_TYPE_IO,
     PV_VECTOR_CALL, pv_completion, pv_reason, pv_system_call,
@@ -207,7 +207,7 @@ cdef class Monitor(Adoption):
         answer.reason = reason
         answer.result = result
         pv_producer_push(&c.completions, &answer)
-        pv_count(&c.counters[<int>PV_MONITOR_CALLS + (number if number < PV_CALL_COUNT else 0) * 48 + <int>reason], 1)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + (number if number < PV_CALL_COUNT else 0) * PV_REASON_ROOM + <int>reason], 1)
 
     cdef void flush(self, Caller *c) noexcept nogil:
         pv_producer_publish(&c.completions)

@@ -9,8 +9,9 @@ from libc.string cimport memcmp, memset
 
 from pyx.abi cimport (
     PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_NIC, PV_ENDPOINT_PATH, PV_MONITOR_CALLS,
-    PV_MONITOR_REFUSED, PV_OFFLOADS_ALL, PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE, PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN,
-    PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED,
+    PV_MONITOR_REFUSED, PV_OFFLOADS_ALL, PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE,
+    PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN, PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT,
+    PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED, PV_REASON_ROOM,
     PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK, PV_STATUS_REFUSED, PV_VECTOR, PV_VECTOR_CALL, pv_completion,
     pv_endpoint, pv_monitor_page, pv_reason, pv_system_call, pv_translation,
 )
@@ -242,4 +243,4 @@ cdef class Pairs(Translator):
         if reason == PV_REASON_NONE:
             answer.pickup_time = c.keys[index]
         pv_producer_push(&c.completions, &answer)
-        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_KEY * 48 + <int>reason], 1)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_KEY * PV_REASON_ROOM + <int>reason], 1)

@@ -47,7 +47,7 @@ def _counter_names(kind: str) -> dict:
             calls = {0: "unknown", **{v: k for k, v in names.CALLS.items()}}
             for call, call_name in calls.items():
                 for reason, reason_name in names.REASON_NAMES.items():
-                    table[number + call * 48 + reason] = ("calls", call_name, "done" if reason == 0 else reason_name)
+                    table[number + call * names.REASON_ROOM + reason] = ("calls", call_name, "done" if reason == 0 else reason_name)
         elif kind == "io" and name in ("operations", "bytes"):
             for operation, operation_name in names.OPERATION_NAMES.items():
                 table[number + operation] = (name, operation_name)

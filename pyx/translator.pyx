@@ -9,7 +9,7 @@ from pyx.abi cimport (
     PV_CALL_OWN, PV_CALL_SUBMIT, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_EXTENTS_PER_SLOT, PV_ID_SLOT, PV_MONITOR_CALLS,
     PV_MONITOR_COPIED_BYTES, PV_MONITOR_REFUSED, PV_MONITOR_TRANSLATED, PV_MONITOR_TRANSLATED_BYTES,
     PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_REDIRECT, PV_REASON_ENDPOINT_UNKNOWN, PV_REASON_EPOCH_STALE,
-    PV_REASON_NONE, PV_REASON_PARTITION_STATE, PV_REASON_PARTITION_UNKNOWN, PV_REASON_PATH_DENIED, PV_STAGE_COPY,
+    PV_REASON_NONE, PV_REASON_ROOM, PV_REASON_PARTITION_STATE, PV_REASON_PARTITION_UNKNOWN, PV_REASON_PATH_DENIED, PV_STAGE_COPY,
     PV_STATUS_OK, PV_STATUS_REFUSED, pv_completion, pv_dma_extents, pv_kernel, pv_reason, pv_request, pv_system_call,
 )
 from pyx.callers cimport Caller, Callers, path_of
@@ -132,7 +132,7 @@ cdef class Translator(Callers):
                     pv_producer_push(ring, &more)
         pv_count(&client.counters[<int>PV_MONITOR_TRANSLATED], 1)
         pv_count(&client.counters[<int>PV_MONITOR_TRANSLATED_BYTES], call.submit.length)
-        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_SUBMIT * 48], 1)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + <int>PV_CALL_SUBMIT * PV_REASON_ROOM], 1)
         return True
 
     cdef pv_reason copy(self, Caller *c, const pv_system_call *call) noexcept nogil:
@@ -179,4 +179,4 @@ cdef class Translator(Callers):
         answer.call = call.call
         answer.pickup_time = call.submit.pickup_time
         pv_producer_push(&c.completions, &answer)
-        pv_count(&c.counters[<int>PV_MONITOR_CALLS + call.call * 48 + <int>reason], 1)
+        pv_count(&c.counters[<int>PV_MONITOR_CALLS + call.call * PV_REASON_ROOM + <int>reason], 1)

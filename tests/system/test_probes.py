@@ -147,7 +147,7 @@ def test_what_is_not_there_cannot_be_reached(module_host: Host, guest: Puppet) -
 
 def test_calls_without_a_name_are_counted_together(module_host: Host, guest: Puppet) -> None:
     before = module_host.metrics()
-    for number in (500, 511, 599, 0x40000000 + 39, 0x7FFFFFFF):
+    for number in (505, 511, 599, 0x40000000 + 39, 0x7FFFFFFF):
         assert guest.call("probes:call", number=number, arguments=[]) == "EPERM"
     assert module_host.metrics().changes(before, METRIC) == {
         frozenset({"partition": NAME, "call": "unknown"}.items()): 5
@@ -195,6 +195,36 @@ def test_a_flood_of_refused_calls_is_slowed_and_counted_exactly(module_host: Hos
 def test_forbidden_instructions(guest: Puppet, name: str) -> None:
     code, signal_name = FORBIDDEN[name]
     assert guest.call("probes:instruction", code=code) == signal_name
+
+
+NAMED = {name: name.split()[0].rstrip(",") for name in FORBIDDEN} | {
+    "insb": "ins", "outsb": "outs", "mov rax, cr0": "mov_cr", "mov cr3, rax": "mov_cr", "mov rax, dr7": "mov_dr",
+    "vmxon": "vmx", "vmlaunch": "vmx",
+}  # fmt: skip
+INSTRUCTIONS = "refused_instructions_total"
+
+
+@x86
+def test_forbidden_instructions_are_counted_by_name(module_host: Host) -> None:
+    """Each is named by the process that it ends; a bad address, and a guest that takes the handler away, are not."""
+    guest = module_host.guest("counted")
+    before, since = module_host.metrics(), module_host.events()[-1]["sequence"]
+    for code, ending in FORBIDDEN.values():
+        assert guest.call("probes:instruction", code=code) == ending
+    wanted = Counter(NAMED.values())
+    changes = module_host.metrics().changes(before, INSTRUCTIONS)
+    assert {dict(key)["instruction"]: count for key, count in changes.items()} == wanted
+    assert all(dict(key)["partition"] == "counted" for key in changes)
+    assert module_host.metrics().changes(before, METRIC) == {}
+    told = [event for event in module_host.events(since) if event["kind"] == "refused_instruction"]
+    assert {event["instruction"] for event in told} == set(wanted)
+    shown = module_host.view("counted")["refused"]
+    assert {name: shown[f"{name} (instruction)"] for name in wanted} == wanted
+    middle = module_host.metrics()
+    for code in ("31c08b00", "0f0b"):  # a read at address 0; ud2
+        assert guest.call("probes:instruction", code=code) in ("SIGSEGV", "SIGILL")
+    assert guest.call("probes:instruction", code="fa", silent=True) == "SIGSEGV"
+    assert module_host.metrics().changes(middle, INSTRUCTIONS) == {}
 
 
 @x86
