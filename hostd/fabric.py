@@ -21,6 +21,7 @@ from hostd.errors import HostError
 from hostd.hardware import Location
 from hostd.keeper import Keeper
 from hostd.records import Record
+from hostd.told import extents_of, of_port, of_queues, segment_of
 from hostd.wire import close_fds
 from hostd.wiring import Wiring
 from pyx import abi
@@ -30,9 +31,6 @@ from pyx.vectors import VectorReader
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
 STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257, "trap": 257, "world": 1}
-
-# Facts of an endpoint that its device is told.
-OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
 
 Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 
@@ -203,7 +201,7 @@ class Fabric:
         await self.map_memory(server)
         memory = await self.keeper.get_segments([extent["segment"] for extent in server.plan["memory"]])
         try:
-            extents = _extents(server)
+            extents = extents_of(server)
             for device in self.devices.values():
                 await ask(device, "attach_memory", {"partition": server.number, "memory": extents}, memory)
         finally:
@@ -216,7 +214,7 @@ class Fabric:
         plan = record.plan
         if plan["view"] is None:
             return
-        segments = {name: _segment(plan, name) for name in ("map", "call", "events")}
+        segments = {name: segment_of(plan, name) for name in ("map", "call", "events")}
         has = [name for name, segment in segments.items() if segment is not None]
         read = await self.keeper.get_segments([plan["view"], *([plan["map"]] if "map" in has else [])], read_only=True)
         rest = await self.keeper.get_segments([s for name, s in segments.items() if name != "map" and s is not None])
@@ -321,7 +319,7 @@ class Fabric:
     async def lend_to_monitor(self, record: Record) -> None:
         fds = await self.keeper.get_segments([extent["segment"] for extent in record.plan["memory"]])
         try:
-            await ask(self.monitor, "map_memory", {"partition": record.number, "memory": _extents(record)}, fds)
+            await ask(self.monitor, "map_memory", {"partition": record.number, "memory": extents_of(record)}, fds)
         finally:
             close_fds(fds)
 
@@ -389,30 +387,3 @@ def statistics_size(kind: str) -> int:
 
 async def _detach(device: Record, partition: int, port: int) -> None:
     await release(device, "detach", {"partition": partition, "port": port})
-
-
-def of_port(record: Record, endpoint: dict[str, Any], memory: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the device of an endpoint is told; `memory`: of the partition, with its first endpoint there."""
-    return {
-        **{name: endpoint[name] for name in OF_PORT},
-        "capacity": endpoint["pair"]["capacity"],
-        "partition": record.number,
-        "endpoint": endpoint["index"],
-        "memory": memory,
-    }
-
-
-def of_queues(endpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the channel server of an endpoint is told of each of its queues."""
-    facts = {"endpoint": endpoint["index"], "kind": endpoint["kind"], "budget": endpoint["budget"]}
-    return [{**facts, "queue": queue["queue"], "capacity": queue["capacity"]} for queue in endpoint["queues"]]
-
-
-def _extents(record: Record) -> list[dict[str, int]]:
-    """Where a partition's memory lies, as device and monitor are told."""
-    return [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
-
-
-def _segment(plan: dict[str, Any], name: str) -> int | None:
-    value = plan[name]
-    return value["segment"] if isinstance(value, dict) else value

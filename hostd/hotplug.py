@@ -21,12 +21,13 @@ from typing import Any
 
 from hostd.errors import HostError
 from hostd.events import EventLog
-from hostd.fabric import Fabric, ask, of_port, of_queues
+from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
 from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
 from hostd.paths import Paths
 from hostd.placement import placement_request
 from hostd.records import ENDED, Record, is_python
+from hostd.told import of_port, of_queues
 from hostd.wire import RemoteError, WireError, close_fds, encode, send_packet
 
 DRAIN_SECONDS = 1.0  # for the channel server to give back what the device dropped

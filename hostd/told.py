@@ -1,0 +1,38 @@
+"""What the roles of the data plane are told of a partition, out of its plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hostd.records import Record
+
+# Facts of an endpoint that its device is told.
+OF_PORT = ("port", "generation", "mac", "file", "offset", "length", "weight", "limits")
+
+
+def of_port(record: Record, endpoint: dict[str, Any], memory: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the device of an endpoint is told; `memory`: of the partition, with its first endpoint there."""
+    return {
+        **{name: endpoint[name] for name in OF_PORT},
+        "capacity": endpoint["pair"]["capacity"],
+        "partition": record.number,
+        "endpoint": endpoint["index"],
+        "memory": memory,
+    }
+
+
+def of_queues(endpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the channel server of an endpoint is told of each of its queues."""
+    facts = {"endpoint": endpoint["index"], "kind": endpoint["kind"], "budget": endpoint["budget"]}
+    return [{**facts, "queue": queue["queue"], "capacity": queue["capacity"]} for queue in endpoint["queues"]]
+
+
+def extents_of(record: Record) -> list[dict[str, int]]:
+    """Where a partition's memory lies, as device and monitor are told."""
+    return [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
+
+
+def segment_of(plan: dict[str, Any], name: str) -> int | None:
+    """The segment that a plan names, alone or with its capacity; None where the partition has none."""
+    value = plan[name]
+    return value["segment"] if isinstance(value, dict) else value
