@@ -276,11 +276,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
             fds["lifecycle"] = theirs.fileno()
             document = exports.prepare(record, fds, self._start_document(record), self.paths.runtime)
             native = document["entry"] is None
-            maps = not native or "config" in document
-            if not document.get("traps"):  # a program gets it as files
-                pages = views.built(record, self.fabric)
-                fds["configuration"], document.setdefault("config", {})["configuration"] = pages
-            handed = fds if maps else {"configuration": fds["configuration"]}
+            handed = views.show(record, self.fabric, document, fds)
             await self._children.start(record, document, handed, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             record.lifecycle = ours

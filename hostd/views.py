@@ -48,10 +48,16 @@ async def of_hardware(record: Record, records: Iterable[Record], fabric: Fabric)
     }
 
 
-def built(record: Record, fabric: Fabric) -> tuple[int, list[int]]:
-    """A sealed memory object with the pages that a guest is shown of hardware, and their numbers."""
-    numbers, content = pages_in_advance(record.assigned, record.plan, fabric.locations, record.processors)
-    return sealed("configuration", content), numbers
+def show(record: Record, fabric: Fabric, document: Row, fds: dict[str, int]) -> dict[str, int]:
+    """The descriptors that a new guest's process is handed out of `fds`. Where its looks at hardware do not trap, one
+    more is a sealed object with the pages that it is shown, and their numbers go into its start document: to map them,
+    or to make files of them for an unmodified program."""
+    maps = document["entry"] is not None or "config" in document
+    if not document.get("traps"):
+        numbers, content = pages_in_advance(record.assigned, record.plan, fabric.locations, record.processors)
+        document.setdefault("config", {})["configuration"] = numbers
+        fds["configuration"] = sealed("configuration", content)
+    return fds if maps else {"configuration": fds["configuration"]}
 
 
 async def of_decisions(command: Record, partition: str | None, decision: int | None, replay: bool) -> Row:

@@ -227,6 +227,11 @@ def test_the_verbs_of_the_console(loaded: Host, capfd: pytest.CaptureFixture[str
     assert {"partition": "guest", "device": "nic0", "bus": None} in document["assignments"]
     found = [(row["partition"], row["name"], row["device"]) for row in document["endpoints"]]
     assert ("guest", "vda", "disk0") in found and ("console", "disk3", "disk1") in found
+    assert hostctl("mask", "guest", "vda") == "guest vda.0 is masked\n"
+    assert loaded.vectors("guest")["vda", 0]["mask"] and "masked" in hostctl("view", "guest", "--vectors")
+    assert json.loads(hostctl("mask", "guest", "@hardware", "--off", "--json"))["masked"] is False
+    hostctl("mask", "guest", "vda", "--off")
+    assert not loaded.vectors("guest")["vda", 0]["mask"]
     text = hostctl("view", "--resources").splitlines()
     for line in ("PARTITIONS", "MEMORY", "DEVICES", "ASSIGNMENTS", "ENDPOINTS", "CHANNELS", "SEGMENTS"):
         assert line in text
