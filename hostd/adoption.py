@@ -65,10 +65,14 @@ class Adoption:
     async def _tables(self) -> None:
         fabric = self._fabric
         slots = self._loading.slots
-        await asyncio.gather(*(fabric.connect_translations(name, slots[name]) for name in fabric.devices))
+        await asyncio.gather(
+            *(fabric.connect_translations(name, slots[name]) for name in fabric.devices),
+            *(fabric.connect_server_vectors(server) for server in fabric.servers.values()),
+        )
         known = [one for one in self._records.values() if one.opened]
         await asyncio.gather(*(fabric.open(one) for one in known))
         await asyncio.gather(
+            *(fabric.route(one) for one in known if one.served),
             *(
                 fabric.connect_monitor(server, device, slots[device])
                 for server in fabric.servers.values()

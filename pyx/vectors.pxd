@@ -27,7 +27,7 @@ cdef class Vectors(Pairs):
     cdef pv_vector *own                   # of this process, by partition slot: changes of hardware; NULL: none
     cdef dict changed                     # partition -> bits of endpoints that changed while that vector was held
 
-    cdef pv_vector *vector_of(self, Caller *c, uint32_t endpoint, uint32_t queue)
+    cdef pv_vector *vector_of(self, Caller *c, uint32_t endpoint, uint32_t queue) noexcept nogil
     cdef pv_vector *posted_of(self, Caller *c, uint32_t endpoint, uint32_t queue)
     cdef pv_vector *hardware_of(self, Caller *c)
     cdef uint32_t release(self, Caller *c)

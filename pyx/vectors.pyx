@@ -250,7 +250,7 @@ cdef class Vectors(Pairs):
             result.append(placed(v, 0))
         return result
 
-    cdef pv_vector *vector_of(self, Caller *c, uint32_t endpoint, uint32_t queue):
+    cdef pv_vector *vector_of(self, Caller *c, uint32_t endpoint, uint32_t queue) noexcept nogil:
         """The vector of a queue of an endpoint at its device; NULL: there is none."""
         cdef const pv_endpoint *e
         if endpoint >= PV_ENDPOINTS_MAX or queue >= PV_QUEUES_MAX:
@@ -291,7 +291,7 @@ cdef class Vectors(Pairs):
                 for place in self.tables(c, endpoint, queue):
                     bit = <uint64_t>1 << PV_VECTOR(endpoint % PV_ENDPOINTS_MAX, queue)
                     if endpoint == PV_ENDPOINT_HARDWARE:
-                        bit = self.changed.get(c.id, 0)
+                        bit = self.changed.get(c.id, 1)  # 1: held by a monitor that was killed, which knew what changed
                     if pv_vector_release(place.v, self.kernel, c.interrupts, bit, self.symmetric):
                         count += 1
                         if endpoint == PV_ENDPOINT_HARDWARE:

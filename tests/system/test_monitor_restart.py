@@ -188,13 +188,24 @@ def test_masks_and_the_held_console_stay(host: Host) -> None:
     guest = host.guest("guest", disks=[DISK])
     guest.call("disk:write", disk="vda", length=4096, seed=1)
     host.mask("guest", "vda", 0, True)
+    host.mask("guest", "@hardware", 0, True)
+    host.attach("guest", nic={"name": "eth1"})
     host.hold("console", True)
+    before = host.vectors("guest")
     monitors.kill_and_wait(host, busy=False)
-    assert host.vectors("guest")["vda", 0]["mask"]
+    assert guest.call("disk:poll", disk="vda", requests=1000) == 1000
+    held, changed = host.vectors("guest")["vda", 0], host.vectors("guest")["@hardware", 0]
+    assert held["mask"] and held["pending"] and held["delivered"] == before["vda", 0]["delivered"]
+    assert held["raised"] > before["vda", 0]["raised"] and held["unrouted"] == 0
+    assert changed == before["@hardware", 0] and changed["mask"] and changed["pending"]
     console = host.row("console")["id"]
     assert not next(row for row in host.status()["host"]["worlds"] if row["partition"] == console)["running"]
     host.hold("console", False)
     host.mask("guest", "vda", 0, False)
+    host.mask("guest", "@hardware", 0, False)
+    assert host.vectors("guest")["vda", 0]["delivered"] == held["delivered"] + 1
+    assert host.vectors("guest")["@hardware", 0]["delivered"] == 1
+    guest.call("hardware:take_changes")
     guest.call("disk:read", disk="vda", length=4096, seed=1)
 
 
