@@ -275,7 +275,6 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
             await self._paths.begin(record)
             fds["lifecycle"] = theirs.fileno()
             document = exports.prepare(record, fds, self._start_document(record), self.paths.runtime)
-            native = document["entry"] is None
             handed = views.show(record, self.fabric, document, fds)
             await self._children.start(record, document, handed, control=False)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
