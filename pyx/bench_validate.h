@@ -43,7 +43,7 @@ static inline void pv_load_spoil(struct pv_load *load, struct pv_request *r, uin
     switch (number % 4) {
     case 0: r->gpa = (load->pages << PV_PAGE_SHIFT) - PV_LOAD_LENGTH / 2; break;
     case 1: r->endpoint_generation--; break;
-    case 2: r->flags = 1; break;
+    case 2: r->flags = 0x80; break;
     case 3: r->device_offset = load->descriptor.endpoints[0].length; break;
     }
 }

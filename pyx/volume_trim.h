@@ -52,7 +52,7 @@ static inline int pv_volume_drop(struct pv_volume *v, uint32_t row, uint64_t *po
 static inline int pv_volume_trim_set(struct pv_volume *v, struct pv_volume_disk *disk, uint64_t set, uint32_t from, uint32_t to)
 {
     struct pv_volume_row *row = pv_volume_row(v, disk->row);
-    struct pv_volume_page *page = NULL, *parent = NULL;
+    struct pv_volume_page *page = NULL, *parent = NULL, *root = NULL;
     int result = pv_volume_find_set(v, disk, set, &page);
     bool any = false;
     for (uint32_t i = from; !result && page != NULL && i < to && !any; i++)
@@ -71,16 +71,21 @@ static inline int pv_volume_trim_set(struct pv_volume *v, struct pv_volume_disk 
     }
     if (result || !pv_volume_all_zero(page->pointer, sizeof(page->pointer)))
         return result;
-    /* An empty set is given back too. Its parent is the disk's own and in memory: pv_volume_own_set has just been there. */
+    /* An empty set is given back too, and an empty page of sets: a disk that shrinks leaves nothing beyond its size. Both
+     * are the disk's own and in memory: pv_volume_own_set has just been there. */
+    const uint64_t number = page->header.number;
     disk->sets[set] = NULL;
     disk->own[set] = 0;
-    if ((result = pv_volume_load_pointers(v, row->root, 2, &parent))
-        || (result = pv_volume_load_pointers(v, parent->pointer[set / PV_VOLUME_POINTERS], 1, &parent)))
+    if ((result = pv_volume_load_pointers(v, row->root, 2, &root))
+        || (result = pv_volume_load_pointers(v, root->pointer[set / PV_VOLUME_POINTERS], 1, &parent)))
         return result;
     parent->pointer[set % PV_VOLUME_POINTERS] = 0;
-    if ((result = pv_volume_touch(v, parent->header.number)))
+    if ((result = pv_volume_touch(v, parent->header.number)) || (result = pv_volume_release_page(v, number))
+        || !pv_volume_all_zero(parent->pointer, sizeof(parent->pointer)))
         return result;
-    return pv_volume_release_page(v, page->header.number);
+    const uint64_t empty = parent->header.number;
+    root->pointer[set / PV_VOLUME_POINTERS] = 0;
+    return (result = pv_volume_touch(v, root->header.number)) ? result : pv_volume_release_page(v, empty);
 }
 
 /* Gives back the blocks that lie wholly within the range; they read as zeroes from now on. What stands at its edges stays

@@ -43,6 +43,7 @@ STORY: list[list[dict[str, Any]]] = [
     [{"op": "partition.state", "partition": "one", "state": "stopped"}],
     [{"op": "device.create", "name": "nic9", "kind": "nic", "class": "shared", "partition": "nic0"}],
     [{"op": "device.remove", "device": "nic9"}],
+    [{"op": "machine.buses", "buses": [{"number": 3, "name": "back"}]}],
     [{"op": "partition.remove", "partition": "one"}],
 ]
 

@@ -110,7 +110,7 @@ def test_each_rule_names_its_place(body: str, line: int, column: int, part: str)
     [
         ("{name: n, kind: nic, medium: ram}", "'ram' does not belong to a NIC"),
         ("{name: n, kind: nic, medium: null}", "does not belong to a NIC"),
-        ("{name: d, kind: disk, medium: tape}", "is not known; accepted: file, direct, null or ram"),
+        ("{name: d, kind: disk, medium: tape}", "is not known; accepted: file, direct, volume, null or ram"),
         ("{name: d, kind: disk, folder: /x, medium: ram}", "is not used by the medium ram"),
         ("{name: d, kind: disk, folder: /x, medium: null}", "is not used by the medium null"),
     ],
