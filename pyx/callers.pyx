@@ -202,17 +202,15 @@ cdef class Callers(Loop):
         self.counted_at[self.counted_count] = cache.counters
         self.counted_count += 1
 
-    def use_cache(self, uint64_t partition, MappingCache cache=None):
-        """From now on a partition's addresses are translated through this cache, its system world's (W6); None: the
-        worker's own. ValueError: more caches than processors that there can be."""
+    def use_cache(self, uint64_t partition, MappingCache cache not None):
+        """From now on a partition's addresses are translated through this cache, its system world's (W6). ValueError: more caches than processors that there can be."""
         cdef Caller *c = self.opened(partition)
-        cdef MappingCache chosen = cache or self.cache
         with self.quiet():
-            if chosen not in self.caches:
+            if cache not in self.caches:
                 if self.counted_count == CACHES_MAX:
                     raise ValueError(f"at most {CACHES_MAX} mapping caches")
-                self.keep_cache(chosen)
-            c.cache = chosen.lines
+                self.keep_cache(cache)
+            c.cache = cache.lines
 
     def connect_hardware(self, uint64_t server, uint32_t device, int ring_fd, uint32_t capacity, int bell_fd):
         """Connects the hardware ring of (I/O partition, device): this worker produces, the device consumes."""

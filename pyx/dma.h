@@ -21,76 +21,6 @@ struct pv_span {
     uint64_t length;
 };
 
-/* Copies `length` bytes between two lists of host extents; both hold at least that many. `origin` is what makes
- * an hpa a pointer (pyx/segment.pyx, Window). Guests may write the source meanwhile: the receiver gets what was
- * there, as with an adapter. */
-static inline void pv_dma_move(char *origin, const struct pv_span *to, const struct pv_span *from, uint64_t length,
-                               uint64_t *account)
-{
-    pv_count(account, length);
-    if (length <= to->length && length <= from->length) {
-        memcpy(origin + to->hpa, origin + from->hpa, length);
-        return;
-    }
-    uint64_t to_at = 0, from_at = 0;
-    while (length) {
-        uint64_t part = to->length - to_at;
-        if (part > from->length - from_at)
-            part = from->length - from_at;
-        if (part > length)
-            part = length;
-        memcpy(origin + to->hpa + to_at, origin + from->hpa + from_at, part);
-        length -= part;
-        to_at += part;
-        from_at += part;
-        if (to_at == to->length) {
-            to++;
-            to_at = 0;
-        }
-        if (from_at == from->length) {
-            from++;
-            from_at = 0;
-        }
-    }
-}
-
-/* Fetches `length` bytes of a header once into private memory, for decisions. */
-/* (14 bytes of a frame: not data moved, so not counted.) */
-static inline void pv_dma_fetch(const char *origin, void *to, const struct pv_span *from, uint32_t length)
-{
-    char *out = to;
-    if (length <= from->length) { /* nearly always, and with a constant length a few instructions */
-        memcpy(to, origin + from->hpa, length);
-        return;
-    }
-    while (length) {
-        uint32_t part = from->length < length ? (uint32_t)from->length : length;
-        memcpy(out, origin + from->hpa, part);
-        out += part;
-        length -= part;
-        from++;
-    }
-}
-
-/* Puts a header that was fetched and judged in front of the moved data. */
-static inline void pv_dma_store(char *origin, const struct pv_span *to, const void *from, uint32_t length)
-{
-    const char *in = from;
-    if (length <= to->length) {
-        memcpy(origin + to->hpa, from, length);
-        return;
-    }
-    while (length) {
-        uint32_t part = to->length < length ? (uint32_t)to->length : length;
-        memcpy(origin + to->hpa, in, part);
-        in += part;
-        length -= part;
-        to++;
-    }
-}
-
-/* ---- The same from an offset on within both lists: frames that are cut, merged, or have a header put in front. ---- */
-
 /* The span that holds byte `*offset` of a list that is longer than that; `*offset` is then that within it. */
 static inline const struct pv_span *pv_span_at(const struct pv_span *spans, uint64_t *offset)
 {
@@ -101,6 +31,9 @@ static inline const struct pv_span *pv_span_at(const struct pv_span *spans, uint
     return spans;
 }
 
+/* Copies `length` bytes between two lists of host extents, from an offset on within each; both hold at least that many.
+ * `origin` is what makes an hpa a pointer (pyx/segment.pyx, Window). Guests may write the source meanwhile: the receiver
+ * gets what was there, as with an adapter. */
 static inline void pv_dma_move_at(char *origin, const struct pv_span *to, uint64_t to_at, const struct pv_span *from,
                                   uint64_t from_at, uint64_t length, uint64_t *account)
 {
@@ -120,7 +53,20 @@ static inline void pv_dma_move_at(char *origin, const struct pv_span *to, uint64
     }
 }
 
-/* Headers, up to PV_HEADERS_MAX: not counted, like those above. */
+/* The same from the begin of both lists. */
+static inline void pv_dma_move(char *origin, const struct pv_span *to, const struct pv_span *from, uint64_t length,
+                               uint64_t *account)
+{
+    if (length > to->length || length > from->length) {
+        pv_dma_move_at(origin, to, 0, from, 0, length, account);
+        return;
+    }
+    pv_count(account, length);
+    memcpy(origin + to->hpa, origin + from->hpa, length);
+}
+
+/* Fetches `length` bytes of a header once into private memory, for decisions: up to PV_HEADERS_MAX bytes of a frame, not
+ * data moved, so not counted. */
 static inline void pv_dma_fetch_at(const char *origin, void *to, const struct pv_span *from, uint64_t at, uint32_t length)
 {
     char *out = to;
@@ -134,6 +80,15 @@ static inline void pv_dma_fetch_at(const char *origin, void *to, const struct pv
     }
 }
 
+static inline void pv_dma_fetch(const char *origin, void *to, const struct pv_span *from, uint32_t length)
+{
+    if (length <= from->length) /* nearly always, and with a constant length a few instructions */
+        memcpy(to, origin + from->hpa, length);
+    else
+        pv_dma_fetch_at(origin, to, from, 0, length);
+}
+
+/* Puts a header that was fetched and judged in front of the moved data. */
 static inline void pv_dma_store_at(char *origin, const struct pv_span *to, uint64_t at, const void *from, uint32_t length)
 {
     const char *in = from;
@@ -145,6 +100,14 @@ static inline void pv_dma_store_at(char *origin, const struct pv_span *to, uint6
         length -= part;
         at += part;
     }
+}
+
+static inline void pv_dma_store(char *origin, const struct pv_span *to, const void *from, uint32_t length)
+{
+    if (length <= to->length)
+        memcpy(origin + to->hpa, from, length);
+    else
+        pv_dma_store_at(origin, to, 0, from, length);
 }
 
 /* Sum of moved data where it lies now, for a checksum that goes with exactly these bytes. */

@@ -269,10 +269,5 @@ cdef class NbdServer(NbdReplies):
         else:
             r.data_size = r.length if r.command == PV_NBD_READ and not r.error else 0
             r.head_size = pv_nbd_simple(r.head, r.cookie, r.error)
-        r.next = NOBODY
-        if c.head == NOBODY:
-            c.head = index
-        else:
-            self.requests[c.tail].next = index
-        c.tail = index
+        self.append(&c.head, &c.tail, index)
         self.has_replies(r.connection)

@@ -105,6 +105,7 @@ cdef class NbdRequests:
 
     cdef uint32_t open_request(self, uint32_t connection, uint32_t pages) noexcept nogil
     cdef void close_request(self, uint32_t index) noexcept nogil
+    cdef void append(self, uint32_t *head, uint32_t *tail, uint32_t index) noexcept nogil
     cdef void ask(self, uint32_t index) noexcept nogil
     cdef void hand_over(self, Disk *disk) noexcept nogil
     cdef bint ask_next(self, Disk *disk, Request *r, uint32_t index) noexcept nogil

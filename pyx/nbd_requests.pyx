@@ -149,6 +149,15 @@ cdef class NbdRequests:
         self.free_requests += 1
         self.freed = True
 
+    cdef void append(self, uint32_t *head, uint32_t *tail, uint32_t index) noexcept nogil:
+        """Puts a request at the end of a list."""
+        self.requests[index].next = NOBODY
+        if head[0] == NOBODY:
+            head[0] = index
+        else:
+            self.requests[tail[0]].next = index
+        tail[0] = index
+
     cdef void ask(self, uint32_t index) noexcept nogil:
         """There is something for the disk to do: it is asked as soon as its queue has room."""
         cdef Request *r = &self.requests[index]
@@ -156,12 +165,7 @@ cdef class NbdRequests:
         if r.listed:
             return
         r.listed = True
-        r.next = NOBODY
-        if d.head == NOBODY:
-            d.head = index
-        else:
-            self.requests[d.tail].next = index
-        d.tail = index
+        self.append(&d.head, &d.tail, index)
 
     cdef void hand_over(self, Disk *d) noexcept nogil:
         """Asks the disk for as many pieces as its queue takes. A request of many pieces comes into the list again when one

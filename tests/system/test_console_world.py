@@ -24,12 +24,11 @@ def module_host(request: pytest.FixtureRequest) -> Iterator[Host]:
 
 
 @pytest.fixture
-def host(module_host: Host) -> Iterator[Host]:
+def host(host: Host) -> Iterator[Host]:
     try:
-        yield module_host
+        yield host
     finally:
-        module_host.stream(False)
-        module_host.remove_guests()
+        host.stream(False)
 
 
 def pid(host: Host) -> int:

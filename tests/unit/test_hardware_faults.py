@@ -29,16 +29,22 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mremap.restype = ctypes.c_void_p
 
 
+def prepared() -> tuple[dict[str, int], int, int]:
+    """A region of this process: its descriptors, and a statistics segment with its size; skips without traps."""
+    facts, handed = hardware_region.make()
+    if not facts["traps"]:
+        pytest.skip(facts["missing"])
+    size = statistics_size("view")
+    statistics = create("statistics", size, "test")
+    initialize(statistics, "view", ROWS)
+    return handed, statistics, size
+
+
 class Region:
     """The region of this process, answered by a thread of it."""
 
     def __init__(self) -> None:
-        facts, handed = hardware_region.make()
-        if not facts["traps"]:
-            pytest.skip(facts["missing"])
-        size = statistics_size("view")
-        statistics = create("statistics", size, "test")
-        initialize(statistics, "view", ROWS)
+        handed, statistics, size = prepared()
         self.faults = Faults(statistics, size)
         self.reader = Reader(statistics, size)
         os.close(statistics)
@@ -129,12 +135,7 @@ def test_a_moved_page_is_refused(region: Region) -> None:
 def test_the_next_monitor_keeps_what_is_right() -> None:
     """What a killed one has installed stays, without another trap, as far as it is what would be shown now. A touch
     that came while there was none waits, and is answered."""
-    facts, handed = hardware_region.make()
-    if not facts["traps"]:
-        pytest.skip(facts["missing"])
-    size = statistics_size("view")
-    statistics = create("statistics", size, "test")
-    initialize(statistics, "view", ROWS)
+    handed, statistics, size = prepared()
     look, reader = config_page.Region(), Reader(statistics, size)
     mine, other = config_page.build(FACTS), config_page.build({**FACTS, "generation": 8})
 
@@ -169,12 +170,7 @@ def test_the_next_monitor_keeps_what_is_right() -> None:
 
 def test_a_monitor_that_follows_none_starts_with_an_empty_region() -> None:
     """A touch that came while there was none waits, and is answered; what was installed traps again."""
-    facts, handed = hardware_region.make()
-    if not facts["traps"]:
-        pytest.skip(facts["missing"])
-    size = statistics_size("view")
-    statistics = create("statistics", size, "test")
-    initialize(statistics, "view", ROWS)
+    handed, statistics, size = prepared()
     look, found, reader = config_page.Region(), [], Reader(statistics, size)
     first, second = Faults(statistics, size), Faults(statistics, size)
     waiting = threading.Thread(target=lambda: found.append(look.content(50)))
