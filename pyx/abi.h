@@ -27,6 +27,7 @@
 #define PV_PARTITIONS_MAX 256u    /* slots of partitions; the kernel region holds one world each */
 #define PV_ENDPOINTS_MAX 32u      /* endpoints of one partition; a view stays under three pages */
 #define PV_QUEUES_MAX 2u          /* queues of one endpoint: NIC transmit and receive; a disk has one */
+#define PV_NIC_QUEUES_MAX 4u      /* queue pairs of one NIC, each an endpoint of its own; flows are spread over them */
 #define PV_RING_SLOTS_MAX 32768u  /* a ring stays under 2 MiB */
 #define PV_TRANSFER_MAX (1u << 20) /* bytes of one request: bounds the time that a device spends on it */
 #define PV_EXTENTS_MAX 260u       /* host extents of one request: all pages of PV_TRANSFER_MAX apart, unaligned */
@@ -148,6 +149,8 @@ enum pv_reason {
     PV_REASON_OFFLOAD_INVALID,    /* the header in front of a frame lies about it, or asks for what makes no sense */
     PV_REASON_OFFLOAD_WITHHELD,   /* it asks for what this endpoint is not granted on this path */
     PV_REASON_ADDRESS_WITHHELD,   /* a page inside the range is kept from the partition */
+    PV_REASON_VLAN_DENIED,        /* the port does not carry the frame's VLAN */
+    PV_REASON_FRAME_MTU,          /* longer than what the receiver may get */
     PV_REASON_COUNT,
 };
 

@@ -27,6 +27,7 @@ cdef extern from "abi.h" nogil:
     const uint64_t PV_PROBE_RECEIVER
     const uint32_t PV_OFFLOADS_LARGE
     const uint32_t PV_FRAME_MIN
+    const uint32_t PV_NIC_QUEUES_MAX
     const uint32_t PV_FIRST_FRAME
     const uint32_t PV_QUEUE_DISK
     const uint32_t PV_QUEUE_TRANSMIT
@@ -213,6 +214,8 @@ cdef extern from "abi.h" nogil:
         PV_REASON_OFFLOAD_INVALID
         PV_REASON_OFFLOAD_WITHHELD
         PV_REASON_ADDRESS_WITHHELD
+        PV_REASON_VLAN_DENIED
+        PV_REASON_FRAME_MTU
         PV_REASON_COUNT
 
     cpdef enum pv_stage:
