@@ -1,5 +1,6 @@
 /* The shared layout: every byte that crosses a process boundary is described here and nowhere else. This file has numbers,
- * slots, rings, bells and ledgers, and includes the others: abi_partition.h (views, maps, queue pairs, the kernel region),
+ * slots, rings and bells, and includes the others: abi_office.h (ledgers, and who serves under which term of office),
+ * abi_partition.h (views, maps, queue pairs, the kernel region),
  * abi_statistics.h (counters and histograms), abi_config.h (the configuration region), abi_vectors.h (interrupt vectors)
  * and abi_offload.h (frames with a header in front). Nobody else includes those.
  *
@@ -301,7 +302,9 @@ struct pv_ring {
     uint32_t capacity;               /* slots, a power of two; users take it from the trusted descriptor (rule 11) */
     alignas(PV_LINE) _Atomic uint64_t tail; /* writer: producer */
     alignas(PV_LINE) _Atomic uint64_t head; /* writer: consumer */
-    alignas(PV_LINE) uint64_t reserved[8];
+    /* Hardware rings: the epoch under which nothing of an earlier one is in flight at the device. Writer: the device. */
+    alignas(PV_LINE) _Atomic uint64_t drained;
+    uint64_t reserved[7];
 };
 _Static_assert(sizeof(struct pv_ring) == 256, "header of four lines");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics are lock-free");
@@ -357,30 +360,7 @@ struct pv_monitor_page {
 #define PV_VECTOR_CALL 63u                 /* completions of system calls */
 _Static_assert(PV_VECTOR(PV_ENDPOINTS_MAX - 1, PV_QUEUES_MAX - 1) <= 63, "one pending word holds all vectors");
 
-/* ---- Ledger: requests in flight of one queue. Writer: the queue's consumer; read by who takes over (U12). ---- */
-#define PV_LEDGER_MAGIC 0x726567646c5650ull
-struct pv_ledger {
-    uint64_t magic;
-    uint32_t version;
-    uint32_t capacity;
-    uint64_t reserved[6];
-};
-_Static_assert(sizeof(struct pv_ledger) == 64, "one cache line");
-
-/* state: 0 free; otherwise the entry's id (slot, generation). Written last when taken, first when cleared.
- * position: the free-running ring index that the request was taken from; a position at or beyond the ring's
- * head was recorded but not yet released when the server died. */
-struct pv_ledger_entry {
-    alignas(PV_LINE) _Atomic uint64_t state;
-    uint64_t position;
-    uint64_t epoch;
-    uint64_t pickup_time;
-    uint64_t reserved[4];
-    struct pv_request request;
-};
-_Static_assert(sizeof(struct pv_ledger_entry) == 128, "two cache lines");
-#define PV_LEDGER_SIZE(capacity) (sizeof(struct pv_ledger) + (size_t)(capacity) * sizeof(struct pv_ledger_entry))
-
+#include "abi_office.h"
 #include "abi_partition.h"
 #include "abi_statistics.h"
 #include "abi_config.h"

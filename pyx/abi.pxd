@@ -434,12 +434,25 @@ cdef extern from "abi.h" nogil:
         uint64_t magic
         uint32_t version
         uint32_t capacity
+        uint32_t path
 
     struct pv_ledger_entry:
         uint64_t position
         uint64_t epoch
         uint64_t pickup_time
+        uint64_t done
         pv_request request
+
+    const uint32_t PV_SEATS
+    uint64_t PV_TERM(uint64_t epoch, uint32_t seat)
+    uint64_t PV_TERM_EPOCH(uint64_t term)
+    uint32_t PV_TERM_SEAT(uint64_t term)
+    struct pv_seat:
+        pv_doorbell doorbell
+        uint64_t found
+        uint64_t replayed
+        uint64_t begun
+        uint64_t ended
 
     struct pv_endpoint:
         uint64_t generation

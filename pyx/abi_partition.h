@@ -131,6 +131,10 @@ struct pv_kernel {
     struct pv_commit commit;
     struct pv_kept kept[PV_PARTITIONS_MAX];
     struct pv_kept_call call;
+    /* PV_TERM per I/O partition slot: which seat is to serve. It follows `epochs`, when all of the earlier epoch is
+     * drained; in between nobody serves. `orders`: epoch of the term whose seat is to resign; read by the seats. */
+    alignas(PV_LINE) _Atomic uint64_t terms[PV_PARTITIONS_MAX];
+    _Atomic uint64_t orders[PV_PARTITIONS_MAX];
 };
 
 #endif
