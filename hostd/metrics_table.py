@@ -63,7 +63,9 @@ _DROP_REASONS = _each(
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
 _OPERATIONS_FOR = {
     "disk": _each("read", "write", "flush", "discard", "write_zeroes", "extents", "path"),
-    "nic": _each("send", "receive", "send_headed", "receive_headed", "path"),
+    "nic": _each(
+        "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end", "path"
+    ),
 }
 assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)
 _CALL_RESULTS = (
@@ -161,6 +163,13 @@ COUNTERS = (
             "Frames to the guest whose checksum the device found right, and said so."),
     Counter("nic", "invalid_checksums", "network_invalid_checksums",
             "Frames to the guest whose checksum the device found wrong; delivered without a word of it."),
+    Counter("nic", "tcp_opened", "network_tcp_opened", "Connections and listeners that the guest opened."),
+    Counter("nic", "tcp_accepted", "network_tcp_accepted", "Connections that the guest accepted."),
+    Counter("nic", "tcp_closed", "network_tcp_closed", "Connections and listeners that have ended."),
+    Counter("nic", "tcp_lost", "network_tcp_lost", "Connections that their peer reset, or that found none."),
+    Counter("nic", "tcp_sent_bytes", "network_tcp_sent_bytes", "Bytes of the guest that its sockets took."),
+    Counter("nic", "tcp_received_bytes", "network_tcp_received_bytes", "Bytes out of sockets into guest memory."),
+    Counter("nic", "tcp_waited", "network_tcp_waited_requests", "Requests that waited at the device for their peer."),
     Counter("nic", "held_frames", "network_held_packets", "Frames that waited for a receive buffer."),
     # Disk devices: one row per port.
     Counter("disk", "reads", "disk_reads_completed", "Reads that the device completed."),

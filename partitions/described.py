@@ -34,7 +34,13 @@ def described(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def withheld(limits: dict[str, Any]) -> int:
-    """Bits of the offloads that a policy does not grant: all but those in `limits`, where it names any."""
+    """Bits of the offloads that policy does not grant to an endpoint: all but those in `limits`, if any is named; and
+    connections, where there are to be none."""
+    return unnamed(limits) | (0 if limits.get("connections") else abi.OFFLOADS["tcp"])
+
+
+def unnamed(limits: dict[str, Any]) -> int:
+    """Bits of the offloads that `limits` does not name, where it names any: those of a whole device."""
     if "offloads" not in limits:
         return 0
     return sum(bit for name, bit in abi.OFFLOADS.items() if name not in limits["offloads"])

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from hostd.errors import HostError
 from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
-from partitions.described import withheld
+from partitions.described import unnamed, withheld
 from partitions.skeleton import Context
 from partitions.volume_medium import change, have_disk, open_volume
 from pyx import abi
@@ -192,7 +192,7 @@ class NicPartition(DevicePartition):
         )  # fmt: skip
 
     def handle_set_limits(self, message: Message, fds: list[int]) -> Message:
-        self._withheld = withheld(message["limits"])
+        self._withheld = unnamed(message["limits"])
         self.loop.withhold(self._withheld)
         return super().handle_set_limits(message, fds)
 

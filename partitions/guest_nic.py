@@ -89,7 +89,7 @@ class Nic:
     def prove(self) -> None:
         """Tries what is granted and was not tried yet, each by a probe frame that the wire gives back. Needs posted
         receive buffers; those that take no header prove nothing of what is received."""
-        wanted = self.granted & ~(self._proved | self._disproved)
+        wanted = self.granted & abi.OFFLOADS_FRAMES & ~(self._proved | self._disproved)
         if not self._headed:
             wanted &= guest_probe.SENT
         if wanted:

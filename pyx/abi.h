@@ -1,8 +1,8 @@
 /* The shared layout: every byte that crosses a process boundary is described here and nowhere else. This file has numbers,
  * slots, rings and bells, and includes the others: abi_office.h (ledgers, and who serves under which term of office),
  * abi_partition.h (views, maps, queue pairs, the kernel region),
- * abi_statistics.h (counters and histograms), abi_config.h (the configuration region), abi_vectors.h (interrupt vectors)
- * and abi_offload.h (frames with a header in front). Nobody else includes those.
+ * abi_statistics.h (counters and histograms), abi_config.h (the configuration region), abi_vectors.h (interrupt vectors),
+ * abi_offload.h (frames with a header in front) and abi_tcp.h (connections). Nobody else includes those.
  *
  * Owner: nobody writes a struct of these files except the writer named beside it. Cython reads it through
  * abi.pxd, Python gets names and sizes from pyx.abi. Fields that several processes touch at once are
@@ -69,6 +69,10 @@ enum pv_operation {
     PV_OP_SEND_HEADED,    /* NIC: one frame with a struct pv_net_header in front */
     PV_OP_RECEIVE_HEADED, /* NIC: guest memory that takes one such frame */
     PV_OP_EXTENTS, /* disk: which parts of the range hold data: struct pv_disk_extent, as many as the completion's bytes */
+    PV_OP_TCP_OPEN,    /* NIC: connect or listen; guest memory says where (abi_tcp.h) */
+    PV_OP_TCP_SEND,    /* NIC: data out of guest memory into a connection */
+    PV_OP_TCP_RECEIVE, /* NIC: data of a connection into guest memory; also who has connected, and which have some */
+    PV_OP_TCP_END,     /* NIC: no more is sent, or the connection is given up */
     PV_OP_COUNT,
 };
 
@@ -114,7 +118,7 @@ enum pv_reason {
     PV_REASON_GENERATION_STALE,   /* endpoint generation of an earlier life */
     PV_REASON_LENGTH_ZERO,
     PV_REASON_LENGTH_LIMIT,       /* longer than the endpoint's largest transfer */
-    PV_REASON_LENGTH_ALIGNMENT,   /* disk: no multiple of a sector */
+    PV_REASON_LENGTH_ALIGNMENT,   /* disk: no multiple of a sector; TCP: not the length of what is asked for */
     PV_REASON_LIST_LIMIT,         /* more segments than the bound */
     PV_REASON_OFFSET_RANGE,       /* disk: outside the granted range */
     PV_REASON_OFFSET_ALIGNMENT,
@@ -152,6 +156,14 @@ enum pv_reason {
     PV_REASON_ADDRESS_WITHHELD,   /* a page inside the range is kept from the partition */
     PV_REASON_VLAN_DENIED,        /* the port does not carry the frame's VLAN */
     PV_REASON_FRAME_MTU,          /* longer than what the receiver may get */
+    PV_REASON_CONNECTION_UNKNOWN, /* no such connection of this endpoint (any more); cancelled: it was ended meanwhile */
+    PV_REASON_CONNECTION_STATE,   /* not now: the id is in use, or a request of that direction is at the device already */
+    PV_REASON_CONNECTION_LIMIT,   /* more connections than the endpoint may have */
+    PV_REASON_CONNECTION_PORT,    /* a port of TCP that the endpoint may not use, or that is in use */
+    PV_REASON_CONNECTION_REFUSED, /* nobody listens there */
+    PV_REASON_CONNECTION_RESET,   /* the peer has given it up, or takes no more */
+    PV_REASON_CONNECTION_TIMEOUT, /* the peer does not answer */
+    PV_REASON_CONNECTION_ROUTE,   /* no way to that address */
     PV_REASON_COUNT,
 };
 
@@ -161,21 +173,21 @@ enum pv_reason {
 struct pv_request {
     uint64_t id;                  /* guest's own: slot of its in-flight table and generation, not 0 */
     uint64_t gpa;                 /* first byte in partition memory */
-    uint64_t device_offset;       /* disk: byte offset within the endpoint; NIC: 0 (room for the offload header) */
+    uint64_t device_offset;       /* disk: byte offset within the endpoint; NIC: id of a connection, otherwise 0 */
     uint64_t endpoint_generation;
     uint64_t enqueue_time;        /* ns, guest's clock: touches its own histogram only */
     uint32_t length;              /* bytes */
     uint32_t list_count;          /* segments by reference; 0: gpa and length are the one segment */
     uint16_t endpoint;            /* index in the partition's descriptor */
     uint8_t operation;            /* enum pv_operation */
-    uint8_t flags;                /* PV_FLAG_FUA, PV_FLAG_NO_HOLE with the operations that know them; otherwise 0 */
+    uint8_t flags;                /* PV_FLAG_*, PV_TCP_* with the operations that know them; otherwise 0 */
     uint32_t taken;               /* ns from the completion of an earlier request until the guest took it; 0: unknown */
     uint64_t key;                 /* direct: of the queue pair; otherwise 0 */
 };
 _Static_assert(sizeof(struct pv_request) == 64, "one cache line");
 _Static_assert(offsetof(struct pv_request, length) == 40 && offsetof(struct pv_request, endpoint) == 48, "layout v1");
 
-/* Flags of requests to a disk. At most four, of the low four bits: they travel beside `path` to the device. */
+/* Flags of requests to a disk. All flags are of the low four bits: they travel beside `path` to the device. */
 #define PV_FLAG_FUA 1u     /* write, write zeroes: durable before the completion */
 #define PV_FLAG_NO_HOLE 2u /* write zeroes: the range keeps, or gets, its room on the medium */
 #define PV_FLAG_BITS 4
@@ -366,5 +378,6 @@ _Static_assert(PV_VECTOR(PV_ENDPOINTS_MAX - 1, PV_QUEUES_MAX - 1) <= 63, "one pe
 #include "abi_config.h"
 #include "abi_vectors.h"
 #include "abi_offload.h"
+#include "abi_tcp.h"
 
 #endif

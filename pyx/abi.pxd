@@ -26,6 +26,15 @@ cdef extern from "abi.h" nogil:
     const uint64_t PV_PROBE_WIRE
     const uint64_t PV_PROBE_RECEIVER
     const uint32_t PV_OFFLOADS_LARGE
+    const uint32_t PV_OFFLOADS_FRAMES
+    const uint32_t PV_TCP_CONNECTIONS_MAX
+    const uint32_t PV_TCP_BACKLOG_MAX
+    const uint8_t PV_TCP_LISTEN
+    const uint8_t PV_TCP_ACCEPT
+    const uint8_t PV_TCP_EVENTS
+    const uint8_t PV_TCP_SHUTDOWN
+    const uint8_t PV_TCP_CLOSE
+    const uint8_t PV_TCP_RESET
     const uint32_t PV_FRAME_MIN
     const uint32_t PV_NIC_QUEUES_MAX
     const uint32_t PV_FIRST_FRAME
@@ -124,6 +133,10 @@ cdef extern from "abi.h" nogil:
         PV_OP_SEND_HEADED
         PV_OP_RECEIVE_HEADED
         PV_OP_EXTENTS
+        PV_OP_TCP_OPEN
+        PV_OP_TCP_SEND
+        PV_OP_TCP_RECEIVE
+        PV_OP_TCP_END
         PV_OP_COUNT
 
     cpdef enum pv_offload_bit:
@@ -138,6 +151,7 @@ cdef extern from "abi.h" nogil:
         PV_OFFLOAD_RECEIVE_TCP6
         PV_OFFLOAD_RECEIVE_UDP
         PV_OFFLOAD_RECEIVE_ECN
+        PV_OFFLOAD_TCP
 
     cpdef enum pv_path:
         PV_PATH_NONE
@@ -216,6 +230,14 @@ cdef extern from "abi.h" nogil:
         PV_REASON_ADDRESS_WITHHELD
         PV_REASON_VLAN_DENIED
         PV_REASON_FRAME_MTU
+        PV_REASON_CONNECTION_UNKNOWN
+        PV_REASON_CONNECTION_STATE
+        PV_REASON_CONNECTION_LIMIT
+        PV_REASON_CONNECTION_PORT
+        PV_REASON_CONNECTION_REFUSED
+        PV_REASON_CONNECTION_RESET
+        PV_REASON_CONNECTION_TIMEOUT
+        PV_REASON_CONNECTION_ROUTE
         PV_REASON_COUNT
 
     cpdef enum pv_stage:
@@ -293,6 +315,13 @@ cdef extern from "abi.h" nogil:
         PV_NIC_MERGED_FRAMES
         PV_NIC_VALID_CHECKSUMS
         PV_NIC_INVALID_CHECKSUMS
+        PV_NIC_TCP_OPENED
+        PV_NIC_TCP_ACCEPTED
+        PV_NIC_TCP_CLOSED
+        PV_NIC_TCP_LOST
+        PV_NIC_TCP_SENT_BYTES
+        PV_NIC_TCP_RECEIVED_BYTES
+        PV_NIC_TCP_WAITED
         PV_NIC_TRANSMIT_DROPPED
         PV_NIC_RECEIVE_DROPPED
         PV_NIC_COUNTER_COUNT
@@ -382,6 +411,16 @@ cdef extern from "abi.h" nogil:
         uint16_t client
         uint16_t queue
         uint16_t flags
+
+    struct pv_tcp_address:
+        uint16_t family
+        uint16_t port
+        uint32_t backlog
+        uint8_t address[16]
+
+    struct pv_tcp_event:
+        uint32_t connection
+        uint32_t reserved
 
     struct pv_disk_extent:
         uint64_t length

@@ -21,6 +21,16 @@ SERVER_CLIENTS_MAX: int
 ENDPOINT_READ_ONLY: int
 FLAG_FUA: int
 FLAG_NO_HOLE: int
+TCP_CONNECTIONS_MAX: int
+TCP_BACKLOG_MAX: int
+TCP_LISTEN: int
+TCP_ACCEPT: int
+TCP_EVENTS: int
+TCP_SHUTDOWN: int
+TCP_CLOSE: int
+TCP_RESET: int
+TCP_ADDRESS: int
+TCP_EVENT: int
 ENDPOINT_PATH_SHIFT: int
 MEMORY_FIRST: int
 MEMORY_END: int
@@ -39,6 +49,7 @@ ENDPOINT_KINDS: dict[str, int]
 OPERATIONS: dict[str, int]
 PATHS: dict[str, int]
 OFFLOADS_ALL: int
+OFFLOADS_FRAMES: int
 OFFLOADS: dict[str, int]
 CALLS: dict[str, int]
 STATUSES: dict[str, int]

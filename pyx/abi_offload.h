@@ -48,10 +48,12 @@ enum pv_offload_bit {
     PV_OFFLOAD_RECEIVE_TCP6 = 128,
     PV_OFFLOAD_RECEIVE_UDP = 256,
     PV_OFFLOAD_RECEIVE_ECN = 512,
+    PV_OFFLOAD_TCP = 2048,            /* connections that the device ends; no property of a frame */
 };
 #define PV_OFFLOADS_LARGE (PV_OFFLOAD_SEND_TCP4 | PV_OFFLOAD_SEND_TCP6 | PV_OFFLOAD_SEND_UDP | PV_OFFLOAD_SEND_ECN \
     | PV_OFFLOAD_RECEIVE_TCP4 | PV_OFFLOAD_RECEIVE_TCP6 | PV_OFFLOAD_RECEIVE_UDP | PV_OFFLOAD_RECEIVE_ECN)
-#define PV_OFFLOADS_ALL (PV_OFFLOAD_CHECKSUM | PV_OFFLOAD_RECEIVE_CHECKSUM | PV_OFFLOADS_LARGE)
+#define PV_OFFLOADS_FRAMES (PV_OFFLOAD_CHECKSUM | PV_OFFLOAD_RECEIVE_CHECKSUM | PV_OFFLOADS_LARGE)
+#define PV_OFFLOADS_ALL (PV_OFFLOADS_FRAMES | PV_OFFLOAD_TCP)
 
 /* What a path carries. On the conventional one an adapter is handed frames of the MTU: each buffer that waits for a large
  * one would hold 17 pages of the I/O partition's memory. */

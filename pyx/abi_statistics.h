@@ -110,7 +110,13 @@ enum pv_nic_counter {
     PV_NIC_MERGED_FRAMES,    /* frames that arrived within another one, counted at the receiver */
     PV_NIC_VALID_CHECKSUMS,  /* told to the receiver with the frame */
     PV_NIC_INVALID_CHECKSUMS, /* delivered without a word; the receiver has to look */
-    PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 16, /* by reason, counted at the sender */
+    PV_NIC_TCP_OPENED = PV_IO_COUNTER_COUNT + 16, /* connections and listeners that a request opened */
+    PV_NIC_TCP_ACCEPTED,
+    PV_NIC_TCP_CLOSED,       /* of both, however they ended */
+    PV_NIC_TCP_LOST,         /* connections that their peer has reset, or that found none */
+    PV_NIC_TCP_SENT_BYTES, PV_NIC_TCP_RECEIVED_BYTES,
+    PV_NIC_TCP_WAITED,       /* requests that waited at the device for their peer */
+    PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 24, /* by reason, counted at the sender */
     PV_NIC_RECEIVE_DROPPED = PV_NIC_TRANSMIT_DROPPED + PV_REASON_ROOM, /* by reason, counted at the receiver */
     PV_NIC_COUNTER_COUNT = PV_NIC_RECEIVE_DROPPED + PV_REASON_ROOM,
 };

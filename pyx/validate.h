@@ -65,7 +65,8 @@ static inline const uint64_t *pv_cache_group(struct pv_cache *cache, const struc
 static inline bool pv_operation_has_data(uint8_t operation)
 {
     return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_EXTENTS || operation == PV_OP_SEND
-           || operation == PV_OP_RECEIVE || operation == PV_OP_SEND_HEADED || operation == PV_OP_RECEIVE_HEADED;
+           || operation == PV_OP_RECEIVE || operation == PV_OP_SEND_HEADED || operation == PV_OP_RECEIVE_HEADED
+           || operation == PV_OP_TCP_OPEN || operation == PV_OP_TCP_SEND || operation == PV_OP_TCP_RECEIVE;
 }
 
 /* Does it change what a disk holds? A read-only one has none of them. */
@@ -81,6 +82,12 @@ static inline bool pv_flags_known(uint8_t operation, uint8_t flags)
         return !(flags & ~PV_FLAG_FUA);
     if (operation == PV_OP_WRITE_ZEROES)
         return !(flags & ~(PV_FLAG_FUA | PV_FLAG_NO_HOLE));
+    if (operation == PV_OP_TCP_OPEN)
+        return !(flags & ~PV_TCP_LISTEN);
+    if (operation == PV_OP_TCP_RECEIVE)
+        return flags <= PV_TCP_EVENTS; /* one of them */
+    if (operation == PV_OP_TCP_END)
+        return flags == PV_TCP_SHUTDOWN || flags == PV_TCP_CLOSE || flags == PV_TCP_RESET;
     return !flags;
 }
 
@@ -108,6 +115,8 @@ static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, c
     if (!(e->operations >> r->operation & 1))
         return pv_operation_writes_disk(r->operation) && (e->flags & PV_ENDPOINT_READ_ONLY) ? PV_REASON_READ_ONLY
                                                                                             : PV_REASON_OPERATION_DENIED;
+    if (r->operation == PV_OP_TCP_END)
+        return r->length | r->gpa ? PV_REASON_ADDRESS_ALIGNMENT : PV_REASON_NONE;
     if (r->operation == PV_OP_FLUSH) {
         if (r->length | r->gpa | r->device_offset)
             return PV_REASON_ADDRESS_ALIGNMENT;
@@ -127,8 +136,14 @@ static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, c
         if (r->gpa && !pv_operation_has_data(r->operation))
             return PV_REASON_ADDRESS_ALIGNMENT;
     } else {
-        if (r->device_offset)
+        if (r->device_offset && r->operation < PV_OP_TCP_OPEN)
             return PV_REASON_RESERVED_NONZERO;
+        if (r->operation == PV_OP_TCP_OPEN && r->length != sizeof(struct pv_tcp_address))
+            return PV_REASON_LENGTH_ALIGNMENT;
+        if (r->operation == PV_OP_TCP_RECEIVE && r->flags == PV_TCP_ACCEPT && r->length != sizeof(struct pv_tcp_address))
+            return PV_REASON_LENGTH_ALIGNMENT;
+        if (r->operation == PV_OP_TCP_RECEIVE && r->flags == PV_TCP_EVENTS && r->length % sizeof(struct pv_tcp_event))
+            return PV_REASON_LENGTH_ALIGNMENT;
         if (r->operation == PV_OP_SEND && (r->length < PV_FRAME_MIN || r->length > PV_FRAME_MAX))
             return PV_REASON_FRAME_SIZE;
         if (r->operation == PV_OP_SEND_HEADED
@@ -156,7 +171,7 @@ static inline enum pv_reason pv_validate_access(const struct pv_descriptor *d, c
 static inline bool pv_operation_writes_memory(uint8_t operation)
 {
     return operation == PV_OP_READ || operation == PV_OP_EXTENTS || operation == PV_OP_RECEIVE
-           || operation == PV_OP_RECEIVE_HEADED;
+           || operation == PV_OP_RECEIVE_HEADED || operation == PV_OP_TCP_RECEIVE;
 }
 
 /* Translates [gpa, gpa + length) into host extents, adjacent frames merged. Every page must be mapped with the

@@ -40,7 +40,9 @@ QUEUES = {"disk": ("disk",), "nic": ("tx", "rx")}
 QUEUE_CAPACITY = {"disk": 256, "nic": 512}
 OPERATIONS = {
     "disk": ("read", "write", "flush", "discard", "write_zeroes", "extents"),
-    "nic": ("send", "receive", "send_headed", "receive_headed"),
+    "nic": (
+        "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end",
+    ),  # fmt: skip
 }
 WRITING = ("write", "discard", "write_zeroes")  # not granted on a read-only disk
 TRANSFER_MAX = {"disk": abi.TRANSFER_MAX, "nic": abi.HEADED_MAX}

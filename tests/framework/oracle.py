@@ -24,9 +24,13 @@ READ_ONLY = 1
 READ, WRITE, FLUSH, SEND, RECEIVE = (OPERATIONS[name] for name in ("read", "write", "flush", "send", "receive"))
 SEND_HEADED, RECEIVE_HEADED = OPERATIONS["send_headed"], OPERATIONS["receive_headed"]
 DISCARD, WRITE_ZEROES, EXTENTS = (OPERATIONS[name] for name in ("discard", "write_zeroes", "extents"))
+TCP_OPEN, TCP_SEND, TCP_RECEIVE, TCP_END = (OPERATIONS[f"tcp_{name}"] for name in ("open", "send", "receive", "end"))
+TCP = {TCP_OPEN, TCP_SEND, TCP_RECEIVE, TCP_END}
+ADDRESS_BYTES, EVENT_BYTES = 24, 8
 CHANGES_THE_DISK = {WRITE, DISCARD, WRITE_ZEROES}
-#: flags that an operation may carry: 1 forced unit access, 2 no hole
-MAY_CARRY = {WRITE: {0, 1}, WRITE_ZEROES: {0, 1, 2, 3}}
+#: flags that an operation may carry: of a disk 1 forced unit access, 2 no hole; of connections 1 listen, 1 accept or 2
+#: events, 1 shutdown or 2 close or 4 reset
+MAY_CARRY = {WRITE: {0, 1}, WRITE_ZEROES: {0, 1, 2, 3}, TCP_OPEN: {0, 1}, TCP_RECEIVE: {0, 1, 2}, TCP_END: {1, 2, 4}}
 LIVELY_STATES = {STATES[name] for name in ("defined", "starting", "running", "stopping")}
 
 
@@ -83,6 +87,9 @@ GRANTED: list[Objection] = [
 WITHOUT_DATA: list[Objection] = [
     ("address_alignment", lambda r, e: (r.gpa, r.length, r.device_offset) != (0, 0, 0)),
 ]
+ENDING: list[Objection] = [
+    ("address_alignment", lambda r, e: (r.gpa, r.length) != (0, 0)),
+]
 WITH_DATA: list[Objection] = [
     ("length_zero", lambda r, e: r.length == 0),
     ("length_limit", lambda r, e: r.length > min(e["max_transfer"], LONGEST_TRANSFER)),
@@ -94,7 +101,10 @@ ON_DISK: list[Objection] = [
     ("address_alignment", lambda r, e: r.operation in (DISCARD, WRITE_ZEROES) and r.gpa != 0),
 ]
 ON_NIC: list[Objection] = [
-    ("reserved_nonzero", lambda r, e: r.device_offset != 0),
+    ("reserved_nonzero", lambda r, e: r.device_offset != 0 and r.operation not in TCP),
+    ("length_alignment", lambda r, e: r.operation == TCP_OPEN and r.length != ADDRESS_BYTES),
+    ("length_alignment", lambda r, e: (r.operation, r.flags) == (TCP_RECEIVE, 1) and r.length != ADDRESS_BYTES),
+    ("length_alignment", lambda r, e: (r.operation, r.flags) == (TCP_RECEIVE, 2) and r.length % EVENT_BYTES != 0),
     ("frame_size", lambda r, e: r.operation == SEND and not SHORTEST_FRAME <= r.length <= LONGEST_FRAME),
     ("frame_size", lambda r, e: r.operation == SEND_HEADED and not 12 + SHORTEST_FRAME <= r.length <= LONGEST_HEADED),
 ]
@@ -125,9 +135,10 @@ class Oracle:
         reason = self._refuse(request)
         if reason is not None:
             return REASONS[reason], ()
-        if request.operation in (FLUSH, DISCARD, WRITE_ZEROES):
+        if request.operation in (FLUSH, DISCARD, WRITE_ZEROES, TCP_END):
             return 0, ()
-        return self.memory(request.gpa, request.length, request.operation in (READ, EXTENTS, RECEIVE, RECEIVE_HEADED))
+        device_writes = request.operation in (READ, EXTENTS, RECEIVE, RECEIVE_HEADED, TCP_RECEIVE)
+        return self.memory(request.gpa, request.length, device_writes)
 
     def _refuse(self, request: Request) -> str | None:
         partition = self.partition
@@ -142,6 +153,8 @@ class Oracle:
             return reason
         if request.operation == FLUSH:
             return first(WITHOUT_DATA, request, endpoint)
+        if request.operation == TCP_END:
+            return first(ENDING, request, endpoint)
         if reason := first(WITH_DATA, request, endpoint):
             return reason
         return first(ON_DISK if endpoint["kind"] == ENDPOINT_KINDS["disk"] else ON_NIC, request, endpoint)
@@ -223,6 +236,8 @@ class PairOracle(Oracle):
             return reason
         if request.operation == FLUSH:
             return first(WITHOUT_DATA, request, endpoint)
+        if request.operation == TCP_END:
+            return first(ENDING, request, endpoint)
         return (first(WITH_DATA, request, endpoint)
                 or first(ON_DISK if endpoint["kind"] == ENDPOINT_KINDS["disk"] else ON_NIC, request, endpoint))
 

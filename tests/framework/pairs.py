@@ -17,7 +17,8 @@ PACK_FLAGS = [4, 64, 127, 128, *range(132, 256)]  # no request and no pack has t
 FLAGS = [1, 2, 3, *PACK_FLAGS]
 #: operations of each queue, as the devices' attach_port names them
 DISK = ("read", "write", "flush", "discard", "write_zeroes", "extents")
-QUEUES = {0: DISK, 1: DISK, 2: ("send", "send_headed"), 5: ("receive", "receive_headed"), 31: ("read",)}
+SENDING = ("send", "send_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end")
+QUEUES = {0: DISK, 1: DISK, 2: SENDING, 5: ("receive", "receive_headed"), 31: ("read",)}
 
 
 @dataclass(frozen=True)

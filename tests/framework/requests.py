@@ -19,7 +19,9 @@ WITHHELD_PAGES = range(513, 515)
 DISK = {"kind": ENDPOINT_KINDS["disk"], "device": 1, "port": 3, "flags": 0}
 NIC = {"kind": ENDPOINT_KINDS["nic"], "device": 0, "port": 1, "flags": 0, "offset": 0, "length": 0}
 DISK_OPERATIONS = operations_mask("read", "write", "flush", "discard", "write_zeroes", "extents")
-NIC_OPERATIONS = operations_mask("send", "receive", "send_headed", "receive_headed")
+NIC_OPERATIONS = operations_mask(
+    "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end"
+)
 READ_ONLY_OPERATIONS = operations_mask("read", "flush")
 ENDPOINTS = [
     {**DISK, "index": 0, "generation": 7, "offset": 1 << 20, "length": 8 << 20, "operations": DISK_OPERATIONS,
@@ -39,7 +41,7 @@ ADDRESSES = [
     PAGES * 4096 + 1, (1 << 32) - 1, 1 << 32, 1 << 63, (1 << 64) - 4096, (1 << 64) - 512, (1 << 64) - 1,
 ]
 LENGTHS = [
-    0, 1, 13, 14, 25, 26, 511, 512, 513, 1024, 4095, 4096, 4097, 8192, 65609, 65610, 65024, 65535, 65536, 65549, 65550,
+    0, 1, 13, 14, 24, 25, 26, 511, 512, 513, 4095, 4096, 4097, 8192, 65609, 65610, 65024, 65535, 65536, 65549, 65550,
     65551, (1 << 20) - 512, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (1 << 20) + 512, 1 << 31, (1 << 32) - 512,
     (1 << 32) - 1,
 ]

@@ -20,7 +20,8 @@ PAGE = 4096
 #: operations that belong on a queue, by kind of endpoint and number of the queue
 ON_QUEUE = {
     ("disk", 0): ("read", "write", "flush", "discard", "write_zeroes", "extents"),
-    ("nic", 0): ("send", "send_headed"), ("nic", 1): ("receive", "receive_headed"),
+    ("nic", 0): ("send", "send_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end"),
+    ("nic", 1): ("receive", "receive_headed"),
 }
 BORDERS = [
     0, 1, 2, 13, 14, 15, 511, 512, 513, 4095, 4096, 4097, 65535, 65536, 65550, 65551, (1 << 20) - 512, 1 << 20,
