@@ -26,6 +26,7 @@ from hostd.keeper import Keeper
 from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
 from hostd.paths import Paths
 from hostd.placement import placement_request
+from hostd.queue_pairs import names_of
 from hostd.records import ENDED, Record, is_python
 from hostd.told import of_port, of_queues
 from hostd.wire import RemoteError, WireError, close_fds, encode, send_packet
@@ -62,6 +63,8 @@ class HotPlug:
         begin = time.monotonic_ns()
         async with self._plugging:
             record = self._running(name)
+            if isinstance(entry, Nic) and entry.queues > 1:
+                raise HostError("unsupported", f"{name}: a NIC that is attached while it runs has one queue pair")
             spec = _with(record.spec, self._manifest, kind, entry)
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
             fields = next(one for one in reversed(wanted["endpoints"]) if one["name"] == entry.name)
@@ -98,6 +101,7 @@ class HotPlug:
         async with self._plugging:
             record = self._running(name)
             found = next((end for end in record.plan["endpoints"] if end["name"] == endpoint), {"name": endpoint})
+            _alone(record, endpoint)
             try:
                 answer = await self._decide_detach(record, found, key, actor)
                 if answer["replayed"]:  # another one of that name may have come since
@@ -205,6 +209,14 @@ def _with(spec: PartitionSpec, manifest: Manifest, kind: str, entry: Disk | Nic)
     """The specification of a partition with one endpoint more."""
     more = {"disks": [*spec.disks, entry]} if kind == "disk" else {"nics": [*spec.nics, entry]}
     return complete(spec.model_copy(update=more), manifest.devices)
+
+
+def _alone(record: Record, name: str) -> None:
+    """HostError `unsupported` where an endpoint is one of a NIC's several queue pairs."""
+    for nic in record.spec.nics:
+        if nic.queues > 1 and name in names_of(nic):
+            text = f"{record.name}: {name} is one of {nic.queues} queue pairs of {nic.name}, which stay while it runs"
+            raise HostError("unsupported", text)
 
 
 def _answer(record: Record, endpoint: Row, decided: Row) -> Row:

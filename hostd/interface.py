@@ -56,6 +56,9 @@ class Supervisor(Protocol):
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
 
+    async def set_queues(self, name: str, nic: str, count: int, timeout: float) -> dict[str, Any]:
+        """{"partition", "endpoint", "queues", "before", "made", "seconds"}."""
+
     async def set_path(
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
     ) -> dict[str, Any]:

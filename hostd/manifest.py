@@ -46,7 +46,7 @@ from hostd.manifest_wires import WIRES_MAX, Expose, Wire
 from hostd.manifest_worlds import Cap, Scheduling, Weight
 from hostd.tap import ADDRESSES_MAX, MTU_DEFAULT, MTU_LEAST, MTU_MOST
 from hostd.units import format_size
-from pyx.abi import BUS_DEVICES, BUSES_MAX
+from pyx.abi import BUS_DEVICES, BUSES_MAX, NIC_QUEUES_MAX
 
 WORDS_MAX = 256  # of a command line, and of an environment
 ENDPOINTS_MAX = 32  # of one kind in one partition; far below the 120 guests of a server thread
@@ -78,6 +78,9 @@ class Nic(Endpoint):
     """A virtual NIC of one partition."""
 
     mac: Mac | None = Field(default=None, description="null: chosen by the ultravisor")
+    queues: Annotated[int, Field(ge=1, le=NIC_QUEUES_MAX)] = Field(
+        default=1, description="queue pairs, over which the frames for it are spread by their flow"
+    )
     addresses: Annotated[list[InterfaceAddress], Field(max_length=ADDRESSES_MAX)] = Field(
         default_factory=list,
         description="of an unmodified program: IPv4 and IPv6 addresses of its interface, as 10.0.0.2/24",

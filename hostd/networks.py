@@ -7,11 +7,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from hostd.errors import HostError
-from hostd.records import ENDED
+from hostd.records import ENDED, is_python
 
 
 def claim(record: Any, others: Iterable[Any]) -> None:
-    """HostError `conflict` where an address of a new partition belongs to one that runs at the same device."""
+    """HostError `conflict` where an address of a new partition belongs to one that runs at the same device;
+    `unsupported` where an unmodified program is to have several queue pairs."""
+    several = next((nic.name for nic in record.spec.nics if nic.queues > 1), None)
+    if several and not is_python(record.spec.program[0]):
+        text = f"{record.spec.name}: {several} of an unmodified program has one queue pair; queues is for Python guests"
+        raise HostError("unsupported", text)
     wanted = {(nic.device, ipaddress.ip_interface(text).ip) for nic in record.spec.nics for text in _all(nic)}
     if len(wanted) < sum(len(_all(nic)) for nic in record.spec.nics):
         raise HostError("conflict", f"{record.spec.name}: an address is given twice")

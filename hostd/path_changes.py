@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 from hostd.errors import HostError
@@ -139,6 +140,16 @@ class PathChanges:
             "seconds": time.monotonic() - begin,
             "decision": answer["decision"],
         }
+
+    @asynccontextmanager
+    async def unchanged(self, record: Record, endpoints: Sequence[Row]) -> AsyncIterator[None]:
+        """No change of path of these endpoints begins inside. HostError `conflict` while one is under way."""
+        async with AsyncExitStack() as stack:
+            for endpoint in endpoints:
+                if endpoint["generation"] in self._waiting or endpoint["wanted"] != endpoint["path"]:
+                    raise HostError("conflict", f"{record.name}: the path of {endpoint['name']} is being changed")
+                await stack.enter_async_context(self._lock(endpoint))
+            yield
 
     async def _carry_out(self, record: Record, endpoint: Row, path: str, timeout: float) -> None:
         endpoint["wanted"] = path

@@ -8,6 +8,7 @@ from typing import Any
 from hostd.boot import disk_folder
 from hostd.manifest import Manifest, PartitionSpec
 from hostd.paths import Paths
+from hostd.queue_pairs import names_of
 
 SERVER = "io-a"  # the I/O partition in charge of every endpoint
 UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
@@ -40,6 +41,7 @@ def placement_request(spec: PartitionSpec, manifest: Manifest, paths: Paths, pro
     for nic in spec.nics:
         endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": SERVER, **nic.share()}
         endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
+        endpoints += [{**endpoint, "name": name} for name in names_of(nic)[1:]]
     request: dict[str, Any] = {
         "name": spec.name, "type": "guest", "memory": spec.memory, "endpoints": endpoints,
         "withheld": withheld(spec), "devices": spec.devices, "buses": spec.buses,

@@ -35,9 +35,11 @@ from hostd.kernel_life import KernelLife
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec, Policy, complete, with_path
 from hostd.monitor_life import MonitorLife
+from hostd.nic_queues import NicQueues
 from hostd.path_changes import PathChanges
 from hostd.paths import Paths
 from hostd.placement import placement_request
+from hostd.queue_pairs import several
 from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
@@ -53,7 +55,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
+class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -340,12 +342,11 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
             "entry": None,
         }
         if is_python(word):
-            document |= {"entry": "partitions.guest:main", "trap_memory": spec.trap_memory}
+            document |= {"entry": "partitions.guest:main", "trap_memory": spec.trap_memory, "traps": self._boot.traps}
             document["config"] = {
                 "plan": record.plan, "symmetric": self.fabric.symmetric, "program": word, "hidden": spec.hidden,
-                "arguments": arguments,
+                "arguments": arguments, "queues": several(spec),
             }  # fmt: skip
-            document["traps"] = self._boot.traps
         else:
             document["argv"] = spec.program
             document |= networks.document(record, self.fabric.symmetric)
@@ -368,7 +369,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife):
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
     ) -> Row:
         record = self._record(name)
-        answer = await self._paths.change(record, endpoint, path, timeout, key=key, actor=actor)
+        answer = await self._change_paths(record, endpoint, path, timeout, key=key, actor=actor)
         record.spec = with_path(record.spec, endpoint, answer["path"])
         return answer
 

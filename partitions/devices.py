@@ -189,7 +189,24 @@ class NicPartition(DevicePartition):
         self.loop.attach_port(
             message["port"], message["generation"], message["partition"], message["endpoint"],
             bytes.fromhex(message["mac"].replace(":", "")), pair, abi.OFFLOADS_ALL & ~withheld(message["limits"]),
+            -1 if message["lead"] is None else message["lead"],
         )  # fmt: skip
+
+    def handle_hold_flows(self, message: Message, _fds: list[int]) -> Message:
+        """Nothing is delivered to the queue pairs of a NIC until `spread_flows`, or for that many seconds."""
+        self.loop.hold_flows(message["port"], message["seconds"])
+        return {}
+
+    def handle_flows_taken(self, message: Message, _fds: list[int]) -> Message:
+        return {"taken": self.loop.flows_taken(message["port"])}
+
+    def handle_spread_flows(self, message: Message, _fds: list[int]) -> Message:
+        """Frames go to that many queue pairs from now on."""
+        self.loop.spread_flows(message["port"], message["queues"])
+        return {}
+
+    def handle_flows(self, message: Message, _fds: list[int]) -> Message:
+        return dict(self.loop.flows(message["port"]))
 
     def handle_set_limits(self, message: Message, fds: list[int]) -> Message:
         self._withheld = unnamed(message["limits"])

@@ -24,12 +24,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from hostd.wire import receive_packet
 from partitions.guest_devices import Disk, Nic
 from partitions.guest_hardware import Hardware
+from partitions.guest_queues import QueuedNic
 from partitions.skeleton import Context
 from pyx.calls import CallRing, RequestError
 from pyx.endpoint import ClientEndpoint
@@ -84,6 +85,8 @@ class Guest:
             self._endpoints[endpoint["name"]] = endpoint
         os.close(events)
         self._opened: dict[str, Disk | Nic] = {}
+        self._pairs: dict[str, list[str]] = context.config.get("queues", {})  # of NICs with several queue pairs
+        self._queued: dict[str, QueuedNic] = {}
         self._found: Hardware | None = None
 
     def _attach(self, context: Context, endpoint: dict[str, Any], events: int) -> list[ClientQueue]:
@@ -107,7 +110,24 @@ class Guest:
 
     def nic(self, name: str) -> Nic:
         """The NIC `name`, opened by a system call on first use. RequestError where the monitor refuses it."""
+        if name not in self._pairs:
+            return self._nic(name)
+        if name not in self._queued:
+            self._queued[name] = QueuedNic([self._nic(pair) for pair in self._pairs[name]], self._wait_for_frames)
+        return cast(Nic, self._queued[name])
+
+    def _nic(self, name: str) -> Nic:
         return self._open(name, "nic", functools.partial(Nic, path=self.paths.get(name)))
+
+    def _wait_for_frames(self, nics: Sequence[Nic], timeout: float) -> None:
+        ends = [self.paths[nic.name] for nic in nics]
+        for end in ends:
+            end.watched = True
+        try:
+            self.waiter.round(timeout)
+        finally:
+            for end in ends:
+                end.watched = False
 
     def _open(self, name: str, kind: str, make: Callable[..., Any]) -> Any:
         if name not in self._opened:

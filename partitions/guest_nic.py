@@ -184,14 +184,25 @@ class Nic:
         if not self._posted and not self._arrived:
             self.open(self._buffers, self._frame_size)
         if not self._arrived:
-            for slot, status, reason, length in self.receive_queue.wait(timeout):
-                buffer = self._posted.pop(slot)
-                if status == OK:
-                    self._arrived.append(buffer[:length])
-                else:
-                    raise RequestError(status, reason, f"{self.name}: receive")
+            self._arrived = self._received(self.receive_queue.wait(timeout))
             self._arrived.reverse()
         return self._arrived.pop() if self._arrived else None
+
+    def arrived(self) -> list[Buffer]:
+        """All frames that are there, in order; does not wait."""
+        if not self._posted and not self._arrived:
+            self.open(self._buffers, self._frame_size)
+        before, self._arrived = self._arrived, []
+        return [*reversed(before), *self._received(self.receive_queue.poll())]
+
+    def _received(self, completions: Iterable[tuple[int, int, int, int]]) -> list[Buffer]:
+        frames = []
+        for slot, status, reason, length in completions:
+            buffer = self._posted.pop(slot)
+            if status != OK:
+                raise RequestError(status, reason, f"{self.name}: receive")
+            frames.append(buffer[:length])
+        return frames
 
     def put_back(self, frames: Sequence[Buffer]) -> None:
         """Received frames that are to be received again, before all others."""

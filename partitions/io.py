@@ -55,6 +55,10 @@ class IoPartition(DataPlane):
         """Requests of queues that stand in their ledgers."""
         return {"in_flight": sum(self.loop.in_flight(number) for number in message["queues"])}
 
+    def handle_taken(self, message: Message, _fds: list[int]) -> Message:
+        """Have their guests taken all completions of these queues?"""
+        return {"taken": all(self.loop.taken(number) for number in message["queues"])}
+
     def handle_remove_queues(self, message: Message, _fds: list[int]) -> Message:
         left = {number: self.loop.in_flight(number) for number in message["queues"]}
         for number in message["queues"]:

@@ -134,6 +134,8 @@ cdef class ClientEndpoint(Follower):
 
     cdef bint pending(self) noexcept nogil:
         """The last look before sleep, for what `advance` waits for."""
+        if self.watched and self.second is not None and pv_consumer_pending(&self.second.answers_on[self.second.way]):
+            return True
         if self.change == CHANGE_NONE:
             return not self.calm()
         if self.change == CHANGE_KEY:

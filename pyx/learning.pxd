@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t, uint64_t
 
-from pyx.offloads cimport Offloads
+from pyx.spread cimport Spread
 
 
 # An address that was seen behind a wire.
@@ -10,7 +10,7 @@ cdef struct Learned:
     uint32_t port
 
 
-cdef class Learning(Offloads):
+cdef class Learning(Spread):
     cdef Learned learned[1024]
     cdef uint32_t learned_count
     cdef uint64_t ageing            # ns

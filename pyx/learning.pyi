@@ -1,4 +1,4 @@
-from pyx.offloads import Offloads
+from pyx.spread import Spread
 
-class Learning(Offloads):
+class Learning(Spread):
     def set_ageing(self, seconds: float) -> None: ...

@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyx.abi cimport PV_PORTS_MAX
-from pyx.offloads cimport Offloads
+from pyx.spread cimport Spread
 
 cdef enum:
     LEARNED = 1024         # slots: 512 addresses, beyond which nothing is learned until some are forgotten
@@ -17,7 +17,7 @@ cdef inline uint32_t slot_of(uint64_t mac) noexcept nogil:
     return <uint32_t>((mac * MULTIPLIER) >> 54)  # 10 bits: LEARNED
 
 
-cdef class Learning(Offloads):
+cdef class Learning(Spread):
 
     def __cinit__(self, *args, **kwargs):
         self.ageing = 300_000_000_000  # IEEE 802.1D, 7.9.2

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyx.portc cimport Job, Port
-from pyx.wires cimport Wires
+from pyx.switch cimport Switch
 
 
 # What stands on a line in front of each frame.
@@ -27,7 +27,7 @@ cdef struct Line:
     uint64_t entered, lost, reordered, left
 
 
-cdef class Lines(Wires):
+cdef class Lines(Switch):
     cdef Line lines[32]
     cdef uint32_t line_count
 

@@ -1,6 +1,6 @@
-from pyx.wires import Wires
+from pyx.switch import Switch
 
-class Lines(Wires):
+class Lines(Switch):
     def set_line(
         self,
         port: int,

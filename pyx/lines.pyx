@@ -17,7 +17,8 @@ from pyx.abi cimport PV_HEADED_MAX, PV_NET_HEADER, PV_OP_SEND_HEADED
 from pyx.dmac cimport pv_dma_move, pv_span
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport pv_now
-from pyx.wires cimport Wires
+from pyx.switch cimport Switch
+from pyx.wires cimport WAIT
 
 cdef enum:
     LINES = 32
@@ -35,7 +36,7 @@ cdef inline uint64_t draw(Line *line) noexcept nogil:
     return (line.random * <uint64_t>0x2545F4914F6CDD1D) >> 32
 
 
-cdef class Lines(Wires):
+cdef class Lines(Switch):
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -49,6 +50,7 @@ cdef class Lines(Wires):
         that is there; frames on it are lost."""
         cdef Port *p = self.attached(port)
         cdef Line line
+        cdef uint32_t i
         if not (0 <= loss <= 1 and 0 <= reorder <= 1 and 0 <= jitter <= delay and speed >= 0):
             raise ValueError("probabilities lie between 0 and 1, and jitter between 0 and delay")
         self.drop_line(port)
@@ -70,21 +72,27 @@ cdef class Lines(Wires):
             self.lines[self.line_count] = line
             self.line_count += 1
             p.line = self.line_count
+            for i in range(p.member_count):
+                self.ports[p.members[i]].line = self.line_count  # all queue pairs of a NIC are on one cable
 
     def drop_line(self, uint32_t port):
         """The port sends at once again. Frames that are on its line are lost."""
         cdef Port *p = self.attached(port)
-        cdef uint32_t at = p.line - 1
+        cdef uint32_t at = p.line - 1, i
         cdef uint8_t *frames
-        if p.line == 0:
+        cdef Port *other
+        if p.line == 0 or self.lines[at].port != port:
             return
         with self.quiet():
             frames = self.lines[at].frames
             self.line_count -= 1
-            p.line = 0
-            if at != self.line_count:
-                self.lines[at] = self.lines[self.line_count]
-                self.ports[self.lines[at].port].line = at + 1
+            self.lines[at] = self.lines[self.line_count]
+            for i in range(self.active_count):
+                other = &self.ports[self.active[i]]
+                if other.line == at + 1:
+                    other.line = 0
+                elif other.line == self.line_count + 1:
+                    other.line = at + 1
         free(frames)
 
     def line_state(self, uint32_t port) -> dict:
@@ -183,7 +191,7 @@ cdef class Lines(Wires):
             job.spans = &job.one
             job.span_count = 1
             job.operation = found.operation
-            if self.forward(port, &job):
+            if self.handle(port, &job, self.begin) != WAIT:
                 found.early = True
                 line.left += 1
                 return True
@@ -193,7 +201,7 @@ cdef class Lines(Wires):
         return False
 
     cdef uint32_t poll(self) noexcept nogil:
-        cdef uint32_t work = Wires.poll(self), i, count, arrived = 0
+        cdef uint32_t work = Switch.poll(self), i, count, arrived = 0
         if self.line_count == 0:
             return work
         self.begin = self.validated = pv_now()

@@ -13,5 +13,6 @@ class Nic(Lines):
         mac: bytes,
         pair: tuple[int, int, int] | None = None,
         offloads: int = ...,
+        lead: int = -1,
     ) -> None: ...
     def detach_port(self, port: int) -> None: ...

@@ -9,23 +9,23 @@ that changes its path, frames wait as long as that takes.
 
 cimport cython
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_FLAG_PACK, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES, PV_NIC_FENCED,
-    PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_RECEIVE_BYTES, PV_NIC_RECEIVE_DROPPED, PV_NIC_RECEIVE_FRAMES,
-    PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_RECEIVE,
-    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_PROBE_RECEIVER,
-    PV_PROBE_WIRE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION,
+    PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES,
+    PV_NIC_FENCED, PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_QUEUES_MAX, PV_NIC_RECEIVE_BYTES,
+    PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_RECEIVE,
+    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_NONE,
     PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
 from pyx.completions cimport answer_well
-from pyx.dmac cimport pv_dma_fetch, pv_dma_move, pv_dma_store, pv_span
-from pyx.offloads cimport Headed, Target
+from pyx.dmac cimport pv_dma_move, pv_dma_store, pv_span
+from pyx.offloads cimport Target
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
-from pyx.portc cimport BATCH, Fifo, Job, Port, Tally, Waiting
+from pyx.portc cimport BATCH, Fifo, Job, Port, Tally
 from pyx.ports cimport waiting_on
 from pyx.lines cimport Lines
+from pyx.wires cimport WAIT, address_of
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
 
 cdef extern from *:
@@ -47,16 +47,6 @@ cdef struct Address:
     uint32_t port
 
 
-cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
-    cdef uint64_t value = 0
-    memcpy(&value, bytes, 6)
-    return value
-
-
-cdef inline bint is_probe(uint64_t address) noexcept nogil:
-    return address == PV_PROBE_WIRE or address == PV_PROBE_RECEIVER
-
-
 cdef uint64_t MULTIPLIER = 0x9e3779b97f4a7c15
 
 
@@ -70,16 +60,23 @@ cdef class Nic(Lines):
     cdef pv_span target_scratch[28]
 
     def attach_port(self, uint32_t port, uint64_t generation, uint64_t partition, uint16_t endpoint, bytes mac,
-                    pair=None, uint32_t offloads=PV_OFFLOADS_ALL):
+                    pair=None, uint32_t offloads=PV_OFFLOADS_ALL, int lead=-1):
         """Puts an endpoint with address `mac` (6 bytes, unicast) at `port`. `pair`: (events descriptor, pair
-        descriptor, capacity) of its queue pair. `offloads`: what its driver may use, if its path carries it. ValueError
-        where port or address is taken."""
+        descriptor, capacity) of its queue pair. `offloads`: what its driver may use, if its path carries it. `lead`:
+        port of the endpoint whose address and frames it shares, as one more queue pair of it; `mac` is not used then.
+        ValueError where port or address is taken."""
+        cdef Port *p
+        cdef Port *leader
+        cdef uint32_t i
+        if lead >= 0:
+            leader = self.leading(lead)
+            if leader.member_count == PV_NIC_QUEUES_MAX or leader.client != PV_ID_SLOT(partition):
+                raise ValueError(f"the NIC at port {lead} has {PV_NIC_QUEUES_MAX} queue pairs, or another owner")
+            mac = bytes(leader.mac[:6])
         if len(mac) != 6 or mac[0] & 1 or mac == bytes(6):
             raise ValueError(f"address {mac.hex(':')} is no unicast MAC address")
-        cdef Port *p
-        cdef uint32_t i
         for i in range(self.active_count):
-            if bytes(self.ports[self.active[i]].mac[:6]) == mac:
+            if lead < 0 and bytes(self.ports[self.active[i]].mac[:6]) == mac:
                 raise ValueError(f"address {mac.hex(':')} is taken by port {self.active[i]}")
         p = self.open_port(port, generation, partition, endpoint, pair,
                            (("send", "send_headed"), ("receive", "receive_headed")), SPANS)
@@ -89,6 +86,8 @@ cdef class Nic(Lines):
         p.address = address_of(p.mac)
         with self.quiet():
             self.install_port(p)
+            self.join(p, p.number if lead < 0 else lead)
+            p.line = self.ports[p.lead].line
             self.build_addresses()
 
     def detach_port(self, uint32_t port):
@@ -96,6 +95,7 @@ cdef class Nic(Lines):
         cdef Port *p = self.attached(port)
         self.drop_line(port)
         with self.quiet():
+            self.leave(p)
             self.close_port(p)
             self.build_addresses()
 
@@ -105,8 +105,8 @@ cdef class Nic(Lines):
         for i in range(self.active_count):
             p = &self.ports[self.active[i]]
             p.peer = -1
-            if p.wire:
-                continue  # it has no address; those behind it are learned
+            if p.wire or p.lead != p.number:
+                continue  # it has no address; those behind a wire are learned
             at = slot_of(p.address)
             while self.addresses[at].mac:
                 at = (at + 1) % ADDRESSES
@@ -142,6 +142,8 @@ cdef class Nic(Lines):
         if port.held_for < 0:
             return False  # parked for its rate: time alone changes that
         receiver = &self.ports[port.held_for]
+        if self.ports[receiver.lead].held_until:
+            return pv_now() >= self.ports[receiver.lead].held_until
         if self.has_buffer(receiver):
             return True
         return not receiver.away and pv_now() - port.held_since > HOLD_NS
@@ -163,117 +165,37 @@ cdef class Nic(Lines):
 
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         """Sends one frame. False: its receiver has no buffer yet and there is time left."""
-        cdef uint8_t header[16]
-        cdef uint32_t reason = PV_REASON_NONE, i
-        cdef uint64_t destination
-        cdef Port *receiver
-        cdef const char *origin = self.origin
+        cdef uint32_t reason
         if port.line:
             if not self.enter(port, job):
                 return False
-            self.complete(port, job, PV_STATUS_OK, PV_REASON_NONE, job.length, clock[0], 0)
-            return True
-        if job.operation != PV_OP_SEND:
-            return self.execute_headed(port, job, clock[0])
-        pv_dma_fetch(origin, header, job.spans, 14)  # once: what is judged is what arrives
-        if memcmp(&header[6], port.mac, 6) != 0:
-            reason = PV_REASON_FRAME_SOURCE
-        elif header[0] & 1 and is_probe(address_of(header)):
-            self.deliver(port, port, job, header, clock[0])
-        elif header[0] & 1:
-            for i in range(self.active_count):
-                receiver = &self.ports[self.active[i]]
-                if receiver != port and not self.deliver(port, receiver, job, header, clock[0]):
-                    pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
+            reason = PV_REASON_NONE
         else:
-            destination = address_of(header)
-            if destination != port.peer_address or port.peer < 0:
-                port.peer = self.find(destination)
-                port.peer_address = destination
-            receiver = &self.ports[port.peer] if port.peer >= 0 else NULL
-            if receiver == port or receiver == NULL and not self.flood(port, job, NULL, header, clock[0]):
-                reason = PV_REASON_NO_DESTINATION
-            elif receiver == NULL:
-                pass
-            elif not self.deliver(port, receiver, job, header, clock[0]):
-                if self.hold(port, receiver):
-                    return False
-                reason = PV_REASON_NO_BUFFER
-                pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
-            elif self.watchers:
-                self.mirror(port, port.peer, job, NULL, header, clock[0])
-        if reason != PV_REASON_NONE:
-            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
-        else:
-            port.tally.sent_frames += 1
-            port.tally.sent_bytes += job.length
-            self.mark(port)
+            reason = self.handle(port, job, clock[0])
+        if reason == WAIT:
+            return False
         # A dropped frame was sent as far as its sender is concerned; the reason says what became of it.
-        if job.server == NULL and reason == PV_REASON_NONE:
-            answer_well(self, port, 0, job.id, PV_OP_SEND, job.length, clock[0])
+        if reason == PV_REASON_OFFLOAD_WITHHELD:
+            self.complete(port, job, PV_STATUS_REFUSED, reason, 0, clock[0], 0)
+        elif job.server == NULL and reason == PV_REASON_NONE:
+            answer_well(self, port, 0, job.id, job.operation, job.length, clock[0])
             port.tally.enqueued = job.enqueued
             port.tally.sent += 1
         else:
             self.complete(port, job, PV_STATUS_OK, reason, job.length, clock[0], 0)
         return True
 
-    cdef bint execute_headed(self, Port *port, Job *job, uint64_t now) noexcept nogil:
-        """The same for a frame with a header in front. One that waits midway is judged anew when it goes on: each piece of
-        it is a frame that was judged."""
-        cdef Headed headed
-        cdef Port *receiver
-        cdef uint32_t i, progress = port.progress, none = 0, reason = self.inspect(port, job, &headed)
-        cdef const uint8_t *header = headed.bytes
-        cdef int number
-        port.progress = 0
-        if progress >= headed.offload.segments:
-            progress = 0
-        if reason == PV_REASON_OFFLOAD_WITHHELD:
-            self.complete(port, job, PV_STATUS_REFUSED, reason, 0, now, 0)
-            return True
-        if reason == PV_REASON_NONE and memcmp(&header[6], port.mac, 6) != 0:
-            reason = PV_REASON_FRAME_SOURCE
-        if reason == PV_REASON_NONE and header[0] & 1 and is_probe(address_of(header)):
-            self.deliver_headed(port, port, job, &headed, &none, address_of(header) == PV_PROBE_WIRE, now)
-        elif reason == PV_REASON_NONE and header[0] & 1:
-            for i in range(self.active_count):
-                receiver = &self.ports[self.active[i]]
-                none = 0
-                if receiver != port and not self.deliver_headed(port, receiver, job, &headed, &none, False, now):
-                    pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
-        elif reason == PV_REASON_NONE:
-            number = self.find(address_of(header))
-            if number == port.number or number < 0 and not self.flood(port, job, &headed, header, now):
-                reason = PV_REASON_NO_DESTINATION
-            elif number >= 0:
-                receiver = &self.ports[number]
-                if not self.deliver_headed(port, receiver, job, &headed, &progress, False, now):
-                    if self.hold(port, receiver):
-                        port.progress = progress
-                        return False
-                    reason = PV_REASON_NO_BUFFER
-                    pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
-                elif self.watchers:
-                    self.mirror(port, number, job, &headed, header, now)
-        if reason != PV_REASON_NONE:
-            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
-        else:
-            port.tally.sent_frames += 1
-            port.tally.sent_bytes += job.length
-            self.mark(port)
-        self.complete(port, job, PV_STATUS_OK, reason, job.length, now, 0)
-        return True
-
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
         """The receiver has no buffer. True: the frame waits; False: it is to be dropped."""
         cdef uint64_t now
-        if receiver.starved and not receiver.away:
+        cdef bint away = receiver.away or self.ports[receiver.lead].held_until  # its driver is not to blame
+        if receiver.starved and not away:
             return False
         now = pv_now()
         if port.held_since == 0:
             port.held_since = now
             pv_count(&port.counters[<int>PV_NIC_HELD_FRAMES], 1)
-        elif not receiver.away and now - port.held_since > HOLD_NS:
+        elif not away and now - port.held_since > HOLD_NS:
             receiver.starved = True
             port.held_since = 0
             return False

@@ -7,13 +7,14 @@ runs in the device.
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
-from pyx.abi cimport PV_FRAME_LARGE_MAX, PV_HEADED_MAX, PV_NET_HEADER, PV_REASON_NONE
+from pyx.abi cimport PV_FRAME_LARGE_MAX, PV_HEADED_MAX, PV_NET_HEADER, PV_NIC_QUEUES_MAX, PV_REASON_NONE
 from pyx.offloadc cimport (
     PV_HEADERS_MAX, PV_NET_DATA_VALID, PV_NET_ECN, PV_NET_NEEDS_CHECKSUM, PV_NET_TCPV4, PV_NET_TCPV6, PV_NET_UDP,
     pv_frame, pv_frame_checksum_at, pv_frame_complete, pv_frame_parse, pv_frame_valid, pv_frame_valid_ip, pv_merge,
     pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header, pv_offload, pv_offload_cut,
     pv_offload_judge, pv_offload_seed, pv_sum,
 )
+from pyx.spreadc cimport pv_spread_hash, pv_spread_queue, pv_spread_sum, pv_spread_table, pv_spread_table_fill
 
 from pyx import abi as names
 
@@ -254,3 +255,28 @@ def valid(frame) -> bool | None:
         return None
     return (pv_frame_valid_ip(&view[0], &found)
             and pv_frame_valid(&view[0], &found, pv_sum(&view[0] + found.payload, found.end - found.payload)))
+
+
+cdef pv_spread_table TABLE
+pv_spread_table_fill(&TABLE)
+
+
+def toeplitz(bytes data) -> int:
+    """The Toeplitz hash of `data`, at most 36 bytes: addresses and ports, source first (spread.h)."""
+    return pv_spread_sum(&TABLE, <const uint8_t *><const char *>data, <uint32_t>len(data))
+
+
+def flow_of(frame) -> int:
+    """The hash of the flow that a frame without a header belongs to; 0: none."""
+    cdef const uint8_t[::1] view = frame
+    cdef pv_frame found
+    cdef uint32_t length = <uint32_t>view.shape[0], have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+    pv_frame_parse(&view[0], have, length, &found)
+    return pv_spread_hash(&TABLE, &view[0], &found)
+
+
+def queue_of(uint32_t flow, int queues) -> int:
+    """Which of `queues` queue pairs a flow goes to."""
+    if not 1 <= queues <= <int>PV_NIC_QUEUES_MAX:
+        raise ValueError(f"{queues} queue pairs: 1 to {PV_NIC_QUEUES_MAX}")
+    return pv_spread_queue(flow, <uint32_t>queues)

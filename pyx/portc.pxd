@@ -84,6 +84,11 @@ cdef struct Port:
     uint32_t progress                 # pieces of the large frame that waits which have arrived
     uint32_t wire                     # number of its wire + 1; 0: an endpoint
     uint32_t line                     # number of its simulated line + 1; 0: none
+    uint32_t lead                     # port that has the address: its own, or the first queue pair's of its NIC
+    uint32_t members[4]               # of one that leads: all queue pairs of the NIC, itself first
+    uint32_t member_count
+    uint32_t spread                   # how many of them get frames
+    uint64_t held_until               # ns: none does, so that a flow keeps its order; 0: all do
     bint starved                      # posted nothing for so long that frames for it are dropped at once
     # Disk
     uint32_t flying                   # requests at the medium: room for their completions is kept

@@ -13,3 +13,4 @@ cdef class ClientQueue(Flight):
 
     cdef uint32_t reap(self) noexcept nogil
     cdef uint32_t await_completions(self, uint64_t deadline) noexcept nogil
+    cdef list took(self)

@@ -151,7 +151,6 @@ cdef class ClientQueue(Flight):
         Signals are handled meanwhile. ConnectionError where the server broke the ring."""
         cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9) if timeout is not None else <uint64_t>-1
         cdef uint32_t found
-        cdef int slot
         while True:
             with nogil:
                 found = self.await_completions(deadline)
@@ -162,13 +161,22 @@ cdef class ClientQueue(Flight):
                 raise ConnectionError("the server's ring indices are out of bounds")
             if pv_now() >= deadline:
                 return []
-        result = []
-        while True:
-            slot = self.take()
-            if slot < 0:
-                return result
+        return self.took()
+
+    def poll(self) -> list:
+        """Completions that are there, as `wait` gives them; none where there are none. Takes a change of path on."""
+        with nogil:
+            self.reap()
+        return self.took()
+
+    cdef list took(self):
+        cdef list result = []
+        cdef int slot = self.take()
+        while slot >= 0:
             self.kept[slot] = None
             result.append((slot, self.answers[slot].status, self.answers[slot].reason, self.answers[slot].bytes))
+            slot = self.take()
+        return result
 
     def stage_times(self, int slot) -> tuple:
         """Stage times in seconds of the last completion of `slot`."""

@@ -15,7 +15,7 @@ from pyx.abi cimport (
     pv_ledger_entry, pv_vector,
 )
 from pyx.loop cimport Loop
-from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_row, pv_row_counters, pv_row_histogram
+from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_producer_free, pv_row, pv_row_counters, pv_row_histogram
 from pyx.segment cimport Mapping, map_ring
 from pyx.vectorc cimport pv_vector_open
 
@@ -189,6 +189,20 @@ cdef class Queues(Loop):
     def in_flight(self, uint32_t number) -> int:
         """Requests of a queue that stand in its ledger."""
         return self.queues[number].capacity - self.queues[number].free_count
+
+    def taken(self, uint32_t number) -> bool:
+        """Has the guest taken all completions that its devices gave for a queue? None of them is on its way then."""
+        cdef Queue *q = &self.queues[number]
+        cdef uint32_t i
+        cdef bint all_taken
+        if number >= QUEUES_MAX or not q.used:
+            raise KeyError(f"queue {number} is not in service")
+        with self.quiet():
+            all_taken = pv_producer_free(&q.completions, q.capacity) == q.capacity or q.completions.broken
+            for i in range(q.capacity):
+                if q.copies[i].state == COPY_OUT:
+                    all_taken = False
+        return all_taken
 
     # ---- data thread ----
 

@@ -11,6 +11,7 @@ cdef extern from "ring.h" nogil:
         pv_doorbell *doorbell
         uint64_t tail
         uint64_t published
+        uint64_t head
         uint64_t wakes
         uint32_t capacity
         bint broken

@@ -15,6 +15,7 @@ cdef enum Change:
 cdef class Follower:
     cdef Follower next               # of the same partition
     cdef Change change
+    cdef public bint watched         # whoever waits for several queues waits for this one's frames, too
 
     cdef bint calm(self) noexcept nogil
     cdef bint pending(self) noexcept nogil

@@ -67,6 +67,14 @@ cdef class Waiter:
                 if not self.step(NULL, deadline):
                     break
 
+    def round(self, double timeout):
+        """One round of waiting, of `timeout` seconds at most, for frames of watched endpoints."""
+        cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9)
+        with nogil:
+            if self.endpoints is not None:
+                self.endpoints.advance_all()
+            self.step(NULL, deadline)
+
     def sleep(self, double timeout) -> int:
         """Sleeps until an interrupt comes, `timeout` seconds at most; returns the vectors that were pending, as bits."""
         cdef pv_doorbell *bell = &self.interrupts.doorbell

@@ -1,10 +1,19 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyx.learning cimport Learning
-from pyx.offloads cimport Headed, Target
+from pyx.offloads cimport Target
 from pyx.portc cimport Job, Port
 from pyx.wakerc cimport pv_waker
 from pyx.wirec cimport pv_wire
+
+
+cdef enum:
+    WAIT = 0xFFFF           # no reason against a frame: its receiver has no buffer yet and there is time left
+
+
+cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
+    return (<uint64_t>bytes[0] | <uint64_t>bytes[1] << 8 | <uint64_t>bytes[2] << 16 | <uint64_t>bytes[3] << 24
+            | <uint64_t>bytes[4] << 32 | <uint64_t>bytes[5] << 40)
 
 
 cdef class Wires(Learning):
@@ -15,16 +24,8 @@ cdef class Wires(Learning):
 
     cdef void drop_counters(self, Port *port)
     cdef int find(self, uint64_t mac) noexcept nogil
-    cdef bint hold(self, Port *port, Port *receiver) noexcept nogil
-    cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil
     cdef bint wire_target(self, Port *port, Target *target) noexcept nogil
     cdef void wire_send(self, Port *sender, Port *port, uint32_t length) noexcept nogil
-    cdef bint to_one(self, Port *sender, Port *receiver, const Job *job, Headed *headed, const uint8_t *header,
-                     uint32_t *progress, uint64_t now) noexcept nogil
-    cdef void to_all(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil
-    cdef bint flood(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil
-    cdef void mirror(self, Port *sender, int receiver, const Job *job, Headed *headed, const uint8_t *header,
-                     uint64_t now) noexcept nogil
-    cdef bint forward(self, Port *port, Job *job) noexcept nogil
+    cdef uint32_t handle(self, Port *port, const Job *job, uint64_t now) noexcept nogil
     cdef bint enter(self, Port *port, const Job *job) noexcept nogil
     cdef uint32_t take_wire(self, pv_wire *wire) noexcept nogil

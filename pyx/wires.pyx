@@ -18,16 +18,16 @@ from libc.string cimport memset
 from pyx.abi cimport (
     PV_FRAME_MAX, PV_HEADED_MAX, PV_NIC_FORWARDED_FRAMES, PV_NIC_RECEIVE_BYTES, PV_NIC_RECEIVE_DROPPED,
     PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_DROPPED, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL,
-    PV_OP_SEND, PV_OP_SEND_HEADED, PV_PORTS_MAX, PV_REASON_BUFFER_SMALL, PV_REASON_COUNT, PV_REASON_FRAME_SOURCE,
-    PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION, PV_REASON_NONE, PV_STAGE_COUNT,
+    PV_OP_SEND, PV_OP_SEND_HEADED, PV_PORTS_MAX, PV_REASON_COUNT, PV_REASON_NO_BUFFER, PV_REASON_NONE, PV_STAGE_COUNT,
 )
 from pyx.device cimport Device
-from pyx.dmac cimport pv_dma_fetch
 from pyx.learning cimport Learning
-from pyx.offloads cimport Headed, Target
+from pyx.offloads cimport Target
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport PV_CHARGE_IDLE, pv_count, pv_now
-from pyx.wakerc cimport pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_remove, pv_waker_run
+from pyx.wakerc cimport (
+    pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_remove, pv_waker_run,
+)
 from pyx.wirec cimport (
     PV_WIRE_PACKET, PV_WIRE_PCAP, PV_WIRE_TAP, PV_WIRE_VXLAN, pv_wire, pv_wire_close, pv_wire_flush, pv_wire_kind,
     pv_wire_read, pv_wire_write,
@@ -45,11 +45,6 @@ cdef enum:
     WIRES = 16
 
 cdef uint64_t SWEEP_NS = 1_000_000_000
-
-
-cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
-    return (<uint64_t>bytes[0] | <uint64_t>bytes[1] << 8 | <uint64_t>bytes[2] << 16 | <uint64_t>bytes[3] << 24
-            | <uint64_t>bytes[4] << 32 | <uint64_t>bytes[5] << 40)
 
 
 cdef class Wires(Learning):
@@ -125,6 +120,7 @@ cdef class Wires(Learning):
         p.held_for = p.peer = p.fd = -1
         p.offloads = PV_OFFLOADS_ALL
         p.wire = self.wire_count + 1
+        p.lead = number
         with self.quiet():
             self.install_port(p)
             self.wire_count += 1
@@ -187,17 +183,15 @@ cdef class Wires(Learning):
     def end_wake(self):
         pv_waker_end(&self.waker)
 
-    # ---- data thread: what the switch does ----
+    # ---- data thread ----
 
     cdef int find(self, uint64_t mac) noexcept nogil:
         """Port of an address; -1: unknown."""
         return -1
 
-    cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
-        return False
-
-    cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
-        return True
+    cdef uint32_t handle(self, Port *port, const Job *job, uint64_t now) noexcept nogil:
+        """What the switch does with a frame (switch.pyx)."""
+        return PV_REASON_NONE
 
     # ---- data thread: frames to wires ----
 
@@ -220,96 +214,10 @@ cdef class Wires(Learning):
             pv_count(&sender.counters[<int>PV_NIC_FORWARDED_FRAMES], 1)
         self.mark(port)
 
-    cdef bint to_one(self, Port *sender, Port *receiver, const Job *job, Headed *headed, const uint8_t *header,
-                     uint32_t *progress, uint64_t now) noexcept nogil:
-        """`headed` NULL: a frame without a header."""
-        if headed == NULL:
-            return self.deliver(sender, receiver, job, header, now)
-        return self.deliver_headed(sender, receiver, job, headed, progress, False, now)
-
-    cdef void to_all(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
-        cdef uint32_t i, progress
-        cdef Port *receiver
-        for i in range(self.active_count):
-            receiver = &self.ports[self.active[i]]
-            progress = 0
-            if receiver != sender and not self.to_one(sender, receiver, job, headed, header, &progress, now):
-                pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
-
-    cdef bint flood(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
-        """A frame to an address that nobody has shown yet: to all other wires. False: there is none that could know it."""
-        cdef uint32_t i, progress, reached = 0
-        for i in range(self.wire_count):
-            if self.wires[i].port != sender.number:
-                progress = 0
-                self.to_one(sender, &self.ports[self.wires[i].port], job, headed, header, &progress, now)
-                reached += not self.wires[i].watches
-        return reached > 0
-
-    cdef void mirror(self, Port *sender, int receiver, const Job *job, Headed *headed, const uint8_t *header,
-                     uint64_t now) noexcept nogil:
-        """A frame between two others, for wires that watch."""
-        cdef uint32_t i, progress
-        for i in range(self.wire_count):
-            if self.wires[i].watches and <int>self.wires[i].port != receiver and self.wires[i].port != sender.number:
-                progress = 0
-                self.to_one(sender, &self.ports[self.wires[i].port], job, headed, header, &progress, now)
-
     # ---- data thread: frames from wires ----
 
     cdef bint enter(self, Port *port, const Job *job) noexcept nogil:
         """A frame onto the simulated line of its sender. False: there is no room on it now."""
-        return True
-
-    cdef bint forward(self, Port *port, Job *job) noexcept nogil:
-        """A frame that is in the device's own memory, on its way. False: its receiver has no buffer yet and there is time
-        left. Nobody waits for its completion."""
-        cdef Headed headed
-        cdef Headed *front = NULL
-        cdef uint8_t first[16]
-        cdef const uint8_t *header = first
-        cdef uint32_t reason = PV_REASON_NONE, progress = port.progress
-        cdef uint64_t now = self.begin, source
-        cdef int number
-        port.progress = 0
-        if job.operation == PV_OP_SEND_HEADED:
-            reason = self.inspect(port, job, &headed)
-            front = &headed
-            header = headed.bytes
-            if progress >= headed.offload.segments:
-                progress = 0
-        else:
-            pv_dma_fetch(self.origin, first, job.spans, 14)
-        if reason == PV_REASON_NONE:
-            source = address_of(header + 6)
-            number = self.find(source)
-            if port.wire == 0:
-                if source != port.address:
-                    reason = PV_REASON_FRAME_SOURCE
-            elif header[6] & 1 or source == 0 or number >= 0 and not self.ports[number].wire:
-                reason = PV_REASON_FRAME_SOURCE
-            else:
-                self.learn(source, port.number, now)
-        if reason == PV_REASON_NONE and header[0] & 1:
-            self.to_all(port, job, front, header, now)
-        elif reason == PV_REASON_NONE:
-            number = self.find(address_of(header))
-            if number == port.number or number < 0 and not self.flood(port, job, front, header, now):
-                reason = PV_REASON_NO_DESTINATION
-            elif number >= 0 and not self.to_one(port, &self.ports[number], job, front, header, &progress, now):
-                if self.hold(port, &self.ports[number]):
-                    port.progress = progress
-                    return False
-                reason = PV_REASON_NO_BUFFER
-                pv_count(&self.ports[number].counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
-            elif number >= 0 and self.watchers:
-                self.mirror(port, number, job, front, header, now)
-        if reason != PV_REASON_NONE:
-            pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
-        else:
-            port.tally.sent_frames += 1
-            port.tally.sent_bytes += job.length
-        self.mark(port)
         return True
 
     cdef uint32_t take_wire(self, pv_wire *wire) noexcept nogil:
@@ -337,7 +245,7 @@ cdef class Wires(Learning):
             if port.line:
                 if not self.enter(port, &job):
                     break
-            elif not self.forward(port, &job):
+            elif self.handle(port, &job, self.begin) == WAIT:
                 wait = self.ready_at(port)
                 if wait < self.wait_until:
                     self.wait_until = wait

@@ -105,6 +105,12 @@ class FakeSupervisor:
         self.specs[name] = spec.model_copy(update=kept)
         return {"name": self._row(name)["name"], "endpoint": endpoint, "index": 1, "seconds": 0.01}
 
+    async def set_queues(self, name: str, nic: str, count: int, timeout: float) -> dict[str, Any]:
+        await self._begin("set_queues", f"{name}.{nic}", None, "")
+        self._row(name)
+        facts = {"partition": name, "endpoint": nic, "queues": count, "before": 1, "made": 4}
+        return {**facts, "seconds": 0.002}
+
     async def set_path(
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
     ) -> dict[str, Any]:

@@ -226,6 +226,11 @@ class Host:
         target = partition_path(name, f"/endpoints/{endpoint}/path")
         return self.client.request("PUT", target, {"path": path, "timeout": timeout})
 
+    def set_queues(self, name: str, nic: str, count: int, timeout: float = 2.0) -> dict[str, Any]:
+        """`hostctl queues`: the guest has to take its frames within `timeout` seconds."""
+        target = partition_path(name, f"/endpoints/{nic}/queues")
+        return self.client.request("PUT", target, {"queues": count, "timeout": timeout})
+
     def attach(self, name: str, **entry: Any) -> dict[str, Any]:
         """`hostctl attach`: `disk` or `nic`, as in a manifest."""
         return self.client.post(partition_path(name, "/endpoints"), entry)

@@ -34,6 +34,7 @@ RULES = [
         "    memcpy(self.buffer, guest_memory, length)",
         {
             "pyx/dma.h": (None, "the routines that move guest data, with their counter"),
+            "pyx/spread.h": (2, "addresses and ports out of a private header"),
             "pyx/frame.h": (4, "fields and words of private headers, and reading guest data for a sum"),
             "pyx/offload.h": (2, "private headers of a frame"),
             "pyx/merge.h": (1, "private headers of a frame"),
@@ -48,7 +49,6 @@ RULES = [
             "pyx/queue.pyx": (1, "inside the guest: a hostile one writes into its own channel, for tests"),
             "pyx/baseline.pyx": (1, "the machine's own memcpy, with no guest anywhere"),
             "pyx/frame_load.pyx": (None, "inside a guest: the load generator stamps and checks its own frames"),
-            "pyx/nic.pyx": (1, "an address out of a private header"),
             "pyx/intake.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/ports.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/process.pyx": (1, "the process's own command line"),

@@ -166,7 +166,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             fields.setdefault("addresses", []).append(value)
         elif option == "--nic" and key == "offloads" and value in ("on", "off"):
             fields[key] = value == "on"
-        elif option == "--nic" and key == "mtu" and value.isdecimal():
+        elif option == "--nic" and key in ("mtu", "queues") and value.isdecimal():
             fields[key] = int(value)
         elif key in ("weight", "operations") and not value.isdecimal():
             raise click.BadParameter(f"{fact!r} is no whole number", param_hint=option)
@@ -176,7 +176,8 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             rate = int(value) if key == "operations" else value
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
-            known = "path, weight, budget, bytes, operations" + (", ip, mtu, offloads" if option == "--nic" else "")
+            more = ", ip, mtu, offloads, queues" if option == "--nic" else ""
+            known = f"path, weight, budget, bytes, operations{more}"
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields
 

@@ -1,0 +1,36 @@
+"""Which endpoints are the queue pairs of one NIC: the first one has its name and address (hostd.nic_queues)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hostd.manifest import Nic, PartitionSpec
+from hostd.path_changes import endpoint_of
+from hostd.records import Record
+
+Row = dict[str, Any]
+
+
+def names_of(nic: Nic) -> list[str]:
+    """The endpoints of a NIC, the first one first."""
+    return [nic.name, *(f"{nic.name}-q{number}" for number in range(1, nic.queues))]
+
+
+def several(spec: PartitionSpec) -> dict[str, list[str]]:
+    """The endpoints of each NIC that has more than one."""
+    return {nic.name: names_of(nic) for nic in spec.nics if nic.queues > 1}
+
+
+def pairs_of(record: Record, name: str) -> list[Row]:
+    """All endpoints of the NIC `name`, by hostd's plan; a disk, or a NIC of one queue pair, is alone."""
+    nic = next((one for one in getattr(record.spec, "nics", ()) if one.name == name), None)
+    return [endpoint_of(record, one) for one in (names_of(nic) if nic else [name])]
+
+
+def lead_of(record: Record, endpoint: Row) -> int | None:
+    """Port of the first queue pair of the NIC that an endpoint is another one of; None: it is none."""
+    for nic in getattr(record.spec, "nics", ()):
+        if endpoint["name"] in names_of(nic)[1:]:
+            port: int = endpoint_of(record, nic.name)["port"]
+            return port
+    return None

@@ -1,0 +1,3 @@
+from pyx.wires import Wires
+
+class Switch(Wires): ...
