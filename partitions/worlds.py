@@ -7,10 +7,12 @@ import importlib
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from hostd.errors import HostError
 from hostd.families import families, threads_of
+from partitions import spare
 from pyx.charges import Charges
 from pyx.mapping_cache import MappingCache
 from pyx.policy import Policy, Proportional, RoundRobin
@@ -54,14 +56,20 @@ class Worlds:
             system = SystemWorld(processor, self.mechanism, policy, settings["slice"], charges, cache)
             self.systems[processor] = system
             ready = threading.Event()
-            thread = threading.Thread(target=system.run, args=(ready,), name=f"world{processor}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._start(f"world{processor}", system.run, ready)
             if not ready.wait(START_TIMEOUT):
                 raise HostError("internal", f"the system world of processor {processor} did not start")
+            if self.mechanism == "stop":
+                self._start(f"idle{processor}", system.watch)
         self._ended = threading.Event()
+        self._start("spare", spare.watch, self.systems, self._ended)
         if self.mechanism == "class":
-            threading.Thread(target=self._count, name="census", daemon=True).start()
+            self._start("census", self._count)
+
+    def _start(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=function, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def add(
         self, partition: int, control: int, pid: int, weight: int, cap: int, processors: list[int], held: Deliveries

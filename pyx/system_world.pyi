@@ -7,6 +7,8 @@ from pyx.world_table import WorldTable
 
 class SystemWorld(WorldTable):
     realtime: bool
+    contended: bool
+    spare: bool
     switches: int
     switch_ns: int
     rounds: int
@@ -21,4 +23,5 @@ class SystemWorld(WorldTable):
         cache: MappingCache | None = None,
     ) -> None: ...
     def run(self, ready: threading.Event | None = None) -> None: ...
+    def watch(self) -> None: ...
     def stop(self) -> None: ...

@@ -12,10 +12,12 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from partitions.spare import idle_seconds
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.puppet import Puppet
 
@@ -23,6 +25,7 @@ MECHANISMS = ("stop", "class")
 SLICE = 0.005
 SECONDS, SECONDS_LONG = 2.0, 10.0
 ATTEMPTS = 4
+PATIENCE = 5.0  # seconds until turns are given up
 MARKER = 0x5152535455565758
 
 
@@ -164,6 +167,61 @@ def test_a_world_that_goes_to_sleep_lets_the_others_go_on(host: Host) -> None:
 
 def _all_used_more(host: Host, before: list[float], names: list[str]) -> bool:
     return all(now > then for then, now in zip(before, used(host, *names), strict=True))
+
+
+def test_who_sleeps_in_its_turn_leaves_the_processor(host: Host) -> None:
+    """One that naps in nearly all of its turns, and has the weight to get as many as it likes, costs no idle time."""
+    spinner(host, "busy")
+
+    def working() -> float:
+        before, begin = used(host, *names), time.monotonic()
+        time.sleep(SECONDS / 2)
+        spent = sum(after - first for after, first in zip(used(host, *names), before, strict=True))
+        return spent / (time.monotonic() - begin)
+
+    def kept() -> float:
+        """What both use, of what one that is alone gets beside whoever uses the processor, too."""
+        nonlocal names
+        names = ["busy"]
+        alone = working()
+        names = ["busy", "napper"]
+        nap = napper.begin("compute:dodge", run=SLICE * 0.2, sleep=SLICE * 0.8)
+        found = working() / alone
+        nap.finish()
+        return found
+
+    names: list[str] = []
+    napper = host.guest("napper", weight=10_000)
+    right_once(kept, lambda found: found > 0.9)
+
+
+def test_no_turns_while_there_is_time_for_all(host: Host) -> None:
+    """Two that use 30 % of the processor each run when they like; when both want all of it, they take turns again."""
+    guests = {name: host.guest(name) for name in ("first", "second")}
+    calls = [guest.begin("compute:dodge", run=SLICE * 0.6, sleep=SLICE * 1.4) for guest in guests.values()]
+    (row,) = host.status()["host"]["turns"]["processors"]
+
+    def held() -> int:
+        before = turns()
+        return sum(not world(host, name)["running"] for name in guests for _ in range(20)) + turns() - before
+
+    def turns() -> int:
+        return sum(world(host, name)["turns"] for name in guests)
+
+    def idle() -> float:
+        return idle_seconds(Path("/proc/stat").read_text())[row["processor"]]
+
+    begin, end, found = idle(), time.monotonic() + PATIENCE, held()
+    while found and time.monotonic() < end:
+        found = held()
+    if found and idle() - begin < PATIENCE * 0.3:
+        pytest.skip("others use the processor: it has no time to spare")
+    assert found == 0
+    for call, guest in zip(calls, guests.values(), strict=True):
+        call.finish()
+        guest.begin("compute:spin")
+    host.until(lambda: held() > 10)
+    right_once(lambda: shares(host, SECONDS / 2, *guests), lambda found: found == pytest.approx([0.5, 0.5], abs=0.02))
 
 
 def test_sleeping_before_the_tick_gains_nothing(host: Host) -> None:

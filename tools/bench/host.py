@@ -106,7 +106,9 @@ class BenchHost:
         self.client.request("PUT", "/v1/host/attribution", {"on": on})
 
 
-def manifest(folder: Path, medium: str, scheduling: dict[str, Any] | None = None) -> dict[str, Any]:
+def manifest(
+    folder: Path, medium: str, scheduling: dict[str, Any] | None = None, simulated: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The host of every benchmark: one NIC, one disk device with its files in `folder`."""
     disk: dict[str, Any] = {"name": "disk0", "kind": "disk"}
     if medium in WITH_FILES:
@@ -115,6 +117,8 @@ def manifest(folder: Path, medium: str, scheduling: dict[str, Any] | None = None
         disk["volume"] = {"file": str(folder / "bench.pvol"), "size": "256MiB"}
     if medium != "tmpfs":  # a folder like others
         disk["medium"] = medium
+    if simulated:
+        disk["simulated"] = simulated
     return {
         "version": 1,
         "host": {"memory": "6GiB", "metrics": "127.0.0.1:0", **({"scheduling": scheduling} if scheduling else {})},
@@ -124,19 +128,22 @@ def manifest(folder: Path, medium: str, scheduling: dict[str, Any] | None = None
 
 @contextmanager
 def bench_host(
-    disks: Path | None = None, medium: str = "file", scheduling: dict[str, Any] | None = None
+    disks: Path | None = None,
+    medium: str = "file",
+    scheduling: dict[str, Any] | None = None,
+    simulated: dict[str, Any] | None = None,
 ) -> Iterator[BenchHost]:
-    """A fresh host; `disks`: folder of its disk files (default: beside its other files); `scheduling` as in a
-    manifest."""
+    """A fresh host; `disks`: folder of its disk files (default: beside its other files); `scheduling` and, of the
+    disk, `simulated` as in a manifest."""
     folder = Path(tempfile.mkdtemp(prefix="partvisor-bench-"))
     try:
         paths = Paths(folder / "run", folder / "state")
         files = disks or folder / "disks"
         files.mkdir(exist_ok=True)
         # The hash is that of the host, not of the folder that it happens to be in.
-        bare = json.dumps(manifest(Path("DISKS"), medium, scheduling), sort_keys=True)
+        bare = json.dumps(manifest(Path("DISKS"), medium, scheduling, simulated), sort_keys=True)
         file = folder / "host.yaml"
-        file.write_text(json.dumps(manifest(files, medium, scheduling)))  # JSON is YAML
+        file.write_text(json.dumps(manifest(files, medium, scheduling, simulated)))  # JSON is YAML
         try:
             daemon.start(paths, str(file))
             yield BenchHost(paths, hashlib.sha256(bare.encode()).hexdigest())

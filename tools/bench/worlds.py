@@ -25,6 +25,7 @@ WINDOWS = 4
 READS = 8
 PATH = "redirect"
 BLOCK, DEPTH, DISK_SIZE = 4096, 32, 16 << 20
+SLOW = {"latency": 0.001}  # seconds; two guests that wait for a medium like this leave the processor idle at times
 BARE = "bare kernel operations"
 PRIORITY = 60  # of a system world
 
@@ -37,30 +38,39 @@ def command(run: Run) -> None:
     kernel on two processes, as far apart, without a scheduler. `share_error`: largest difference from what a guest is
     due, over that. `overhead`: part of the processor that the system world itself takes at slices of 5 ms. `iops`: two
     guests that read from a null medium; the baseline is another host whose guests share the processor as the kernel
-    likes.
+    likes. With `latency` the medium is so slow that the processor has time for both.
     """
     part = run.seconds / len(MECHANISMS)
-    with bench_host(medium="null") as plain, crew(plain) as free:
-        unscheduled = DiskLoads(free, PATH, DISK_SIZE, DEPTH * BLOCK, guests=2)
-        for mechanism in MECHANISMS:
-            scheduling = {"mechanism": mechanism, "slice": SLICE}
-            with bench_host(medium="null", scheduling=scheduling) as host, crew(host) as guests:
-                run.describe(
-                    **host.describe(), slice=SLICE,
-                    verified="processor time of each guest by the kernel's count; status of every completion",
-                )  # fmt: skip
-                _measure(run, mechanism, host, guests, part * 0.8)
-                _read(run, mechanism, guests, unscheduled, part * 0.2)
+    for mechanism in MECHANISMS:
+        scheduling = {"mechanism": mechanism, "slice": SLICE}
+        with bench_host(medium="null", scheduling=scheduling) as host, crew(host) as guests:
+            run.describe(
+                **host.describe(), slice=SLICE,
+                verified="processor time of each guest by the kernel's count; status of every completion",
+            )  # fmt: skip
+            _measure(run, mechanism, host, guests, part * 0.6)
+    for slow in (None, SLOW):
+        with bench_host(medium="null", simulated=slow) as plain, crew(plain) as free:
+            unscheduled = _readers(free)
+            for mechanism in MECHANISMS:
+                scheduling = {"mechanism": mechanism, "slice": SLICE}
+                with bench_host(medium="null", scheduling=scheduling, simulated=slow) as host, crew(host) as guests:
+                    _read(run, {"mechanism": mechanism, **(slow or {})}, _readers(guests), unscheduled, part * 0.2)
 
 
-def _read(run: Run, mechanism: str, guests: Crew, unscheduled: DiskLoads, seconds: float) -> None:
-    scheduled = DiskLoads(guests, PATH, DISK_SIZE, DEPTH * BLOCK, guests=2)
+def _readers(guests: Crew) -> DiskLoads:
+    return DiskLoads(guests, PATH, DISK_SIZE, DEPTH * BLOCK, guests=2)
+
+
+def _read(
+    run: Run, parameters: dict[str, Any], scheduled: DiskLoads, unscheduled: DiskLoads, seconds: float
+) -> None:
     window = seconds / (2 * READS)
     pairs = [
         [load.window(window, op="read", block=BLOCK, depth=DEPTH).rate for load in (scheduled, unscheduled)]
         for _ in range(READS)
     ]
-    parameters: dict[str, Any] = {"mechanism": mechanism, "path": PATH, "block": BLOCK, "depth": DEPTH, "guests": 2}
+    parameters = {**parameters, "path": PATH, "block": BLOCK, "depth": DEPTH, "guests": 2}
     on, off = ([pair[side] for pair in pairs] for side in (0, 1))
     run.results.append(Result("iops", parameters, "requests/s", "unscheduled", on, off))
 
