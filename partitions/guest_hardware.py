@@ -37,12 +37,14 @@ class Hardware:
         """Waits for endpoints that come or go: the table once it has changed since the last call, or None after
         `timeout` seconds. What came can be opened by its name from now on."""
         deadline = time.monotonic() + timeout
-        while (rest := deadline - time.monotonic()) > 0:
+        rest = 0.0  # it may have changed already
+        while rest >= 0:
             self._wait(min(rest, SLICE))
             table = self.table()
             if table["generation"] != self._known:
                 self._known = table["generation"]
                 return table
+            rest = deadline - time.monotonic()
         return None
 
     def read(self, bus: int, device: int, function: int) -> bytes:
