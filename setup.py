@@ -3,7 +3,7 @@
 `PARTVISOR_DEBUG=1` builds with line tracing and without optimization. All headers of `pyx/` are
 listed as dependencies of all modules: the shared layout is one file, and a module that was not
 rebuilt after a change of it would read other bytes than its peers write. Only the headers of the
-volume, which share nothing with anybody, concern the modules alone that name `volumec`.
+volume and of sockets, which share nothing with anybody, concern the modules alone that name `volumec` or `tcpc`.
 """
 
 import os
@@ -24,13 +24,13 @@ class ParallelBuild(build_ext):
 
 DEBUG = os.environ.get("PARTVISOR_DEBUG") == "1"
 HEADERS = sorted(str(path) for path in Path("pyx").glob("*.h"))
-PRIVATE = {path for path in HEADERS if Path(path).name.startswith("volume")}
+PRIVATE = {path: f"{name}c" for path in HEADERS for name in ("volume", "tcp") if Path(path).name.startswith(name)}
 OPTIMIZATION = ["-O0", "-g"] if DEBUG else ["-O3", "-g1"]
 
 
 def headers_of(path: Path) -> list[str]:
     """Headers whose change has to rebuild the module at `path`."""
-    return [header for header in HEADERS if header not in PRIVATE or "volumec" in path.read_text()]
+    return [header for header in HEADERS if header not in PRIVATE or PRIVATE[header] in path.read_text()]
 
 
 extensions = [

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hostd import tcp_networks
 from hostd.asking import ask, release
 from hostd.errors import HostError
 from hostd.hardware import Location
@@ -241,6 +242,7 @@ class Fabric:
             if record.type == "guest":
                 await self.wiring.simulate(record, self.devices)
                 await self.wiring.expose(record, self.devices)
+                await tcp_networks.join(record, self.devices, self.wiring, ask)
             await self.route(record)
         except BaseException:
             await self._close(record)
@@ -298,11 +300,11 @@ class Fabric:
         if not record.attached:
             return
         record.attached = False
-        await self.wiring.withdraw(record, self.devices)
         await self._close(record)
         for endpoint in record.plan["endpoints"]:
             if not endpoint.get("unplugged"):
                 await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
+        await self.wiring.withdraw(record, self.devices)  # after them: peers of its connections were told by these ways
         if record.queues:
             server = self.servers[record.plan["endpoints"][0]["server"]]
             await release(server, "remove_queues", {"queues": record.queues})

@@ -61,6 +61,8 @@ class HotPlug:
     async def attach(self, name: str, kind: str, entry: Disk | Nic, *, key: str | None, actor: str) -> Row:
         """Gives a running guest one more endpoint: {"name", "endpoint", "index", "decision", "seconds"}."""
         begin = time.monotonic_ns()
+        if isinstance(entry, Nic) and entry.tcp is not None:
+            raise HostError("unsupported", f"{name}: {entry.name}: TCP of the device is for NICs from the start on")
         async with self._plugging:
             record = self._running(name)
             if isinstance(entry, Nic) and entry.queues > 1:

@@ -23,7 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from hostd import manifest_checks
 from hostd.errors import HostError
 from hostd.manifest_lines import Line
-from hostd.manifest_shares import Endpoint, Limits, Simulated
+from hostd.manifest_shares import Endpoint, Limits, Simulated, Tcp
 from hostd.manifest_shares import Path as EndpointPath
 from hostd.manifest_types import (
     DiskOffset,
@@ -83,10 +83,13 @@ class Nic(Endpoint):
     )
     addresses: Annotated[list[InterfaceAddress], Field(max_length=ADDRESSES_MAX)] = Field(
         default_factory=list,
-        description="of an unmodified program: IPv4 and IPv6 addresses of its interface, as 10.0.0.2/24",
+        description="IPv4 and IPv6 addresses, as 10.0.0.2/24: of an unmodified program's interface, or with tcp",
     )
     mtu: Annotated[int, Field(ge=MTU_LEAST, le=MTU_MOST)] = Field(
         default=MTU_DEFAULT, description="of an unmodified program: payload of a frame on its interface, in bytes"
+    )
+    tcp: Tcp | None = Field(
+        default=None, description="of a Python guest: connections that the device ends, at its addresses; null: none"
     )
     line: Line | None = Field(default=None, description="simulated, for the frames that it sends; null: none")
     expose: Expose | None = Field(
@@ -97,6 +100,11 @@ class Nic(Endpoint):
         description="of an unmodified program: its interface leaves checksums and segmentation to the device, where "
         "the path carries that",
     )
+
+    def share(self) -> dict[str, Any]:
+        more = {} if self.tcp is None else {"connections": self.tcp.connections}
+        shared = super().share()
+        return {**shared, "limits": {**shared["limits"], **more}}
 
 
 class Range(Model):

@@ -21,12 +21,15 @@ def check_interfaces(partition: dict[Any, Any]) -> Iterator[Found]:
     python = isinstance(word, str) and is_python(word)
     for path, nic in entries(partition, "nics"):
         name, mtu = nic.get("name"), nic.get("mtu")
-        if python:
-            hint = "a Python guest sends and receives frames itself"
+        if python and nic.get("tcp") is None:
+            hint = "a Python guest sends and receives frames itself; with tcp the device ends connections for it"
             for key in ("addresses", "mtu", "expose"):
                 if nic.get(key) and nic[key] != MTU_DEFAULT:
                     yield Found((*path, key), "belongs to unmodified programs", None, None, hint)
             continue
+        if nic.get("tcp") is not None and not (python and nic.get("addresses")):
+            text = "belongs to a Python guest's NIC that has addresses"
+            yield Found((*path, "tcp"), text, None, "addresses: [10.0.0.2/24]", "a program has the kernel's TCP anyway")
         if isinstance(name, str) and (name == "lo" or len(name) > NAME_MOST):
             accepted = f"at most {NAME_MOST} characters, and not lo"
             yield Found((*path, "name"), "cannot be the name of an interface", name, accepted)

@@ -5,13 +5,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from hostd.manifest_types import WEIGHT_MAX, BudgetSize, Latency, Model, Name, Period, Size
+from hostd.manifest_types import WEIGHT_MAX, BudgetSize, Latency, Model, Name, Period, Size, fault
 from pyx import abi
 
 Path = Literal["copy", "redirect", "direct"]
 PERIOD_DEFAULT = 0.1
+PORTS_MAX = 32  # ranges of one endpoint
 
 
 class ByteLimit(Model):
@@ -47,6 +48,37 @@ class Limits(Model):
     offloads: list[Offload] | None = Field(
         default=None, description="what a NIC may leave to its device; absent: all that the device can"
     )
+
+
+def _ports(value: str) -> str:
+    first, _, last = value.partition("-")
+    last = last or first
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 65536):
+        raise fault("is no port or range of ports", "1 to 65535, as 80 or 8000-8999")
+    return value
+
+
+def _text(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+Ports = Annotated[str, BeforeValidator(_text), AfterValidator(_ports)]
+
+
+class Tcp(Model):
+    """Connections that the device ends for a Python guest, in a network namespace of the partition's."""
+
+    connections: Annotated[int, Field(ge=1, le=abi.TCP_CONNECTIONS_MAX)] = Field(
+        default=abi.TCP_CONNECTIONS_MAX, description="most at once, listening ones included"
+    )
+    ports: Annotated[list[Ports], Field(max_length=PORTS_MAX)] = Field(
+        default_factory=list, description="that it may listen at and connect to, as 80 or 8000-8999; none: all"
+    )
+
+    @property
+    def ranges(self) -> list[list[int]]:
+        """[first, last] of each."""
+        return [[int(text.split("-")[0]), int(text.split("-")[-1])] for text in self.ports]
 
 
 class Simulated(Model):

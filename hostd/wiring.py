@@ -50,9 +50,12 @@ class Wiring:
         self._ask = ask  # (record, operation, message, descriptors) -> reply
         self.placed: list[Placed] = []
 
-    async def add(self, device: Record, wire: Wire, partition: str | None = None) -> Placed:
-        """HostError `denied` or `invalid` names what stands in the way; nothing is left of a wire that fails."""
-        fds = open_wire(wire)
+    async def add(
+        self, device: Record, wire: Wire, partition: str | None = None, opened: dict[str, int] | None = None
+    ) -> Placed:
+        """HostError `denied` or `invalid` names what stands in the way; nothing is left of a wire that fails. `opened`:
+        its descriptors, where it was opened elsewhere; they are closed here."""
+        fds = open_wire(wire) if opened is None else opened
         taken = {one.number for one in self.placed if one.device == device.name}
         placed = Placed(device.name, next(n for n in range(PORT_FIRST, 0, -1) if n not in taken), wire, partition)
         try:
@@ -138,7 +141,13 @@ def _open_tap(wire: Wire) -> int:
         clash = next((one for one in wire.addresses if ipaddress.ip_interface(one).ip == address.ip), None)
         if clash:
             raise HostError("conflict", f"wire {wire.name}: {clash} is an address of the host's {link} already")
-    descriptor = tap.open_tap(name, headers=True)
+    addresses = tuple(map(ipaddress.ip_interface, wire.addresses))
+    return open_offloading(tap.Interface(name, b"", wire.mtu, addresses, True))
+
+
+def open_offloading(interface: tap.Interface) -> int:
+    """A TAP in the namespace of the calling thread, up, whose kernel leaves checksums and segmentation to the wire."""
+    descriptor = tap.open_tap(interface.name, headers=True)
     try:
         for flags in _OFFLOADS:
             try:
@@ -147,8 +156,7 @@ def _open_tap(wire: Wire) -> int:
             except OSError:
                 if flags == _OFFLOADS[-1]:
                     raise
-        addresses = tuple(map(ipaddress.ip_interface, wire.addresses))
-        tap.set_up(tap.Interface(name, b"", wire.mtu, addresses, True))
+        tap.set_up(interface)
     except BaseException:
         os.close(descriptor)
         raise

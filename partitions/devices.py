@@ -11,12 +11,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import select
 import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hostd import namespaces
 from hostd.errors import HostError
 from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
@@ -151,6 +153,18 @@ class NicPartition(DevicePartition):
 
     device = Nic
     _withheld = 0
+    _unable = 0  # bits of what this host does not let it do
+
+    def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each connection
+        loop = super().build(fds, config)
+        missing = namespaces.missing()
+        if missing:
+            print(f"no TCP of guests: {missing}", flush=True)
+            self._unable = abi.OFFLOADS["tcp"]
+            loop.withhold(self._unable)
+        return loop
 
     def handle_add_wire(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: those named in "descriptors", `fd` and `other`."""
@@ -162,6 +176,14 @@ class NicPartition(DevicePartition):
         named = dict(zip(message["descriptors"], fds, strict=True))
         descriptors = (named.get("fd", -1), named.get("other", -1))
         self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"])
+        return {}
+
+    def handle_engage(self, message: Message, fds: list[int]) -> Message:
+        """The endpoint at "port" gets the kernel's TCP of a namespace, which the wire at "wire" leads to.
+        Descriptor: the namespace."""
+        (space,) = fds
+        ranges = [(first, last) for first, last in message["ranges"]]
+        self.loop.engage(message["port"], space, message["wire"], message["connections"], ranges)
         return {}
 
     def handle_remove_wire(self, message: Message, _fds: list[int]) -> Message:
@@ -209,17 +231,17 @@ class NicPartition(DevicePartition):
         return dict(self.loop.flows(message["port"]))
 
     def handle_set_limits(self, message: Message, fds: list[int]) -> Message:
-        self._withheld = unnamed(message["limits"])
+        self._withheld = unnamed(message["limits"]) | self._unable
         self.loop.withhold(self._withheld)
         return super().handle_set_limits(message, fds)
 
     def handle_offloads(self, _message: Message, _fds: list[int]) -> Message:
         """The switch between partitions finishes what a receiver does not take: it withholds nothing."""
-        return {"withheld": self._withheld, "peer": 0}
+        return {"withheld": self._withheld | self._unable, "peer": 0}
 
     def handle_withhold(self, message: Message, _fds: list[int]) -> Message:
         """Fault plane: a weaker device does not do these offloads any more, and says so ("offloads": names)."""
-        self._withheld = sum(abi.OFFLOADS[name] for name in message["offloads"])
+        self._withheld = sum(abi.OFFLOADS[name] for name in message["offloads"]) | self._unable
         self.loop.withhold(self._withheld)
         return {}
 

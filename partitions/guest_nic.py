@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from partitions import guest_probe
+from partitions.guest_tcp import Tcp
 from pyx import abi, offload
 from pyx.calls import RequestError
 from pyx.endpoint import ClientEndpoint
@@ -41,6 +42,7 @@ class Nic:
         self.dropped: dict[str, int] = {}  # frames of ours that the switch dropped, by reason
         self._memory = memory
         self._path = path
+        self.tcp = Tcp(memory, self.name, self.transmit, path)
         self._proved = self._disproved = 0
         self._pieces: list[Buffer] = []  # room for frames that are finished here
         self._buffers = min(buffers, self.receive_queue.capacity)
@@ -169,6 +171,9 @@ class Nic:
 
     def _sent(self, under_way: dict[int, Buffer], refused: list[Buffer] | None) -> None:
         for slot, status, reason, _bytes in self.transmit.wait():
+            if slot not in under_way:  # one of a connection
+                self.tcp.ended(slot, status, reason, _bytes)
+                continue
             frame = under_way.pop(slot)
             if status == REFUSED and reason == WITHHELD and refused is not None:
                 refused.append(frame)

@@ -188,3 +188,29 @@ STATISTICS_SHAPES = {
     "trap": (PV_TRAP_COUNTER_COUNT, 0),
     "world": (PV_THREAD_COUNT, 0),
 }
+
+
+def tcp_address(version: int, port: int, backlog: int, packed: bytes) -> bytes:
+    """struct pv_tcp_address as a request to open has it. `packed`: the 4 or 16 bytes of an address of that version."""
+    cdef pv_tcp_address a
+    cdef uint32_t i
+    a.family = version
+    a.port = port
+    a.backlog = backlog
+    for i in range(16):
+        a.address[i] = packed[i] if i < len(packed) else 0
+    return (<const char *>&a)[:sizeof(a)]
+
+
+def tcp_peer(data: bytes) -> tuple[bytes, int]:
+    """(packed address, port) out of struct pv_tcp_address."""
+    cdef const pv_tcp_address *a = <const pv_tcp_address *><const char *>data
+    if len(data) != sizeof(pv_tcp_address):
+        raise ValueError(f"{len(data)} bytes are no address of {sizeof(pv_tcp_address)}")
+    return (<const char *>a.address)[:4 if a.family == 4 else 16], a.port
+
+
+def tcp_events(data: bytes) -> list[int]:
+    """Connections out of an array of struct pv_tcp_event."""
+    cdef const pv_tcp_event *events = <const pv_tcp_event *><const char *>data
+    return [events[i].connection for i in range(len(data) // sizeof(pv_tcp_event))]

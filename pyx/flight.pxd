@@ -75,7 +75,7 @@ cdef inline void flight_say(Flight q, uint16_t slot, uint64_t now) noexcept nogi
     if q.way == PAIR:
         q.order[q.order_tail & q.order_mask] = slot
         q.order_tail += 1
-    if q.way == PAIR and q.packs and not q.taken:
+    if q.way == PAIR and q.packs and not q.taken and not said.offset and not said.flags:
         pv_push_packed(&q.rings[PAIR], q.ids[slot], said.gpa, now, said.length, q.endpoint,
                        said.operation, q.key)
     else:

@@ -1,9 +1,9 @@
 from typing import final
 
-from pyx.lines import Lines
+from pyx.tcp import Tcp
 
 @final
-class Nic(Lines):
+class Nic(Tcp):
     def attach_port(
         self,
         port: int,

@@ -15,7 +15,7 @@ from pyx.abi cimport (
     PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES,
     PV_NIC_FENCED, PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_QUEUES_MAX, PV_NIC_RECEIVE_BYTES,
     PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_RECEIVE,
-    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_NONE,
+    PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_OP_TCP_OPEN, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_NONE,
     PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
 from pyx.completions cimport answer_well
@@ -24,9 +24,9 @@ from pyx.offloads cimport Target
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Fifo, Job, Port, Tally
 from pyx.ports cimport waiting_on
-from pyx.lines cimport Lines
 from pyx.wires cimport WAIT, address_of
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
+from pyx.tcp cimport Tcp
 
 cdef extern from *:
     """
@@ -55,7 +55,7 @@ cdef inline uint32_t slot_of(uint64_t mac) noexcept nogil:
 
 
 @cython.final
-cdef class Nic(Lines):
+cdef class Nic(Tcp):
     cdef Address addresses[1024]
     cdef pv_span target_scratch[28]
 
@@ -79,7 +79,7 @@ cdef class Nic(Lines):
             if lead < 0 and bytes(self.ports[self.active[i]].mac[:6]) == mac:
                 raise ValueError(f"address {mac.hex(':')} is taken by port {self.active[i]}")
         p = self.open_port(port, generation, partition, endpoint, pair,
-                           (("send", "send_headed"), ("receive", "receive_headed")), SPANS)
+                           (("send", "send_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end"), ("receive", "receive_headed")), SPANS)
         p.offloads = offloads
         for i in range(6):
             p.mac[i] = mac[i]
@@ -94,6 +94,7 @@ cdef class Nic(Lines):
         """Cancels posted buffers and waiting frames of the port; later requests are refused as stale."""
         cdef Port *p = self.attached(port)
         self.drop_line(port)
+        self.end_engine(port)
         with self.quiet():
             self.leave(p)
             self.close_port(p)
@@ -127,7 +128,8 @@ cdef class Nic(Lines):
         if request.operation == PV_OP_RECEIVE or request.operation == PV_OP_RECEIVE_HEADED:
             pv_count(&port.counters[<int>PV_NIC_BUFFERS_POSTED], 1)
             return &port.buffers
-        return &port.queue if request.operation == PV_OP_SEND or request.operation == PV_OP_SEND_HEADED else NULL
+        return (&port.queue if request.operation == PV_OP_SEND or request.operation == PV_OP_SEND_HEADED
+                or request.operation >= PV_OP_TCP_OPEN else NULL)
 
     cdef void count_fenced(self, Port *port) noexcept nogil:
         pv_count(&port.counters[<int>PV_NIC_FENCED], 1)
@@ -166,6 +168,8 @@ cdef class Nic(Lines):
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         """Sends one frame. False: its receiver has no buffer yet and there is time left."""
         cdef uint32_t reason
+        if job.operation >= PV_OP_TCP_OPEN:
+            return self.execute_tcp(port, job, clock[0])
         if port.line:
             if not self.enter(port, job):
                 return False
@@ -177,7 +181,7 @@ cdef class Nic(Lines):
         # A dropped frame was sent as far as its sender is concerned; the reason says what became of it.
         if reason == PV_REASON_OFFLOAD_WITHHELD:
             self.complete(port, job, PV_STATUS_REFUSED, reason, 0, clock[0], 0)
-        elif job.server == NULL and reason == PV_REASON_NONE:
+        elif job.server == NULL and reason == PV_REASON_NONE and port.flying == 0:
             answer_well(self, port, 0, job.id, job.operation, job.length, clock[0])
             port.tally.enqueued = job.enqueued
             port.tally.sent += 1

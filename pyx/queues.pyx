@@ -10,7 +10,7 @@ from libc.string cimport memset
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
     PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_EXTENTS, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
-    PV_OP_SEND_HEADED, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
+    PV_OP_SEND_HEADED, PV_OP_TCP_END, PV_OP_TCP_OPEN, PV_OP_TCP_RECEIVE, PV_OP_TCP_SEND, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
     PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VECTORS_SIZE, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger,
     pv_ledger_entry, pv_vector,
 )
@@ -93,7 +93,8 @@ cdef class Queues(Loop):
         else:
             fresh.receives = queue == PV_QUEUE_RECEIVE
             fresh.operations = (1 << <int>PV_OP_RECEIVE | 1 << <int>PV_OP_RECEIVE_HEADED if fresh.receives
-                                else 1 << <int>PV_OP_SEND | 1 << <int>PV_OP_SEND_HEADED)
+                                else 1 << <int>PV_OP_SEND | 1 << <int>PV_OP_SEND_HEADED | 1 << <int>PV_OP_TCP_OPEN
+                                | 1 << <int>PV_OP_TCP_SEND | 1 << <int>PV_OP_TCP_RECEIVE | 1 << <int>PV_OP_TCP_END)
         pv_consumer_attach(&fresh.requests, channel.base, capacity)
         pv_producer_attach(&fresh.completions, channel.base + PV_CHANNEL_COMPLETIONS(capacity), capacity, NULL, self.symmetric)
         head = <pv_ledger *>ledger.base

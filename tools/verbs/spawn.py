@@ -28,7 +28,7 @@ EXPORTER = "partitions.nbd_export:main"
 )
 @click.option("--nic", "nics", multiple=True, metavar="NAME[,KEY=VALUE]...", help="A virtual NIC; may be repeated.")
 @click.option("--ip", "addresses", multiple=True, metavar="ADDRESS/LENGTH",
-              help="IPv4 or IPv6 address of a program's only NIC; may be repeated.")  # fmt: skip
+              help="IPv4 or IPv6 address of the only NIC, of a program or with tcp=on; may be repeated.")  # fmt: skip
 @click.option("--mtu", type=click.IntRange(MTU_LEAST, MTU_MOST), metavar="BYTES", help="MTU of a program's NICs.")
 @click.option(
     "--export-nbd", is_flag=False, flag_value="", metavar="[PATH]",
@@ -77,6 +77,7 @@ def command(
         hostctl spawn hello --disk vda:64MiB --nic eth0 -- hello:main
         hostctl spawn fast --nic eth0,path=direct,weight=200,bytes=100MiB -- hello:main
         hostctl spawn web --nic eth0 --ip 10.0.0.2/24 -- python3 -m http.server 80
+        hostctl spawn talk --nic eth0,tcp=on --ip 10.0.0.3/24 -- talk:main
         hostctl spawn store --disk data:10GiB --export-nbd
 
     An endpoint may say how its data travels (path), its share of the device beside others (weight), how
@@ -166,6 +167,8 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             fields.setdefault("addresses", []).append(value)
         elif option == "--nic" and key == "offloads" and value in ("on", "off"):
             fields[key] = value == "on"
+        elif option == "--nic" and key == "tcp" and value in ("on", "off"):
+            fields[key] = {} if value == "on" else None
         elif option == "--nic" and key in ("mtu", "queues") and value.isdecimal():
             fields[key] = int(value)
         elif key in ("weight", "operations") and not value.isdecimal():
@@ -176,7 +179,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             rate = int(value) if key == "operations" else value
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
-            more = ", ip, mtu, offloads, queues" if option == "--nic" else ""
+            more = ", ip, mtu, offloads, queues, tcp" if option == "--nic" else ""
             known = f"path, weight, budget, bytes, operations{more}"
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields

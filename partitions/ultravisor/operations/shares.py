@@ -1,7 +1,7 @@
 """What an endpoint may have of its device beside others: weight, token buckets, budget of buffers (A4).
 
     limits: {"bytes": {"rate": per second, "burst": amount, "period": seconds}, "operations": {the same},
-             "offloads": [names of those that a NIC may use]}
+             "offloads": [names of those that a NIC may use], "connections": of TCP that the device may end}
 
 Absent means unlimited, a rate of 0 means blocked. A bucket gets its rate's share once in a period and holds at most
 that and the burst, which is an amount that may be used at once.
@@ -61,5 +61,8 @@ def _limits(fields: Fields) -> dict[str, Any]:
         for name in found["offloads"]:
             if name not in abi.OFFLOADS:
                 raise names.refuse("offloads", "some of " + ", ".join(abi.OFFLOADS), name)
+    connections = given.integer("connections", 0, abi.TCP_CONNECTIONS_MAX, default=0)
+    if connections:
+        found["connections"] = connections
     given.done()
     return found
