@@ -42,6 +42,7 @@ cdef class Medium(Device):
     cdef uint16_t *free_slots
     cdef uint32_t free_count
     cdef uint16_t held_first, held_last
+    cdef uint64_t late                # ns: how late this thread's timers are, by experience
     cdef bint simulated
     cdef uint64_t latency_ns          # simulated, of each request
     cdef uint64_t bandwidth           # bytes a second; 0: unlimited
@@ -58,3 +59,5 @@ cdef class Medium(Device):
     cdef void account(self, Port *port, const Job *job, uint32_t reason, uint64_t start, uint64_t end) noexcept nogil
     cdef void hold(self, Flying *f) noexcept nogil
     cdef uint32_t release_due(self) noexcept nogil
+    cdef uint64_t until_due(self) noexcept nogil
+    cdef void timer_ended(self, uint64_t asked, uint64_t begin) noexcept nogil

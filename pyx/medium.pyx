@@ -33,6 +33,10 @@ cdef extern from "<sys/prctl.h>" nogil:
 DRAIN_SECONDS = 10.0   # that the kernel gets to end what it works on, before a port stays as it is (rules.md 24)
 DRAIN_POLL = 0.0005
 
+# Of a wait for what is held, at most so much is spent polling: a sleep ends that much early at most. Timers of a virtual
+# machine are 50 to 250 us late, and how late changes from minute to minute.
+cdef uint64_t LATE_MAX_NS = 200_000
+
 
 cdef class Medium(Device):
     """The slots of a disk device, and how requests end."""
@@ -258,16 +262,34 @@ cdef class Medium(Device):
         if port.tally.taken:
             pv_observe(port.histograms[<int>PV_STAGE_INTERRUPT], port.tally.taken, 1)
 
+    cdef uint64_t until_due(self) noexcept nogil:
+        """ns until the first one that is held is due."""
+        cdef uint64_t now = pv_now(), due = self.flying[self.held_first].due
+        return due - now if due > now else 0
+
     cdef uint64_t sleep_limit(self) noexcept nogil:
-        cdef uint64_t limit = Device.sleep_limit(self), now, due
+        """A sleep ends early by what timers are late: the rest is polled (`until_due`)."""
+        cdef uint64_t limit = Device.sleep_limit(self), left
         if self.held_first != NOWHERE:
-            now = pv_now()
-            due = self.flying[self.held_first].due
-            if due <= now:
+            left = self.until_due()
+            if left <= self.late:
                 return 1
-            if due - now < limit:
-                limit = due - now
+            if left - self.late < limit:
+                limit = left - self.late
         return limit
+
+    cdef void timer_ended(self, uint64_t asked, uint64_t begin) noexcept nogil:
+        """Learns from a sleep of `asked` ns at most, from `begin` on: up at once, and down slowly."""
+        cdef uint64_t slept = pv_now() - begin, late
+        if slept < asked:
+            return  # something else has ended it
+        late = slept - asked
+        if late > LATE_MAX_NS:
+            late = LATE_MAX_NS
+        if late > self.late:
+            self.late += (late - self.late + 1) // 2
+        else:
+            self.late -= (self.late - late) // 16
 
 
 cdef uint32_t path_of(const Job *job) noexcept nogil:

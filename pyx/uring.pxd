@@ -20,6 +20,7 @@ cdef class Uring(Medium):
     cdef void came_back(self, Flying *f, int result) noexcept nogil
     cdef void flushed(self, Flying *f, uint32_t reason) noexcept nogil
     cdef void cleared(self, Flying *f, bint done) noexcept nogil
+    cdef long wait_both(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil
     cdef void disarm(self) noexcept nogil
     cdef long bell_rung(self) noexcept nogil
 

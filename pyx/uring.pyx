@@ -90,7 +90,9 @@ cdef class Uring(Medium):
         work += Device.poll(self)
         if self.ring_open and pv_uring_unsubmitted(&self.ring):
             pv_uring_enter(&self.ring, 0, 0)
-        if work == 0 and (self.held_first != NOWHERE or self.in_kernel and pv_now() - self.idle.last_work > POLL_NS):
+        if work == 0 and self.held_first != NOWHERE and self.until_due() <= self.late:
+            self.idle.last_work = pv_now()  # too short for a timer
+        elif work == 0 and (self.held_first != NOWHERE or self.in_kernel and pv_now() - self.idle.last_work > POLL_NS):
             self.idle.last_work = 0  # no yielding until the next one is due, or has ended
         return work
 
@@ -196,6 +198,13 @@ cdef class Uring(Medium):
     # ---- sleep: on doorbells and completions at once ----
 
     cdef long wait_bells(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil:
+        cdef uint64_t begin = pv_now() if self.held_first != NOWHERE else 0
+        cdef long rung = self.wait_both(waits, count, limit)
+        if begin:
+            self.timer_ended(limit, begin)
+        return rung
+
+    cdef long wait_both(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil:
         cdef io_uring_sqe *entry
         cdef uint32_t i, least
         if self.in_kernel == 0:
