@@ -208,6 +208,7 @@ class VolumeFile(Model):
     file: Text = Field(description="file or block device")
     size: Size | None = Field(default=None, description="a missing file is made so large; null: it has to be there")
     create: bool = Field(default=True, description="make disks that are missing; false: they have to be there")
+    direct: bool = Field(default=False, description="past the page cache, where the file system allows it")
 
 
 # An unquoted null of YAML is meant as the word.

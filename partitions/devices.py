@@ -24,7 +24,7 @@ from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.described import unnamed, withheld
 from partitions.skeleton import Context
-from partitions.volume_medium import change, have_disk, open_volume
+from partitions.volume_medium import change, have_disk, open_volume, past_page_cache
 from pyx import abi
 from pyx.disk import Disk
 from pyx.nic import Nic
@@ -271,13 +271,18 @@ class DiskPartition(DevicePartition):
         self._paths: dict[int, str] = {}  # port -> path
         self._medium: str = config["medium"]
         self._volume: dict[str, Any] = config.get("volume") or {}
+        self._direct = -1  # descriptor of the volume past the page cache
         loop = super().build(fds, config)
         self._problem: HostError | None = (
             None  # of the volume: the device runs without, and says so to whoever asks for it
         )
         if self._medium == "volume":
             try:
-                loop.use_volume(open_volume(Path(self._volume["file"]), self._volume["size"], lock))
+                file = Path(self._volume["file"])
+                volume = open_volume(file, self._volume["size"], lock)
+                if self._volume["direct"]:
+                    self._direct = past_page_cache(file, volume)
+                loop.use_volume(volume)
             except HostError as error:
                 self._problem = error
                 print(error.message, flush=True)
@@ -297,7 +302,7 @@ class DiskPartition(DevicePartition):
         if self._medium == "volume":
             name = Path(path).name
             self.loop.with_volume(lambda volume: have_disk(volume, name, size, self._volume["create"]))
-            self.loop.attach_port(*place, -1, "volume", pair, name=name)
+            self.loop.attach_port(*place, self._direct, "volume", pair, name=name)
             self._paths[message["port"]] = path
             return
         if self._medium not in FILES:

@@ -6,6 +6,7 @@ The data thread owns an open volume; what is done here is done between two of it
 from __future__ import annotations
 
 import binascii
+import errno
 import os
 from base64 import b64decode
 from collections.abc import Callable, Collection
@@ -36,6 +37,22 @@ def open_volume(path: Path, size: int | None, lock: Callable[[int, Path], None])
         raise HostError("state", f"{path}: {error.strerror}") from None
     finally:
         os.close(descriptor)
+
+
+def past_page_cache(path: Path, volume: Volume) -> int:
+    """Another descriptor of an open volume, past the page cache; -1, and a word of it, where the file system has none.
+    HostError `state` where `path` is another file by now."""
+    try:
+        descriptor = os.open(path, FLAGS | os.O_DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        print(f"{path} lies on a file system without direct I/O: it goes through the page cache", flush=True)
+        return -1
+    if not os.path.samestat(os.fstat(descriptor), os.fstat(volume.fd)):
+        os.close(descriptor)
+        raise HostError("state", f"{path} was replaced by another file while it was opened")
+    return descriptor
 
 
 def _make(path: Path, size: int) -> int:

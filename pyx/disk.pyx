@@ -4,7 +4,7 @@
 |----------|-----------------------------------------------|-----------------------------------------------------------------|
 | `file`   | a file in the page cache                      | by system calls at once; what would wait for the disk by the ring |
 | `direct` | a file past the page cache                    | by the ring; what is not aligned as `file`                      |
-| `volume` | a virtual disk in a volume                    | as `file`, on the extents that the volume names (virtual.pyx)   |
+| `volume` | a virtual disk in a volume                    | as `file` or `direct`, on the extents that the volume names (virtual.pyx) |
 | `ram`    | the device's own memory, gone with the port   | at once                                                         |
 | `null`   | nothing: requests complete, no data is touched | not: it measures what the way there costs                       |
 
@@ -41,6 +41,7 @@ cdef extern from "clear.h" nogil:
 cdef extern from *:
     """
     #include <linux/stat.h>
+    #include <sys/statfs.h>
     #include <sys/syscall.h>
     #include <unistd.h>
     #ifndef STATX_DIOALIGN
@@ -50,8 +51,11 @@ cdef extern from *:
     static void pv_direct_alignment(int fd, uint32_t *offset, uint32_t *memory)
     {
         union { struct statx s; unsigned char raw[256]; } u = {0};
+        struct statfs where;
         *offset = *memory = 512;
-        if (syscall(SYS_statx, fd, "", 0x1000 /* AT_EMPTY_PATH */, STATX_DIOALIGN, &u) == 0 && u.s.stx_mask & STATX_DIOALIGN) {
+        if (fstatfs(fd, &where) == 0 && where.f_type == 0x01021994 /* TMPFS_MAGIC */)
+            *offset = 0; /* it takes O_DIRECT, and is the page cache */
+        else if (syscall(SYS_statx, fd, "", 0x1000 /* AT_EMPTY_PATH */, STATX_DIOALIGN, &u) == 0 && u.s.stx_mask & STATX_DIOALIGN) {
             *offset = *(uint32_t *)(u.raw + 0x9c); /* stx_dio_offset_align */
             *memory = *(uint32_t *)(u.raw + 0x98); /* stx_dio_mem_align */
         }
@@ -79,17 +83,13 @@ cdef class Disk(Virtual):
                     str medium="file", pair=None, uint64_t size=0, int plain_fd=-1, str name=""):
         """Puts a disk at `port`: the file behind `fd`, or `size` bytes of memory for medium `ram`. `pair`: (events
         descriptor, pair descriptor, capacity) of its queue pair. For medium `direct`, `fd` goes past the page cache and
-        `plain_fd`, the same file, through it; for medium `volume`, `name` is that of the virtual disk. ValueError where
-        the port is taken or out of range."""
+        `plain_fd`, the same file, through it; for medium `volume`, `name` is that of the virtual disk, and `fd`, unless it
+        is -1, goes to the volume past the page cache. ValueError where the port is taken or out of range."""
         cdef Port *p = self.open_port(port, generation, partition, endpoint, pair, (OPERATIONS,), PV_EXTENTS_MAX)
         p.fd = fd
         p.plain_fd = plain_fd
         p.medium = MEDIA[medium]
         p.nowait = True
-        if plain_fd >= 0:
-            pv_direct_alignment(fd, &p.align_offset, &p.align_memory)
-            if p.align_offset == 0:
-                p.fd = plain_fd  # the file system takes O_DIRECT, and nothing past the page cache
         if p.medium == MEDIUM_RAM:
             p.ram = <char *>calloc(1, size)
             if p.ram == NULL:
@@ -98,6 +98,10 @@ cdef class Disk(Virtual):
         if p.medium == MEDIUM_VOLUME:
             with self.quiet():
                 self.use_disk(p, name)
+        if p.plain_fd >= 0:
+            pv_direct_alignment(fd, &p.align_offset, &p.align_memory)
+            if p.align_offset == 0:
+                p.fd = p.plain_fd  # the file system takes O_DIRECT, and nothing past the page cache
         with self.quiet():
             self.install_port(p)
 
@@ -120,7 +124,9 @@ cdef class Disk(Virtual):
             return "memory of the device" if p.medium == MEDIUM_RAM else "none"
         if p.align_offset:
             engine = "io_uring" if self.ring_open else "system calls"
-            return f"past the page cache by {engine}, aligned to {p.align_offset} bytes in the file and {p.align_memory} in memory"
+            blocks = "; new blocks and forced writes through it" if p.medium == MEDIUM_VOLUME else ""
+            return (f"past the page cache by {engine}, aligned to {p.align_offset} bytes in the file and {p.align_memory} in "
+                    f"memory{blocks}")
         return "page cache by system calls, waits by io_uring" if self.ring_open else "page cache by system calls"
 
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:
@@ -180,16 +186,8 @@ cdef class Disk(Virtual):
         if job.operation != PV_OP_READ and job.operation != PV_OP_WRITE:
             return known(job.operation)
         if port.align_offset:
-            return self.aligned(port, job)
+            return self.aligned_at(port, job, job.device_offset)
         return job.flags & PV_FLAG_FUA != 0
-
-    cdef bint aligned(self, Port *port, const Job *job) noexcept nogil:
-        """May the request go past the page cache? Alignments are powers of two."""
-        cdef uint64_t place = job.device_offset | job.length, memory = 0
-        cdef uint32_t i
-        for i in range(job.span_count):
-            memory |= job.spans[i].hpa | job.spans[i].length
-        return place & (port.align_offset - 1) == 0 and memory & (port.align_memory - 1) == 0
 
     cdef uint32_t perform(self, Port *port, const Job *job, uint64_t *place) noexcept nogil:
         """Does it, or says LATER where it would have to wait and there is a ring for that; AGAIN: after a commit."""
@@ -260,7 +258,7 @@ cdef class Disk(Virtual):
         cdef uint32_t count = pv_pieces(self.origin, job.spans, job.span_count, 0, job.length, vector)
         cdef bint reading = job.operation == PV_OP_READ
         cdef int fd = port.fd, result
-        if port.align_offset and not self.aligned(port, job):
+        if port.align_offset and not self.aligned_at(port, job, job.device_offset):
             fd = port.plain_fd
         if reading and self.ring_open and port.align_offset == 0 and careful(port, self.attribution):
             result = pv_transfer_cached(fd, vector, count, job.length, job.device_offset, &port.nowait)

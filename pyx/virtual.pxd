@@ -23,6 +23,8 @@ cdef class Virtual(Uring):
     cdef uint32_t again(self) noexcept nogil
     cdef uint32_t locate(self, Port *port, const Job *job, uint64_t done, pv_volume_extent *extents, uint32_t *count,
                          uint64_t *covered) noexcept nogil
+    cdef bint aligned_at(self, const Port *port, const Job *job, uint64_t offset) noexcept nogil
+    cdef bint past_cache(self, Port *port, const Job *job, uint64_t *place) noexcept nogil
     cdef uint32_t perform_virtual(self, Port *port, const Job *job, uint64_t *place) noexcept nogil
     cdef uint32_t virtual_extents(self, Port *port, const Job *job, pv_disk_extent *told) noexcept nogil
     cdef uint32_t clear_virtual(self, Port *port, const Job *job) noexcept nogil

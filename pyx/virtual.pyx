@@ -1,6 +1,7 @@
 """Virtual disks of a volume as a medium: requests go to the extents that the volume names (W9, U10).
 
     request --locate--> extents in the volume --> page cache at once, or by the ring where it would wait
+                                 one, allocated before, aligned --> past the page cache by the ring, where asked for
     flush ----------> the ring makes data durable --> commit, where pointers changed --> completion
 
 Blocks are allocated by the first write and given back by discards. The volume belongs to the data thread. A commit needs
@@ -15,7 +16,7 @@ from libc.errno cimport EAGAIN, EIO, ERANGE, ENODATA
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport (
-    PV_EXTENTS_MAX, PV_FLAG_NO_HOLE, PV_OP_DISCARD, PV_OP_READ, PV_OP_WRITE, PV_REASON_MEDIUM_ERROR, PV_REASON_MEDIUM_SHORT,
+    PV_EXTENTS_MAX, PV_FLAG_FUA, PV_FLAG_NO_HOLE, PV_OP_DISCARD, PV_OP_READ, PV_OP_WRITE, PV_REASON_MEDIUM_ERROR, PV_REASON_MEDIUM_SHORT,
     PV_REASON_NONE,
 )
 from pyx.dmac cimport pv_span
@@ -62,8 +63,12 @@ cdef class Virtual(Uring):
             time.sleep(DRAIN_POLL)
 
     cdef int use_disk(self, Port *port, str name) except -1:
-        """Inside `quiet`, or before the port is shown. VolumeError where there is none of that name."""
-        port.fd = self.keeper.fd
+        """Inside `quiet`, or before the port is shown. A descriptor that it has already goes past the page cache. VolumeError
+        where there is none of that name."""
+        if port.fd >= 0:
+            port.plain_fd = self.keeper.fd
+        else:
+            port.fd = self.keeper.fd
         port.virtual_disk = self.keeper.disk_of(name)
         return 0
 
@@ -131,14 +136,46 @@ cdef class Virtual(Uring):
             return AGAIN
         return self.commit()
 
+    cdef bint aligned_at(self, const Port *port, const Job *job, uint64_t offset) noexcept nogil:
+        """May the request go past the page cache, to `offset` of the file? Alignments are powers of two."""
+        cdef uint64_t place = offset | job.length, memory = 0
+        cdef uint32_t i
+        for i in range(job.span_count):
+            memory |= job.spans[i].hpa | job.spans[i].length
+        return place & (port.align_offset - 1) == 0 and memory & (port.align_memory - 1) == 0
+
+    cdef bint past_cache(self, Port *port, const Job *job, uint64_t *place) noexcept nogil:
+        """May the request go past the page cache, all of it to `place`? A write only where the disk has had these blocks
+        before: in a new one a read that overtakes it would find what others had there. A forced write has pointers to make
+        durable, too."""
+        cdef pv_volume_disk *disk = <pv_volume_disk *>port.virtual_disk
+        cdef pv_volume_extent found[2]
+        cdef pv_volume_extent again[2]
+        cdef uint32_t count
+        cdef uint64_t covered
+        if port.align_offset == 0 or not self.ring_open or job.flags & PV_FLAG_FUA:
+            return False
+        if pv_volume_lookup(self.volume, disk, job.device_offset, job.length, False, found, 2, &count, &covered):
+            return False
+        if count != 1 or covered != job.length or found[0].offset == 0 or not self.aligned_at(port, job, found[0].offset):
+            return False
+        place[0] = found[0].offset
+        if job.operation == PV_OP_READ:
+            return True
+        if pv_volume_lookup(self.volume, disk, job.device_offset, job.length, True, again, 2, &count, &covered):
+            return False
+        return count == 1 and covered == job.length and again[0].offset == found[0].offset
+
     cdef uint32_t perform_virtual(self, Port *port, const Job *job, uint64_t *place) noexcept nogil:
-        """Read or write. LATER: the kernel would have to wait for the disk; all of the request lies at `place`."""
+        """Read or write. LATER: it goes to the ring, since the kernel would wait for the disk; all of it lies at `place`."""
         cdef pv_volume_extent extents[EXTENTS]
         cdef iovec vector[260]
         cdef uint64_t done = 0, covered, gone
         cdef uint32_t count, i, pieces, reason
         cdef bint reading = job.operation == PV_OP_READ
-        cdef int result = 0
+        cdef int result = 0, fd = cached(port)
+        if self.past_cache(port, job, place):
+            return LATER
         while done < job.length:
             reason = self.locate(port, job, done, extents, &count, &covered)
             if reason != PV_REASON_NONE:
@@ -148,15 +185,16 @@ cdef class Virtual(Uring):
                 pieces = pv_pieces(self.origin, job.spans, job.span_count, done, extents[i].length, vector)
                 if extents[i].offset == 0:
                     pv_pieces_zero(vector, pieces)
-                elif reading and extents[i].length == job.length and self.ring_open and careful(port, self.attribution):
-                    result = pv_transfer_cached(port.fd, vector, pieces, job.length, extents[i].offset, &port.nowait)
+                elif (reading and extents[i].length == job.length and self.ring_open and fd == port.fd
+                      and careful(port, self.attribution)):
+                    result = pv_transfer_cached(fd, vector, pieces, job.length, extents[i].offset, &port.nowait)
                     port.cached_reads += 1
                     if result == PV_TRANSFER_LATER:
                         port.cached_reads = 0
                         place[0] = extents[i].offset
                         return LATER
                 else:
-                    result = pv_transfer(port.fd, vector, pieces, extents[i].length, extents[i].offset, reading)
+                    result = pv_transfer(fd, vector, pieces, extents[i].length, extents[i].offset, reading)
                 if result:
                     if not reading:  # nothing of what others had in new blocks may show
                         pv_volume_discard(self.volume, <pv_volume_disk *>port.virtual_disk, job.device_offset + done,
@@ -199,7 +237,7 @@ cdef class Virtual(Uring):
                 if reason != PV_REASON_NONE:
                     return reason
                 for i in range(count):
-                    if pv_clear_by_write(port.fd, extents[i].offset, extents[i].length) != 0:
+                    if pv_clear_by_write(cached(port), extents[i].offset, extents[i].length) != 0:
                         return medium_reason(EIO)
                 done += part
                 continue
@@ -215,6 +253,11 @@ cdef class Virtual(Uring):
             elif result:
                 return medium_reason(result)
         return PV_REASON_NONE
+
+
+cdef int cached(const Port *port) noexcept nogil:
+    """Descriptor of the file through the page cache."""
+    return port.fd if port.plain_fd < 0 else port.plain_fd
 
 
 cdef uint32_t medium_reason(int number) noexcept nogil:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hostd.errors import HostError
 from pyx.volume import Volume
+from tests.framework import small_media
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.streams import PATHS
 
@@ -84,6 +86,44 @@ def digest(data: bytes | bytearray) -> str:
     import hashlib
 
     return hashlib.sha256(data).hexdigest()
+
+
+def test_past_the_page_cache(tmp_path: Path) -> None:
+    """What lies in blocks that the disk had before goes past the cache, all else through it: the bytes are the same."""
+    with running(manifest(tmp_path / "direct.pvol", size="64MiB", direct=True)) as host:
+        guest = host.guest("store", disks=[disk("vda", "direct")], memory="16MiB")
+        (way,) = host.status()["media"]["disk0"]["files"].values()
+        assert way.startswith("past the page cache by io_uring")
+        read = psutil.Process(host.pids()["disk0"]).io_counters
+        expected = bytearray(SIZE)
+        for seed, (length, shift, offset) in enumerate(
+            [(MIB, 0, 0), (65536, 1, 512), (2 * MIB, 4095, 1536), (8192, 0, MIB), (MIB, 0, BLOCK), (4096, 0, 7 * MIB)]
+        ):
+            for _ in range(2):  # into new blocks, and into blocks
+                guest.call("disk:write", disk="vda", length=length, seed=seed, offset=offset, shift=shift)
+                for back in (0, 3, 512):
+                    guest.call("disk:read", disk="vda", length=length, seed=seed, offset=offset, shift=back)
+            expected[offset : offset + length] = random.Random(seed).randbytes(length)
+        before = read().read_bytes
+        guest.call("disk:read", disk="vda", length=MIB, seed=4, offset=BLOCK)
+        assert read().read_bytes - before >= MIB
+        guest.call("disk:write_durable", disk="vda", length=4096, seed=9, offset=6 * MIB)
+        expected[6 * MIB : 6 * MIB + 4096] = random.Random(9).randbytes(4096)
+        assert guest.call("disk:clear", disk="vda", operation="discard", offset=0, length=2 * BLOCK) == []
+        expected[: 2 * BLOCK] = bytes(2 * BLOCK)
+        assert guest.call("disk:digest", disk="vda") == digest(expected)
+        host.remove("store")
+    with opened(tmp_path / "direct.pvol") as volume:
+        assert volume.check() == []
+
+
+def test_a_volume_where_all_goes_through_the_page_cache_says_so() -> None:
+    with small_media.full(80 * MIB) as folder, running(manifest(folder / "t.pvol", size="64MiB", direct=True)) as host:
+        guest = host.guest("store", disks=[disk("vda", "direct")], memory="16MiB")
+        guest.call("disk:write", disk="vda", length=MIB, seed=1)
+        guest.call("disk:read", disk="vda", length=MIB, seed=1)
+        (way,) = host.status()["media"]["disk0"]["files"].values()
+        assert way.startswith("page cache")
 
 
 def test_bounds(volume_host: Host) -> None:
