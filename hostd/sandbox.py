@@ -130,6 +130,8 @@ def _place(spec: StartSpec) -> None:
             os.sched_setaffinity(0, spec.processors)
     except OSError as error:
         raise SpecError(f"spec.processors: {list(spec.processors or ())}: {error.strerror}") from error
+    if spec.batch:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     try:
         if spec.nice is not None:
             os.setpriority(os.PRIO_PROCESS, 0, spec.nice)

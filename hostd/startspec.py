@@ -38,6 +38,7 @@ class StartSpec:
     environment: dict[str, str] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
     nice: int | None = None
+    batch: bool = False  # class SCHED_BATCH: its wake-ups stop nobody who runs on its processor
     fds: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     unsafe: bool = False
@@ -126,6 +127,7 @@ _CHECKS = {
     "fds": lambda value: _is_texts(value) and len(set(value)) == len(value),
     "config": lambda value: isinstance(value, dict),
     "unsafe": lambda value: isinstance(value, bool),
+    "batch": lambda value: isinstance(value, bool),
     "traps": lambda value: isinstance(value, bool),
     "trap_memory": lambda value: isinstance(value, bool),
     "counted": lambda value: isinstance(value, bool),

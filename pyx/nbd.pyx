@@ -24,11 +24,19 @@ from pyx.ringc cimport (
 from pyx.waiter cimport Waiter
 from pyx.wakerc cimport pv_waker, pv_waker_arm, pv_waker_end, pv_waker_run
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef enum:
     LARGE = 16384           # payloads from here on are received where they belong, and copied nowhere
     IDLE_MS = 100           # longest sleep without a look at the rings
     KNOWN_FLAGS = 15        # of requests: forced unit access, no hole, do not fragment, one extent
+    TOGETHER = 16           # replies that wait for each other
     SKIP_MAX = 67108864     # bytes of a refused payload that are read past; whoever sends more is cut off
+
+# As long as the disk works on more, replies wait for each other, so long at most: a call and a wake-up of the client for
+# each of them cost both sides more than the work on it.
+cdef uint64_t HOLD_NS = 40_000
 
 
 cdef class NbdServer(NbdReplies):
@@ -102,13 +110,18 @@ cdef class NbdServer(NbdReplies):
         """One round, once a socket has something or the time is over."""
         cdef epoll_event events[64]
         cdef int found = epoll_wait(self.epoll, events, 64, milliseconds)
+        if found > 0 and milliseconds:
+            sched_yield()  # its first request has woken this thread: a client on the same processor has more to send
         return self.poll(events, found if found > 0 else 0)
 
     cdef bint in_flight(self) noexcept nogil:
-        """Is there anything that the rings have to answer, or that could go on by itself?"""
+        """Is there anything that could go on by itself, without a word from a client?"""
+        return (self.ready_count or self.dirty_count or self.at_disks()
+                or self.waiter.endpoints is not None and not self.waiter.endpoints.calm_all())
+
+    cdef bint at_disks(self) noexcept nogil:
+        """Is there anything that the rings have to answer?"""
         cdef uint32_t i
-        if self.ready_count or self.waiter.endpoints is not None and not self.waiter.endpoints.calm_all():
-            return True
         for i in range(self.disk_count):
             if self.disks[i].in_flight or self.disks[i].head != NOBODY:
                 return True
@@ -119,7 +132,8 @@ cdef class NbdServer(NbdReplies):
         return self.ring_pending()
 
     cdef void arm(self, pv_waker *waker) noexcept nogil:
-        """From now on `waker` rings when a socket has something."""
+        """Before sleep: nobody's reply is held any longer, and from now on `waker` rings when a socket has something."""
+        self.reply_all()
         pv_waker_arm(waker, self.epoll)
 
     cdef uint32_t poll(self, epoll_event *events, uint32_t count) noexcept nogil:
@@ -145,13 +159,29 @@ cdef class NbdServer(NbdReplies):
             self.receive(index)
         for i in range(self.disk_count):
             self.hand_over(&self.disks[i])
-        looked = self.dirty_count
+        if self.dirty_count and not self.held():
+            self.reply_all()
+        return work
+
+    cdef bint held(self) noexcept nogil:
+        """Do replies wait for more of them?"""
+        cdef uint64_t now
+        if not self.at_disks() or self.served - self.told >= TOGETHER:
+            return False
+        now = pv_now()
+        if self.held_since == 0:
+            self.held_since = now
+        return now - self.held_since < HOLD_NS
+
+    cdef void reply_all(self) noexcept nogil:
+        cdef uint32_t i, looked = self.dirty_count, index
+        self.told = self.served
+        self.held_since = 0
         self.dirty_count = 0
         for i in range(looked):
             index = self.dirty[i]
             self.connections[index].dirty = False
             self.reply(index)
-        return work
 
     # ---- requests ----
 

@@ -210,6 +210,11 @@ def test_an_idle_export_costs_nothing(host: Host, exported: Exported) -> None:
     assert share <= 0.015, f"{share:.1%} of a processor"
 
 
+def test_its_wake_ups_stop_no_client(host: Host, exported: Exported) -> None:
+    tasks = [int(task.name) for task in Path(f"/proc/{host.pids()['store']}/task").iterdir()]
+    assert {os.sched_getscheduler(task) for task in tasks} == {os.SCHED_BATCH}
+
+
 def test_many_connections_see_one_disk(exported: Exported) -> None:
     """What is written and flushed on one is read on the others: the promise of multi-connection."""
     clients = [exported.client(structured=number % 2 == 0) for number in range(8)]
