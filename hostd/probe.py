@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import json
 import os
 import platform
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hostd import families, rootfs, seccomp, segments
+from hostd import families, rootfs, seccomp, segments, tap, tcp_networks
 from hostd.abilities import Abilities
 from pyx import memory, process, trap_memory, userfault
 
@@ -185,6 +187,19 @@ def _tables() -> Found:
     return hidden, "UMIP" if hidden else "no UMIP: instructions show where the kernel's tables lie"
 
 
+def _networks() -> Found:
+    """A namespace with a TAP in it, and a socket there: what the TCP of a guest is made of."""
+    address = ipaddress.ip_interface("192.0.2.1/24")
+    space, descriptor = tcp_networks.make(tap.Interface("probe", b"", tap.MTU_DEFAULT, (address,), True))
+    try:
+        process.setns(space, process.CLONE_NEWNET)  # this process is for the probes alone, and no other needs its own
+        with socket.create_server((str(address.ip), 80)):
+            return True, "a namespace of its own for each guest"
+    finally:
+        os.close(space)
+        os.close(descriptor)
+
+
 def _confinement() -> Found:
     found = Abilities.find()
     return not found.missing, "; ".join(found.missing) or f"namespaces {', '.join(found.namespaces)}; guest root built"
@@ -207,6 +222,7 @@ _CHECKS: list[tuple[str, Callable[[], Found], str]] = [
     ("trapped memory", _trapped_memory, "trap_memory needs minor faults of shared memory (5.14) and poison (6.6)"),
     ("processor tables", _tables, "use a (virtual) processor with UMIP; guests learn kernel addresses without"),
     ("worlds", _worlds, "give CAP_SYS_PTRACE and CAP_SYS_NICE; guests share processors as the kernel likes without"),
+    ("networks of guests", _networks, "give CAP_SYS_ADMIN, CAP_NET_ADMIN and /dev/net/tun; no TCP of guests without"),
     ("real-time scheduling", _real_time, "give CAP_SYS_NICE and a real-time budget; worlds run unscheduled without"),
 ]
 

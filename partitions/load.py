@@ -12,7 +12,7 @@ import traceback
 from typing import Any
 
 from hostd.wire import Message, Wire, error_reply
-from partitions import load_large
+from partitions import load_large, load_tcp
 from partitions.guest import Guest
 from pyx import abi, load
 from pyx.baseline import compute
@@ -32,6 +32,7 @@ class Generators:
         self._disk: DiskLoad | None = None
         self._sender: FrameSender | None = None
         self._receiver: FrameReceiver | None = None
+        self._tcp: load_tcp.GuestTcp | None = None
 
     def open_disk(self, bytes_in_flight: int, seed: int = 1, name: str = "vda") -> dict[str, Any]:
         disk = self.guest.disk(name)
@@ -67,6 +68,28 @@ class Generators:
 
     def api_receive(self, patience: float) -> dict[str, Any]:
         return self._api_receiver.run(patience)
+
+    def tcp_listen(self) -> dict[str, Any]:
+        """Load at the TCP of the NIC (load_tcp.py); whoever listens or first speaks there opens it."""
+        self._ends().listen()
+        return {}
+
+    def tcp_receive(self) -> dict[str, Any]:
+        return self._ends().receive()
+
+    def tcp_send(self, **given: Any) -> dict[str, Any]:
+        return self._ends().send(**given)
+
+    def tcp_accept(self) -> dict[str, Any]:
+        return self._ends().accept()
+
+    def tcp_dial(self, **given: Any) -> dict[str, Any]:
+        return self._ends().dial(**given)
+
+    def _ends(self) -> load_tcp.GuestTcp:
+        if self._tcp is None:
+            self._tcp = load_tcp.GuestTcp(self.guest)
+        return self._tcp
 
     def discover(self, count: int, first: int) -> dict[str, float]:
         """Seconds of a first and of a second look at each of `count` functions from page `first` on, which are not
