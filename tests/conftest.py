@@ -10,6 +10,9 @@ import pytest
 
 from tests.framework import guardian
 
+TESTS = Path(__file__).parent
+WHOLE_HOSTS = ("system", "bench")  # folders whose tests start hosts, which use all processors
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the full figures of the long tests: hours")
@@ -18,11 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    if not config.option.unguarded and not config.option.help and not config.option.version:
+    worker = hasattr(config, "workerinput")  # of pytest-xdist: its parent is guarded
+    if not worker and not config.option.unguarded and not config.option.help and not config.option.version:
         guardian.guard()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in WHOLE_HOSTS:
+            item.add_marker(pytest.mark.alone)
     if config.option.long:
         return
     skip = pytest.mark.skip(reason="full figures only with --long")

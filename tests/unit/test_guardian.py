@@ -16,6 +16,7 @@ from tests.framework import guardian
 from tests.framework.leaks import Snapshot, leaks
 from tests.style.rules import ROOT
 
+pytestmark = pytest.mark.alone  # what tests beside it make would be its own
 
 def socket_at(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:

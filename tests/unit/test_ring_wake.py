@@ -59,7 +59,7 @@ MUTANTS = {
 }
 
 
-pytestmark = needs_two
+pytestmark = [needs_two, pytest.mark.alone]
 
 
 def litmus(program: Path, handoffs: int, mode: int, *, stall_seconds: float, seconds: int) -> Outcome:
