@@ -58,13 +58,15 @@ _ALL_REASONS = _each(*REASONS)
 # Drops can have any reason of a frame's way; the rest of the reasons appear if they ever happen.
 _DROP_REASONS = _each(
     "frame_size", "frame_source", "no_destination", "no_buffer", "buffer_small", "epoch_stale", "detached",
-    "offload_invalid",
+    "offload_invalid", "esp_unknown", "esp_truncated", "esp_replayed", "esp_altered", "esp_length", "esp_policy",
+    "esp_exhausted",
 )
 _MEDIUM_REASONS = _each("medium_error", "medium_full", "medium_short", "detached")
 _OPERATIONS_FOR = {
     "disk": _each("read", "write", "flush", "discard", "write_zeroes", "extents", "path"),
     "nic": _each(
-        "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end", "path"
+        "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end",
+        "associate", "path",
     ),
 }
 assert {operation for known in _OPERATIONS_FOR.values() for (operation,) in known} == set(OPERATIONS)
@@ -159,6 +161,10 @@ COUNTERS = (
     Counter("nic", "completed_checksums", "network_completed_checksums",
             "Frames of the guest whose checksum the device completed."),
     Counter("nic", "merged_frames", "network_merged_packets", "Frames that the guest received within another one."),
+    Counter("nic", "sealed_frames", "network_sealed_packets", "Frames of the guest that the device sealed (ESP)."),
+    Counter("nic", "sealed_bytes", "network_sealed_bytes", "Bytes of them, as they went out."),
+    Counter("nic", "opened_frames", "network_opened_packets", "Frames to the guest that the device opened (ESP)."),
+    Counter("nic", "opened_bytes", "network_opened_bytes", "Bytes of them, as they came in."),
     Counter("nic", "valid_checksums", "network_valid_checksums",
             "Frames to the guest whose checksum the device found right, and said so."),
     Counter("nic", "invalid_checksums", "network_invalid_checksums",

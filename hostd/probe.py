@@ -22,7 +22,7 @@ from typing import Any
 
 from hostd import families, rootfs, seccomp, segments, tap, tcp_networks
 from hostd.abilities import Abilities
-from pyx import memory, process, trap_memory, userfault
+from pyx import esp, memory, process, trap_memory, userfault
 
 TIMEOUT = 20.0  # seconds
 KERNEL_LEAST = (5, 16)  # futex_waitv; everything else that is needed is older
@@ -200,6 +200,11 @@ def _networks() -> Found:
         os.close(descriptor)
 
 
+def _encryption() -> Found:
+    why = esp.missing()
+    return not why, why or "AES-GCM of libcrypto"
+
+
 def _confinement() -> Found:
     found = Abilities.find()
     return not found.missing, "; ".join(found.missing) or f"namespaces {', '.join(found.namespaces)}; guest root built"
@@ -221,6 +226,7 @@ _CHECKS: list[tuple[str, Callable[[], Found], str]] = [
     ("counted calls", _counted_calls, "run hostd outside of a container with a seccomp listener of its own"),
     ("trapped memory", _trapped_memory, "trap_memory needs minor faults of shared memory (5.14) and poison (6.6)"),
     ("processor tables", _tables, "use a (virtual) processor with UMIP; guests learn kernel addresses without"),
+    ("encryption", _encryption, "install OpenSSL 3 (libssl3); NICs offer no ESP without"),
     ("worlds", _worlds, "give CAP_SYS_PTRACE and CAP_SYS_NICE; guests share processors as the kernel likes without"),
     ("networks of guests", _networks, "give CAP_SYS_ADMIN, CAP_NET_ADMIN and /dev/net/tun; no TCP of guests without"),
     ("real-time scheduling", _real_time, "give CAP_SYS_NICE and a real-time budget; worlds run unscheduled without"),

@@ -159,11 +159,11 @@ class NicPartition(DevicePartition):
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each connection
         loop = super().build(fds, config)
-        missing = namespaces.missing()
-        if missing:
-            print(f"no TCP of guests: {missing}", flush=True)
-            self._unable = abi.OFFLOADS["tcp"]
-            loop.withhold(self._unable)
+        for name, problem in (("tcp", namespaces.missing()), ("esp", loop.esp_problem)):
+            if problem:
+                print(f"NICs offer no {name}: {problem}", flush=True)
+                self._unable |= abi.OFFLOADS[name]
+        loop.withhold(self._unable)
         return loop
 
     def handle_add_wire(self, message: Message, fds: list[int]) -> Message:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from partitions import guest_probe
+from partitions.guest_esp import BIT as ESP
+from partitions.guest_esp import Associations
 from partitions.guest_tcp import Tcp
 from pyx import abi, offload
 from pyx.calls import RequestError
@@ -50,6 +52,7 @@ class Nic:
         self._headed = False
         self._posted: dict[int, Buffer] = {}
         self._arrived: list[Buffer] = []
+        self.associations = Associations(self, memory)  # what the device seals and opens
 
     def open(self, buffers: int = 256, frame_size: int = 2048, headed: bool = False) -> None:
         """Chooses number and size of the receive buffers; before the first receive only. `headed`: each frame comes
@@ -93,9 +96,12 @@ class Nic:
         receive buffers; those that take no header prove nothing of what is received."""
         wanted = self.granted & abi.OFFLOADS_FRAMES & ~(self._proved | self._disproved)
         if not self._headed:
-            wanted &= guest_probe.SENT
+            wanted &= guest_probe.SENT | ESP
         if wanted:
             proved, disproved = guest_probe.prove(self, self._memory, wanted, self._headed)
+            if wanted & ESP:
+                right = any(self.associations.shown(self._headed) for _ in range(guest_probe.TRIES))
+                proved, disproved = (proved | ESP, disproved) if right else (proved, disproved | ESP)
             self._proved |= proved
             self._disproved |= disproved
             if self._path is not None:
@@ -105,12 +111,16 @@ class Nic:
         """A buffer for a frame of `size` bytes behind room for a header: the frame is `room[abi.NET_HEADER:]`."""
         return self._memory.allocate(abi.NET_HEADER + size)
 
+    def have_buffers(self) -> None:
+        """Posts receive buffers where there are none yet."""
+        if not self._posted and not self._arrived:
+            self.open(self._buffers, self._frame_size)
+
     def send_large(self, frames: Iterable[Buffer], segment: int) -> None:
         """Sends TCP or UDP frames of up to 64 KiB, in order; each buffer begins with room for a header. The device
         completes their checksums and cuts them into pieces of `segment` bytes of payload, as far as it may; the rest
         is done here."""
-        if not self._posted and not self._arrived:
-            self.open(self._buffers, self._frame_size)
+        self.have_buffers()
         self.prove()
         batch: list[Buffer] = []
         for frame in frames:
@@ -186,8 +196,7 @@ class Nic:
     def receive(self, timeout: float | None = None) -> Buffer | None:
         """The next frame, in the buffer that it arrived in; None after `timeout` seconds. Give it back with
         `release`, or the NIC runs out of buffers."""
-        if not self._posted and not self._arrived:
-            self.open(self._buffers, self._frame_size)
+        self.have_buffers()
         if not self._arrived:
             self._arrived = self._received(self.receive_queue.wait(timeout))
             self._arrived.reverse()

@@ -41,16 +41,20 @@ PROBES = {
 
 
 def probe_frame(
-    to: bytes, source: bytes, version: int, protocol: int, flags: int, payload: bytes = PAYLOAD
-) -> bytes:
-    """A frame without a checksum of TCP or UDP, between addresses that belong to nobody (RFC 5737, 3849)."""
+    to: bytes, source: bytes, version: int, protocol: int, flags: int, payload: bytes = PAYLOAD,
+    ends: tuple[bytes, bytes] | None = None,
+) -> bytes:  # fmt: skip
+    """A frame without a checksum of TCP or UDP, between addresses that belong to nobody (RFC 5737, 3849), or `ends` of
+    IPv4. Of other protocols `payload` is all there is."""
     if protocol == TCP:
         transport = struct.pack(">HHIIBBHHH", 9, 9, 1000, 1, 5 << 4, flags, 1024, 0, 0) + payload
-    else:
+    elif protocol == UDP:
         transport = struct.pack(">HHHH", 9, 9, 8 + len(payload), 0) + payload
+    else:
+        transport = payload
     if version == 4:
         header = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(transport), 1, 0x4000, 64, protocol, 0,
-                             bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))  # fmt: skip
+                             *(ends or (bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2)))))  # fmt: skip
         total = sum(struct.unpack(">10H", header))
         total = (total & 0xFFFF) + (total >> 16)
         header = header[:10] + struct.pack(">H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
@@ -66,7 +70,9 @@ def prove(nic: Nic, memory: Memory, wanted: int, headed: bool) -> tuple[int, int
     proved = disproved = 0
     checksum = BITS["checksum"]
     for name, bit in BITS.items():
-        if not bit & wanted or (bit != checksum and name.startswith("send") and disproved & checksum):
+        if name not in PROBES or not bit & wanted:
+            continue
+        if bit != checksum and name.startswith("send") and disproved & checksum:
             continue  # a cut changes checksums: it cannot be right where those are not
         probe = _Probe(nic, memory, name)
         if probe.needs & ~nic.granted:
@@ -99,22 +105,22 @@ class _Probe:
         """Sends it; is what comes back what is promised?"""
         if self._sent:
             self._nic.send_headed([self._whole])
-            return [frame for _, frame in _back(self._nic, self._to, len(self._finished), headed)] == self._finished
+            return [frame for _, frame in back(self._nic, self._to, len(self._finished), headed)] == self._finished
         if not self._segment:  # a right checksum and a wrong one
             right, wrong = self._plain
             right[:] = self._finished[0]
             wrong[:] = self._finished[0][:-1] + bytes((self._finished[0][-1] ^ 1,))
             self._nic.send_many([right, wrong])
-            return [bool(front and front.valid) for front, _ in _back(self._nic, self._to, 2, headed)] == [True, False]
+            return [bool(front and front.valid) for front, _ in back(self._nic, self._to, 2, headed)] == [True, False]
         self._nic.send_headed([self._whole])  # comes as it is
-        for front, frame in _back(self._nic, self._to, 1, headed):
+        for front, frame in back(self._nic, self._to, 1, headed):
             wanted = (self._header.gso_type, self._header.gso_size)
             same = frame == bytes(self._whole)[abi.NET_HEADER :]
             return same and front is not None and (front.gso_type, front.gso_size) == wanted
         return False
 
 
-def _back(nic: Nic, to: bytes, count: int, headed: bool) -> list[tuple[offload.NetHeader | None, bytes]]:
+def back(nic: Nic, to: bytes, count: int, headed: bool) -> list[tuple[offload.NetHeader | None, bytes]]:
     """The next `count` frames to the probe address: headers, where they have one, and frames."""
     found: list[tuple[offload.NetHeader | None, bytes]] = []
     kept = []

@@ -14,7 +14,7 @@ from typing import Any
 from hostd.wire import Message, Wire, error_reply
 from partitions import load_large, load_tcp
 from partitions.guest import Guest
-from pyx import abi, load
+from pyx import abi, esp, load
 from pyx.baseline import compute
 from pyx.disk_load import DiskLoad
 from pyx.frame_load import FrameReceiver, FrameSender
@@ -40,19 +40,29 @@ class Generators:
         self._disk = DiskLoad(disk.queue, buffer, disk.size, seed)
         return {"size": disk.size, "capacity": disk.queue.capacity}
 
-    def open_sender(self, size: int, to: str, number: int = 0, name: str = "eth0") -> dict[str, Any]:
-        """For frames of at most `size` bytes to the MAC address `to`."""
+    def open_sender(
+        self, size: int, to: str, number: int = 0, name: str = "eth0", behind: str = ETHERTYPE.hex()
+    ) -> dict[str, Any]:
+        """For frames of at most `size` bytes to the MAC address `to`; `behind` both addresses stands that, in hex."""
         nic = self.guest.nic(name)
         buffer = self.guest.memory.allocate(nic.transmit.capacity * frame_stride(size))
-        header = bytes.fromhex(to.replace(":", "")) + nic.mac + ETHERTYPE
+        header = bytes.fromhex(to.replace(":", "")) + nic.mac + bytes.fromhex(behind)
         self._sender = FrameSender(nic.transmit, buffer, header, number)
         return {"capacity": nic.transmit.capacity}
 
-    def open_receiver(self, size: int, name: str = "eth0") -> dict[str, Any]:
+    def open_receiver(self, size: int, name: str = "eth0", header: int = 14) -> dict[str, Any]:
         nic = self.guest.nic(name)
         buffer = self.guest.memory.allocate(nic.receive_queue.capacity * frame_stride(size))
-        self._receiver = FrameReceiver(nic.receive_queue, buffer, frame_stride(size))
+        self._receiver = FrameReceiver(nic.receive_queue, buffer, frame_stride(size), header)
         return {"capacity": nic.receive_queue.capacity}
+
+    def associate(self, way: list[Any], key: str, name: str = "eth0") -> dict[str, Any]:
+        """Orders a security association, without a proof: that needs receive buffers, and those are the generator's."""
+        order = esp.order(*way, key=bytes.fromhex(key))
+        room = self.guest.memory.allocate(len(order))
+        room[:] = order
+        self.guest.nic(name).send_many([room], abi.OPERATIONS["associate"])
+        return {}
 
     def open_api_sender(self, size: int, to: str, large: bool) -> dict[str, Any]:
         """For frames through the guest's API (load_large.py)."""

@@ -69,6 +69,7 @@ enum pv_operation {
     PV_OP_SEND_HEADED,    /* NIC: one frame with a struct pv_net_header in front */
     PV_OP_RECEIVE_HEADED, /* NIC: guest memory that takes one such frame */
     PV_OP_EXTENTS, /* disk: which parts of the range hold data: struct pv_disk_extent, as many as the completion's bytes */
+    PV_OP_ASSOCIATE, /* NIC, on the queue pair only: adds or removes a security association, struct pv_association */
     PV_OP_TCP_OPEN,    /* NIC: connect or listen; guest memory says where (abi_tcp.h) */
     PV_OP_TCP_SEND,    /* NIC: data out of guest memory into a connection */
     PV_OP_TCP_RECEIVE, /* NIC: data of a connection into guest memory; also who has connected, and which have some */
@@ -164,6 +165,13 @@ enum pv_reason {
     PV_REASON_CONNECTION_RESET,   /* the peer has given it up, or takes no more */
     PV_REASON_CONNECTION_TIMEOUT, /* the peer does not answer */
     PV_REASON_CONNECTION_ROUTE,   /* no way to that address */
+    PV_REASON_ESP_UNKNOWN,        /* no association has this index (SPI) */
+    PV_REASON_ESP_TRUNCATED,      /* shorter than it says or than ESP can be, cut off its blocks, or a fragment */
+    PV_REASON_ESP_REPLAYED,       /* its sequence number was seen, or is older than the window */
+    PV_REASON_ESP_ALTERED,        /* not what its sender sealed */
+    PV_REASON_ESP_LENGTH,         /* authentic, but the lengths inside do not fit */
+    PV_REASON_ESP_POLICY,         /* plain, or sealed for others than its association is for */
+    PV_REASON_ESP_EXHAUSTED,      /* the association has no sequence number left: it needs a new key */
     PV_REASON_COUNT,
 };
 

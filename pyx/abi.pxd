@@ -133,6 +133,7 @@ cdef extern from "abi.h" nogil:
         PV_OP_SEND_HEADED
         PV_OP_RECEIVE_HEADED
         PV_OP_EXTENTS
+        PV_OP_ASSOCIATE
         PV_OP_TCP_OPEN
         PV_OP_TCP_SEND
         PV_OP_TCP_RECEIVE
@@ -152,6 +153,7 @@ cdef extern from "abi.h" nogil:
         PV_OFFLOAD_RECEIVE_UDP
         PV_OFFLOAD_RECEIVE_ECN
         PV_OFFLOAD_TCP
+        PV_OFFLOAD_ESP
 
     cpdef enum pv_path:
         PV_PATH_NONE
@@ -238,6 +240,13 @@ cdef extern from "abi.h" nogil:
         PV_REASON_CONNECTION_RESET
         PV_REASON_CONNECTION_TIMEOUT
         PV_REASON_CONNECTION_ROUTE
+        PV_REASON_ESP_UNKNOWN
+        PV_REASON_ESP_TRUNCATED
+        PV_REASON_ESP_REPLAYED
+        PV_REASON_ESP_ALTERED
+        PV_REASON_ESP_LENGTH
+        PV_REASON_ESP_POLICY
+        PV_REASON_ESP_EXHAUSTED
         PV_REASON_COUNT
 
     cpdef enum pv_stage:
@@ -324,6 +333,10 @@ cdef extern from "abi.h" nogil:
         PV_NIC_TCP_WAITED
         PV_NIC_TRANSMIT_DROPPED
         PV_NIC_RECEIVE_DROPPED
+        PV_NIC_SEALED_FRAMES
+        PV_NIC_SEALED_BYTES
+        PV_NIC_OPENED_FRAMES
+        PV_NIC_OPENED_BYTES
         PV_NIC_COUNTER_COUNT
 
     cpdef enum pv_fault_counter:

@@ -48,16 +48,52 @@ enum pv_offload_bit {
     PV_OFFLOAD_RECEIVE_TCP6 = 128,
     PV_OFFLOAD_RECEIVE_UDP = 256,
     PV_OFFLOAD_RECEIVE_ECN = 512,
+    PV_OFFLOAD_ESP = 1024,            /* RFC 4303 and 4106, by the associations that the driver has set up */
     PV_OFFLOAD_TCP = 2048,            /* connections that the device ends; no property of a frame */
 };
 #define PV_OFFLOADS_LARGE (PV_OFFLOAD_SEND_TCP4 | PV_OFFLOAD_SEND_TCP6 | PV_OFFLOAD_SEND_UDP | PV_OFFLOAD_SEND_ECN \
     | PV_OFFLOAD_RECEIVE_TCP4 | PV_OFFLOAD_RECEIVE_TCP6 | PV_OFFLOAD_RECEIVE_UDP | PV_OFFLOAD_RECEIVE_ECN)
-#define PV_OFFLOADS_FRAMES (PV_OFFLOAD_CHECKSUM | PV_OFFLOAD_RECEIVE_CHECKSUM | PV_OFFLOADS_LARGE)
+#define PV_OFFLOADS_FRAMES (PV_OFFLOAD_CHECKSUM | PV_OFFLOAD_RECEIVE_CHECKSUM | PV_OFFLOADS_LARGE | PV_OFFLOAD_ESP)
 #define PV_OFFLOADS_ALL (PV_OFFLOADS_FRAMES | PV_OFFLOAD_TCP)
 
 /* What a path carries. On the conventional one an adapter is handed frames of the MTU: each buffer that waits for a large
- * one would hold 17 pages of the I/O partition's memory. */
-#define PV_PATH_OFFLOADS(path) ((path) == PV_PATH_COPY ? PV_OFFLOADS_ALL & ~PV_OFFLOADS_LARGE : PV_OFFLOADS_ALL)
+ * one would hold 17 pages of the I/O partition's memory. A key goes from the guest's memory to the device and nowhere else,
+ * and nobody else may say which: only the queue pair shows whom a request is from. */
+#define PV_PATH_OFFLOADS(path) \
+    (PV_OFFLOADS_ALL & ~((path) == PV_PATH_COPY ? PV_OFFLOADS_LARGE : 0) & ~((path) == PV_PATH_DIRECT ? 0 : PV_OFFLOAD_ESP))
+
+/* What PV_OP_ASSOCIATE reads from guest memory: one security association in one direction (RFC 4301, 4.4.2). Addresses in
+ * network order, those of IPv4 in the first four bytes, the rest zeroes. The device keeps no copy of the key but the
+ * cipher's own, and gives it to nobody; the driver overwrites these bytes when the request is done. */
+enum pv_esp_command { PV_ESP_NONE, PV_ESP_ADD, PV_ESP_REMOVE }; /* remove: by direction, spi and, inward, destination */
+enum pv_esp_direction { PV_ESP_NOWHERE, PV_ESP_OUT, PV_ESP_IN };
+enum pv_esp_mode { PV_ESP_PLAIN, PV_ESP_TRANSPORT, PV_ESP_TUNNEL };
+#define PV_ESP_EXTENDED 1u      /* flags: sequence numbers of 64 bits (RFC 4303, 2.2.1) */
+#define PV_ESP_WINDOW_MIN 32u   /* RFC 4303, 3.4.3 */
+#define PV_ESP_WINDOW_MAX 1024u
+#define PV_ESP_SPI_MIN 256u     /* RFC 4303, 2.1: those below are reserved */
+#define PV_ESP_KEY_MAX 32u
+struct pv_association {
+    uint32_t command;       /* enum pv_esp_command */
+    uint32_t spi;
+    uint8_t direction;      /* enum pv_esp_direction */
+    uint8_t mode;           /* enum pv_esp_mode */
+    uint8_t version;        /* 4, 6: of `source` and `destination`, between which ESP goes */
+    uint8_t inner_version;  /* tunnel: of what it carries */
+    uint8_t flags;          /* PV_ESP_EXTENDED */
+    uint8_t key_length;     /* 16, 24, 32 */
+    uint16_t window;        /* in: sequence numbers that may arrive late */
+    uint64_t sequence;      /* the last one that was used; 0 for a fresh key */
+    uint8_t key[PV_ESP_KEY_MAX];
+    uint8_t salt[4];        /* first bytes of each nonce (RFC 4106, 4) */
+    uint8_t inner_source_bits;      /* tunnel: length of the prefixes that it carries from and to */
+    uint8_t inner_destination_bits;
+    uint8_t reserved[2];
+    uint8_t source[16], destination[16];
+    uint8_t inner_source[16], inner_destination[16];
+};
+_Static_assert(sizeof(struct pv_association) == 128, "two lines");
+#define PV_ESP_ASSOCIATIONS_MAX 32u /* of one endpoint, both directions: both ends of 8 peers, twice while keys change */
 
 /* The table of the monitor, in the page that it shares with the partition: what each endpoint may use now, and who
  * withholds the rest. One word each, so whoever reads sees each of them whole; between a change of path and the new words

@@ -49,7 +49,8 @@ enum pv_thread_counter {
     PV_THREAD_COUNT,
 };
 
-#define PV_REASON_ROOM 64 /* counters of one kind, one for each reason */
+#define PV_REASON_ROOM 96 /* counters of one kind, one for each reason */
+#define PV_OPERATION_ROOM 32 /* the same for operations */
 
 /* Rows of an I/O partition, one per endpoint that it serves. */
 enum pv_io_counter {
@@ -62,11 +63,11 @@ enum pv_io_counter {
     PV_IO_COPIED_BYTES,      /* guest data that the monitor copied for this endpoint: the copy path only */
     PV_IO_RECALLED,          /* given back unexecuted because the path changes; the guest submits them again */
     PV_IO_OPERATIONS = 8,    /* completed with PV_STATUS_OK, by operation */
-    PV_IO_BYTES = 24,        /* the same, bytes */
-    PV_IO_REFUSED = 40,      /* by reason */
+    PV_IO_BYTES = PV_IO_OPERATIONS + PV_OPERATION_ROOM, /* the same, bytes */
+    PV_IO_REFUSED = PV_IO_BYTES + PV_OPERATION_ROOM,    /* by reason */
     PV_IO_COUNTER_COUNT = PV_IO_REFUSED + PV_REASON_ROOM,
 };
-_Static_assert(PV_OP_COUNT <= 16 && PV_REASON_COUNT <= PV_REASON_ROOM, "room in the counters");
+_Static_assert(PV_OP_COUNT <= PV_OPERATION_ROOM && PV_REASON_COUNT <= PV_REASON_ROOM, "room in the counters");
 
 /* Rows of the monitor, one per partition: calls by result. */
 enum pv_monitor_counter {
@@ -118,7 +119,11 @@ enum pv_nic_counter {
     PV_NIC_TCP_WAITED,       /* requests that waited at the device for their peer */
     PV_NIC_TRANSMIT_DROPPED = PV_IO_COUNTER_COUNT + 24, /* by reason, counted at the sender */
     PV_NIC_RECEIVE_DROPPED = PV_NIC_TRANSMIT_DROPPED + PV_REASON_ROOM, /* by reason, counted at the receiver */
-    PV_NIC_COUNTER_COUNT = PV_NIC_RECEIVE_DROPPED + PV_REASON_ROOM,
+    PV_NIC_SEALED_FRAMES = PV_NIC_RECEIVE_DROPPED + PV_REASON_ROOM, /* ESP, made by the device, counted at the sender */
+    PV_NIC_SEALED_BYTES,     /* encrypted */
+    PV_NIC_OPENED_FRAMES,    /* ESP that was right, counted at the receiver */
+    PV_NIC_OPENED_BYTES,     /* decrypted */
+    PV_NIC_COUNTER_COUNT = PV_NIC_SEALED_FRAMES + 8,
 };
 
 /* Rows of a disk device, one per port. */

@@ -3,6 +3,8 @@
     byte 0   header of 14 bytes       24  check word
     14       number of the sender     32  intended time of the send, where there is room for it
     16       sequence number          size - 8: the check word again
+
+A header may be longer; then all that is behind it lies as many bytes further on (`skip`).
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
@@ -53,7 +55,7 @@ cdef inline void stamp(char *frame, uint64_t sequence, uint16_t sender, uint32_t
 
 
 cdef class FrameSender:
-    """Sends frames with `header` (14 bytes) in front; each carries its sequence number, which goes on from run to run,
+    """Sends frames with `header` (at least 14 bytes) in front; each carries its sequence number, which goes on from run to run,
     and check words at front and end. `buffer` holds `queue.capacity` frames of the largest run, on lines of their own."""
     cdef ClientQueue queue
     cdef Buffer buffer
@@ -61,14 +63,16 @@ cdef class FrameSender:
     cdef uint16_t number
     cdef uint64_t sequence
     cdef uint32_t size, depth   # that the buffers are filled for
+    cdef uint32_t skip          # bytes of the header beyond 14
     cdef uint64_t *intended     # per queue slot: ns
     cdef uint16_t *used         # per queue slot: its frame buffer
     cdef uint16_t *spare        # frame buffers, a ring: each is used again after all others, as a program's would be
     cdef readonly Histogram latency
 
     def __init__(self, ClientQueue queue, Buffer buffer, bytes header, uint16_t number=0):
-        if len(header) != 14 or number >= SENDERS_MAX:
-            raise ValueError(f"a header of 14 bytes and a number below {SENDERS_MAX} are needed")
+        if len(header) < SENDER_AT or number >= SENDERS_MAX:
+            raise ValueError(f"a header of at least {SENDER_AT} bytes and a number below {SENDERS_MAX} are needed")
+        self.skip = len(header) - SENDER_AT
         self.queue = queue
         self.buffer = buffer
         self.header = header
@@ -94,7 +98,7 @@ cdef class FrameSender:
         self.size, self.depth = size, depth
         for i in range(depth):
             memset(base + <uint64_t>i * stride, i & 0xFF, size)
-            memcpy(base + <uint64_t>i * stride, <const char *>self.header, 14)
+            memcpy(base + <uint64_t>i * stride, <const char *>self.header, SENDER_AT + self.skip)
 
     def run(self, uint32_t size, uint32_t depth, uint32_t batch, double seconds, double rate=0, uint64_t start=0,
             bint timed=False, double slowdown=-1) -> dict:
@@ -109,7 +113,7 @@ cdef class FrameSender:
         cdef int slot
         cdef bint accepts, refused
         cdef pv_pace pace
-        if size < SIZE_MIN or not 0 < depth <= queue.capacity or batch == 0 or <uint64_t>depth * stride > self.buffer.length:
+        if size < SIZE_MIN + self.skip or not 0 < depth <= queue.capacity or batch == 0 or <uint64_t>depth * stride > self.buffer.length:
             raise ValueError(f"{depth} frames of {size} bytes: buffer of {depth * stride} bytes, depth 1 to {queue.capacity}")
         self.fill(base, size, depth, stride)
         self.latency.clear()
@@ -128,7 +132,7 @@ cdef class FrameSender:
                     time = now if pace.interval == 0 else pv_pace_due(&pace)
                     ahead = pool_head + AHEAD
                     prefetch_write(base + <uint64_t>self.spare[ahead if ahead < depth else ahead % depth] * stride)
-                    stamp(base + <uint64_t>i * stride, self.sequence, self.number, size, time)
+                    stamp(base + <uint64_t>i * stride + self.skip, self.sequence, self.number, size - self.skip, time)
                     slot = flight_push(queue, PV_OP_SEND, gpa, size, 0, now)
                     if slot < 0:
                         refused = True
@@ -176,7 +180,7 @@ cdef class FrameSender:
         cdef uint64_t deadline = pv_now() + <uint64_t>(patience * 1e9)
         cdef int slot
         cdef bint arrived = False
-        stamp(base, self.sequence | LAST, self.number, size, 0)
+        stamp(base + self.skip, self.sequence | LAST, self.number, size - self.skip, 0)
         with nogil:
             while not arrived and pv_now() < deadline:
                 if flight_push(queue, PV_OP_SEND, self.buffer.gpa, size, 0, pv_now()) < 0:
@@ -192,19 +196,20 @@ cdef class FrameSender:
 
 cdef class FrameReceiver:
     """Receives frames of `FrameSender`s in buffers that stay posted from run to run. `buffer` holds `queue.capacity` of
-    them, `stride` bytes each."""
+    them, `stride` bytes each; the senders' header has `header` bytes."""
     cdef ClientQueue queue
     cdef Buffer buffer
-    cdef uint32_t stride
+    cdef uint32_t stride, skip
     cdef uint64_t *gpas         # per queue slot
     cdef uint64_t *spare        # buffers that wait to be posted
     cdef uint32_t spare_count
     cdef uint64_t *expected     # per sender
     cdef readonly Histogram latency
 
-    def __init__(self, ClientQueue queue, Buffer buffer, uint32_t stride):
-        if <uint64_t>queue.capacity * stride > buffer.length:
-            raise ValueError(f"buffer needs {queue.capacity * stride} bytes")
+    def __init__(self, ClientQueue queue, Buffer buffer, uint32_t stride, uint32_t header=14):
+        if <uint64_t>queue.capacity * stride > buffer.length or header < SENDER_AT:
+            raise ValueError(f"buffer needs {queue.capacity * stride} bytes, a header {SENDER_AT}")
+        self.skip = header - SENDER_AT
         self.queue = queue
         self.buffer = buffer
         self.stride = stride
@@ -253,9 +258,9 @@ cdef class FrameReceiver:
         cdef char *base = self.buffer.memory.pointer(self.buffer.gpa)
         cdef char *frame
         cdef int slot
-        if size < SIZE_MIN or size > self.stride:
+        if size < SIZE_MIN + self.skip or size > self.stride:
             raise ValueError(f"frames of {size} bytes in buffers of {self.stride}")
-        timed = timed and size >= SIZE_TIMED
+        timed = timed and size >= SIZE_TIMED + self.skip
         self.latency.clear()
         with nogil:
             now = pv_now()
@@ -283,13 +288,13 @@ cdef class FrameReceiver:
                     if queue.answers[slot].status != PV_STATUS_OK:
                         errors += 1
                         continue
-                    frame = base + (self.gpas[slot] - self.buffer.gpa)
+                    frame = base + (self.gpas[slot] - self.buffer.gpa) + self.skip
                     memcpy(&sender, frame + SENDER_AT, 2)
                     memcpy(&sequence, frame + SEQUENCE_AT, 8)
                     memcpy(&check, frame + CHECK_AT, 8)
-                    memcpy(&tail, frame + size - 8, 8)
+                    memcpy(&tail, frame + size - self.skip - 8, 8)
                     if (queue.answers[slot].bytes != size or tail != check or sender >= SENDERS_MAX
-                            or check != (sequence ^ size ^ (<uint64_t>sender << 40)) * MIX):
+                            or check != (sequence ^ (size - self.skip) ^ (<uint64_t>sender << 40)) * MIX):
                         corrupt += 1
                         continue
                     if sequence & LAST:

@@ -1,9 +1,9 @@
 from typing import final
 
-from pyx.tcp import Tcp
+from pyx.associations import Associations
 
 @final
-class Nic(Tcp):
+class Nic(Associations):
     def attach_port(
         self,
         port: int,

@@ -14,10 +14,11 @@ from libc.string cimport memset
 from pyx.abi cimport (
     PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REQUESTS, PV_NIC_BUFFERS_POSTED, PV_NIC_BUFFERS_RETURNED, PV_NIC_DMA_BYTES,
     PV_NIC_FENCED, PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_QUEUES_MAX, PV_NIC_RECEIVE_BYTES,
-    PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_RECEIVE,
+    PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_ASSOCIATE, PV_OP_RECEIVE,
     PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_OP_TCP_OPEN, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_NONE,
     PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
+from pyx.associations cimport PLAIN, Associations
 from pyx.completions cimport answer_well
 from pyx.dmac cimport pv_dma_move, pv_dma_store, pv_span
 from pyx.offloads cimport Target
@@ -55,7 +56,7 @@ cdef inline uint32_t slot_of(uint64_t mac) noexcept nogil:
 
 
 @cython.final
-cdef class Nic(Tcp):
+cdef class Nic(Associations):
     cdef Address addresses[1024]
     cdef pv_span target_scratch[28]
 
@@ -79,7 +80,8 @@ cdef class Nic(Tcp):
             if lead < 0 and bytes(self.ports[self.active[i]].mac[:6]) == mac:
                 raise ValueError(f"address {mac.hex(':')} is taken by port {self.active[i]}")
         p = self.open_port(port, generation, partition, endpoint, pair,
-                           (("send", "send_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end"), ("receive", "receive_headed")), SPANS)
+                           (("send", "send_headed", "associate", "tcp_open", "tcp_send", "tcp_receive", "tcp_end"),
+                            ("receive", "receive_headed")), SPANS)
         p.offloads = offloads
         for i in range(6):
             p.mac[i] = mac[i]
@@ -96,6 +98,7 @@ cdef class Nic(Tcp):
         self.drop_line(port)
         self.end_engine(port)
         with self.quiet():
+            self.forget_associations(p)
             self.leave(p)
             self.close_port(p)
             self.build_addresses()
@@ -167,10 +170,16 @@ cdef class Nic(Tcp):
 
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         """Sends one frame. False: its receiver has no buffer yet and there is time left."""
-        cdef uint32_t reason
+        cdef uint32_t reason = PLAIN
+        if job.operation == PV_OP_ASSOCIATE:
+            return self.associate(port, job, clock[0])
         if job.operation >= PV_OP_TCP_OPEN:
             return self.execute_tcp(port, job, clock[0])
-        if port.line:
+        if self.ports[port.lead].seals:
+            reason = self.send_sealed(port, job, clock[0])
+        if reason != PLAIN:
+            pass
+        elif port.line:
             if not self.enter(port, job):
                 return False
             reason = PV_REASON_NONE
@@ -287,7 +296,11 @@ cdef class Nic(Tcp):
                 pv_count(&port.counters[<int>PV_IO_REQUESTS], posted)
 
     cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
-        """Moves a frame into the receiver's next buffer. False: it has none."""
+        if self.ports[receiver.lead].opens:
+            return self.deliver_secured(sender, receiver, job, header, now)
+        return self.deliver_clear(sender, receiver, job, header, now)
+
+    cdef bint deliver_clear(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
         cdef Target target
         cdef char *origin = self.origin
         if not self.target(receiver, &target):

@@ -51,8 +51,8 @@ cdef struct Pair:
 cdef struct Tally:
     uint64_t completions
     uint64_t sent_frames, sent_bytes, received_frames, received_bytes  # NIC
-    uint64_t operations[16]
-    uint64_t bytes[16]
+    uint64_t operations[32]           # PV_OPERATION_ROOM
+    uint64_t bytes[32]
     uint64_t enqueued                 # ns: the guest's stamp of the last of them
     uint64_t sent                     # requests of queue 0 that were done
     uint64_t taken                    # ns: what the guest told last; 0: nothing
@@ -89,6 +89,7 @@ cdef struct Port:
     uint32_t member_count
     uint32_t spread                   # how many of them get frames
     uint64_t held_until               # ns: none does, so that a flow keeps its order; 0: all do
+    uint32_t seals, opens             # of one that leads: security associations out of the NIC, and into it
     bint starved                      # posted nothing for so long that frames for it are dropped at once
     # Disk
     uint32_t flying                   # requests at the medium: room for their completions is kept

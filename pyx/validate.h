@@ -66,7 +66,8 @@ static inline bool pv_operation_has_data(uint8_t operation)
 {
     return operation == PV_OP_READ || operation == PV_OP_WRITE || operation == PV_OP_EXTENTS || operation == PV_OP_SEND
            || operation == PV_OP_RECEIVE || operation == PV_OP_SEND_HEADED || operation == PV_OP_RECEIVE_HEADED
-           || operation == PV_OP_TCP_OPEN || operation == PV_OP_TCP_SEND || operation == PV_OP_TCP_RECEIVE;
+           || operation == PV_OP_TCP_OPEN || operation == PV_OP_TCP_SEND || operation == PV_OP_TCP_RECEIVE
+           || operation == PV_OP_ASSOCIATE;
 }
 
 /* Does it change what a disk holds? A read-only one has none of them. */
@@ -148,6 +149,8 @@ static inline enum pv_reason pv_validate_endpoint(const struct pv_endpoint *e, c
             return PV_REASON_FRAME_SIZE;
         if (r->operation == PV_OP_SEND_HEADED
             && (r->length < PV_NET_HEADER + PV_FRAME_MIN || r->length > PV_HEADED_MAX))
+            return PV_REASON_FRAME_SIZE;
+        if (r->operation == PV_OP_ASSOCIATE && r->length != sizeof(struct pv_association))
             return PV_REASON_FRAME_SIZE;
     }
     return PV_REASON_NONE;

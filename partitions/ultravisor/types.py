@@ -42,6 +42,7 @@ OPERATIONS = {
     "disk": ("read", "write", "flush", "discard", "write_zeroes", "extents"),
     "nic": (
         "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end",
+        "associate",
     ),  # fmt: skip
 }
 WRITING = ("write", "discard", "write_zeroes")  # not granted on a read-only disk

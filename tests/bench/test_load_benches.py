@@ -2,6 +2,7 @@
 
 import pytest
 
+from pyx import esp
 from tests.framework.bench_document import bench, only
 
 PATHS = ("copy", "redirect", "direct")
@@ -25,6 +26,15 @@ def test_sharing() -> None:
         for result in (only(document, "rate", path=path, size=1500), only(document, "iops", path=path, block=4096)):
             assert result["baseline"]["name"] == "one guest" and result["parameters"]["guests"] == 3
             assert result["ratio"] > 0
+
+
+def test_esp() -> None:
+    """What goes sealed, beside the bare library; how much of it is left, a quiet machine shows."""
+    if esp.missing():
+        pytest.skip(f"no ESP here: {esp.missing()}")
+    document = bench("esp", "--seconds", "1", deadline=60)
+    found = only(document, "throughput", size=1400)
+    assert found["baseline"]["value"] > 0 and found["ratio"] > 0
 
 
 def test_stalled() -> None:

@@ -27,6 +27,7 @@ DISCARD, WRITE_ZEROES, EXTENTS = (OPERATIONS[name] for name in ("discard", "writ
 TCP_OPEN, TCP_SEND, TCP_RECEIVE, TCP_END = (OPERATIONS[f"tcp_{name}"] for name in ("open", "send", "receive", "end"))
 TCP = {TCP_OPEN, TCP_SEND, TCP_RECEIVE, TCP_END}
 ADDRESS_BYTES, EVENT_BYTES = 24, 8
+ASSOCIATE = OPERATIONS["associate"]
 CHANGES_THE_DISK = {WRITE, DISCARD, WRITE_ZEROES}
 #: flags that an operation may carry: of a disk 1 forced unit access, 2 no hole; of connections 1 listen, 1 accept or 2
 #: events, 1 shutdown or 2 close or 4 reset
@@ -107,6 +108,7 @@ ON_NIC: list[Objection] = [
     ("length_alignment", lambda r, e: (r.operation, r.flags) == (TCP_RECEIVE, 2) and r.length % EVENT_BYTES != 0),
     ("frame_size", lambda r, e: r.operation == SEND and not SHORTEST_FRAME <= r.length <= LONGEST_FRAME),
     ("frame_size", lambda r, e: r.operation == SEND_HEADED and not 12 + SHORTEST_FRAME <= r.length <= LONGEST_HEADED),
+    ("frame_size", lambda r, e: r.operation == ASSOCIATE and r.length != 128),
 ]
 
 

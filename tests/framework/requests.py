@@ -20,7 +20,7 @@ DISK = {"kind": ENDPOINT_KINDS["disk"], "device": 1, "port": 3, "flags": 0}
 NIC = {"kind": ENDPOINT_KINDS["nic"], "device": 0, "port": 1, "flags": 0, "offset": 0, "length": 0}
 DISK_OPERATIONS = operations_mask("read", "write", "flush", "discard", "write_zeroes", "extents")
 NIC_OPERATIONS = operations_mask(
-    "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end"
+    "send", "receive", "send_headed", "receive_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end", "associate"
 )
 READ_ONLY_OPERATIONS = operations_mask("read", "flush")
 ENDPOINTS = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from partitions.load import frame_stride
+from partitions.load import ETHERTYPE, frame_stride
 from tools.bench.crew import Command, Crew, together
 from tools.measure import processor_time
 from tools.measure.histogram import Histogram
@@ -115,8 +115,10 @@ class NetLoads:
 
     numbers = itertools.count()
 
-    def __init__(self, crew: Crew, path: str, size: int, senders: int = 1, receivers: int = 1) -> None:
-        """For frames of at most `size` bytes."""
+    def __init__(
+        self, crew: Crew, path: str, size: int, senders: int = 1, receivers: int = 1, behind: bytes = ETHERTYPE
+    ) -> None:
+        """For frames of at most `size` bytes; `behind`: what stands in them behind both addresses."""
         self.crew = crew
         memory = 512 * frame_stride(size) + 2 * MIB
         macs = []
@@ -126,10 +128,10 @@ class NetLoads:
             macs.append(f"02:50:56:01:{number >> 8:02x}:{number & 255:02x}")
             nic = {"name": "eth0", "mac": macs[-1], **on_path(path)}
             self.receivers.append(crew.start(f"receiver{number}", memory, nics=[nic]))
-            self.receivers[-1].call("open_receiver", size=size)
+            self.receivers[-1].call("open_receiver", size=size, header=12 + len(behind))
         for index in range(senders):
             guest = crew.start(f"sender{next(self.numbers)}", memory, nics=[{"name": "eth0", **on_path(path)}])
-            guest.call("open_sender", size=size, to=macs[index % receivers], number=index)
+            guest.call("open_sender", size=size, to=macs[index % receivers], number=index, behind=behind.hex())
             self.senders.append(guest)
 
     def window(
