@@ -91,6 +91,10 @@ class AsyncWire:
                     return send_packet(self._sock, data, fds)
                 except BlockingIOError:
                     await self._writable()
+                except WireError:
+                    self._readable()  # its last words, where it left any
+                    self._check_open()
+                    raise
 
     async def receive(self, timeout: float | None = None) -> Received:
         """The next message that answers no request. EOFError at the end, TimeoutError after `timeout` seconds."""
@@ -160,6 +164,9 @@ class AsyncWire:
     def _deliver(self, message: Message, fds: list[int]) -> None:
         if "reply" in message:
             return self._answer(message, fds)
+        if message.get("event") == "failed":  # a program that never came to serve (partitions/skeleton.py)
+            close_fds(fds)
+            return self._end(EOFError(str(message.get("message"))))
         if self.on_event is not None:
             return self.on_event(message, fds)
         if len(self._unasked) == QUEUE_MAX:

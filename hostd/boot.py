@@ -77,6 +77,8 @@ class Boot:
         finally:
             for sock in wires:
                 sock.close()
+        for role in ("ultravisor", "operations", "command"):
+            await ask(self.records[role], "ping", {})  # one that cannot use its file says so here
 
     async def start(
         self,

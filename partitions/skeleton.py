@@ -12,6 +12,7 @@ control wire does not: hostd may die and come back for its end, which the keeper
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -93,8 +94,12 @@ class Partition:
         read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._take_signals(read, write)
-            self.attach()
-            self.initialize()
+            try:
+                self.attach()
+                self.initialize()
+            except (Exception, SystemExit) as error:
+                self._tell(error)
+                raise
             if CONTROL in self.context.fds:
                 self.serve(Wire.from_fd(self.context.take(CONTROL)))
             while self._running:
@@ -113,6 +118,13 @@ class Partition:
 
     def handle_stop(self, _message: Message, _fds: list[int]) -> None:
         self.finish()
+
+    def _tell(self, error: BaseException) -> None:
+        """Why this program does not come to serve, to whoever waits for its first answer."""
+        if CONTROL in self.context.fds:
+            with contextlib.suppress(OSError, WireError):
+                wire = Wire.from_fd(self.context.take(CONTROL))
+                wire.send({"event": "failed", "message": str(error) or type(error).__name__}, timeout=0)
 
     def _take_signals(self, read: int, write: int) -> None:
         """Signals become readable bytes, so that the loop needs no time-out to notice them."""

@@ -1,8 +1,10 @@
 """`hostctl` against a real host: every verb of a guest's life, its JSON and its exit code (ecosystem.md section 2)."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,6 +182,15 @@ def test_apply_and_export(host: Host, tmp_path: Path) -> None:
     before = host.row("planned")["pid"]
     assert hostctl(host, "apply", str(wanted)).status == DONE
     assert host.row("planned")["pid"] == before
+
+
+def test_a_database_of_another_program_is_named(down: Host) -> None:
+    down.paths.resources.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(down.paths.resources)) as connection:
+        connection.executescript("PRAGMA application_id = 5; CREATE TABLE theirs (what)")
+    outcome = hostctl(down, "up", str(down.manifest))
+    assert outcome.status != DONE
+    assert f"{down.paths.resources}: this file belongs to another program" in outcome.errors
 
 
 def test_a_wrong_manifest_names_every_error(down: Host) -> None:
