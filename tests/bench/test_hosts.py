@@ -16,7 +16,9 @@ RESULTS = {
     "idle": ({"idle_cpu"}, ["--guests", "2"]),
     "discovery": ({"fault_cost", "look_cost"}, []),
     "nbd": ({"iops"}, ["--block", "4096", "--depth", "8"]),
+    "disks": ({"iops", "throughput"}, []),
 }
+LONG = ("disks",)  # eight hosts
 
 FILES = {"bare file", "fio psync", "fio io_uring"}
 BASELINES = {
@@ -24,8 +26,9 @@ BASELINES = {
     "net": {"throughput": {"memcpy"}},
     "discovery": {"fault_cost": {"userfaultfd within one process"}},
     "nbd": {"iops": {"nbdkit file"}} if shutil.which("nbdkit") else {},
+    "disks": {"iops": {*FILES, "plain file"}, "throughput": FILES},
 }
-NEEDED = {"nbd": "fio"}
+NEEDED = {"nbd": "fio", "disks": "fio"}
 
 
 def bench(name: str, *flags: str) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def bench(name: str, *flags: str) -> dict[str, Any]:
     return json.loads(outcome.stdout)
 
 
-@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in RESULTS])
 def test_document(name: str) -> None:
     if name in NEEDED and shutil.which(NEEDED[name]) is None:
         pytest.skip(f"{NEEDED[name]} is not installed")

@@ -35,6 +35,9 @@ def test_cases_and_baselines_take_turns() -> None:
     assert order == ["a", "A", "b"] * (ROUNDS_LEAST + 1)
     assert first.samples == [2.0] * ROUNDS_LEAST, "the first round only warms"
     assert first.ratio == 0.5 and second.ratio is None
+    order.clear()
+    in_turn(cases, 1e-9, silent(), 7)
+    assert len(order) == 3 * 8
 
 
 def test_document_of_results() -> None:

@@ -121,22 +121,24 @@ def small_format(build_dir: Path) -> Path:
     return first
 
 
-@pytest.mark.parametrize("small", [False, True])
-def test_cuts_under_sanitizers(small: bool, build_dir: Path, long: bool) -> None:
-    headers = small_format(build_dir) if small else HEADERS
-    program = build_c(["ring/volume_crash.c"], SANITIZED, into=build_dir, headers=headers)
+@pytest.fixture(scope="module", params=[False, True], ids=["usual", "small"])
+def sanitized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program under sanitizers, with the usual numbers and with those of SMALL."""
+    into = tmp_path_factory.mktemp("sanitized")
+    headers = small_format(into) if request.param else HEADERS
+    return build_c(["ring/volume_crash.c"], SANITIZED, into=into, headers=headers)
+
+
+def test_cuts_under_sanitizers(sanitized: Path, long: bool) -> None:
     for seed in range(1000, 1100 if long else 1002):
-        done = run(program, "cuts", seed, STEPS, 2)
+        done = run(sanitized, "cuts", seed, STEPS, 2)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("small", [False, True])
-def test_faults(small: bool, build_dir: Path, long: bool) -> None:
+def test_faults(sanitized: Path, long: bool) -> None:
     """EIO, ENOSPC, a short and an interrupted call at calls in turn: the errno arrives, and nothing is half done."""
-    headers = small_format(build_dir) if small else HEADERS
-    program = build_c(["ring/volume_crash.c"], SANITIZED, into=build_dir, headers=headers)
     for seed in range(FAULT_SEEDS * (20 if long else 1)):
-        done = run(program, "faults", seed, 60, 1)
+        done = run(sanitized, "faults", seed, 60, 1)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         assert int(done.stdout.split()[0]) > 50
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tools.bench import fio, flags
-from tools.bench.crew import crew
-from tools.bench.host import MEDIA, WITH_FILES, bench_host, disk_files
+from tools.bench.crew import Crew, crew
+from tools.bench.host import MEDIA, WITH_FILES, BenchHost, bench_host, disk_files
 from tools.bench.loads import MIB, DiskLoads, Window
 from tools.bench.results import (
     LOAD,
@@ -72,16 +73,10 @@ def command(
         "access": access,
         "medium": medium,
     }
-    kind: dict[str, Any] = {"op": op, "block": block, "sequential": access == "sequential"}
     window = window_of(run)
     with ExitStack() as hosts:
-        folder = hosts.enter_context(disk_files(medium))
-        host = hosts.enter_context(bench_host(folder, medium))
-        guests = hosts.enter_context(crew(host))
-        if medium in WITH_FILES:
-            fill(folder / FILE)
-        in_flight = max(depth, CAPACITY) * block
-        load = DiskLoads(guests, path, SIZE, in_flight, FILE if medium in WITH_FILES else None)
+        setup = set_up(hosts, parameters, window)
+        host, guests, load, references, kind = setup.host, setup.guests, setup.load, setup.references, setup.kind
         run.describe(
             **host.describe(), size_bytes=SIZE, page_cache="none" if medium == "direct" else "warm", batch=depth,
             verified="status and length of every completion; content by the tests",
@@ -94,10 +89,6 @@ def command(
         closed = Shared(saturated)
         opened = Shared(lambda seconds: load.window(seconds, depth=CAPACITY, rate=asked, **kind))
         lone = Shared(lambda seconds: load.window(seconds, depth=1, timed=True, **kind))
-        references = peers(folder / FILE, parameters, window) if medium in WITH_FILES else {}
-        if medium == "volume":
-            load.window(window, op="write", block=1 << 16, depth=8, sequential=True)  # every block is allocated
-            references = {"plain file": plain_file(hosts, path, in_flight, {**kind, "depth": depth})}
         best = max(references, key=lambda name: references[name](window), default=None)
         base = Kept(references[best]) if best else None
         run.in_turn(
@@ -117,6 +108,35 @@ def command(
         )  # fmt: skip
 
 
+@dataclass
+class Setup:
+    """A host of its own with one guest's disk, and what its load is compared with."""
+
+    host: BenchHost
+    guests: Crew
+    load: DiskLoads
+    kind: dict[str, Any]  # of a window of the load
+    references: dict[str, Measure]  # requests a second, by what has done them
+
+
+def set_up(hosts: ExitStack, parameters: dict[str, Any], window: float) -> Setup:
+    """`parameters`: path, block, depth, op, access, medium. A volume has all of its blocks at the return."""
+    medium, path, depth, block = (parameters[name] for name in ("medium", "path", "depth", "block"))
+    kind = {"op": parameters["op"], "block": block, "sequential": parameters["access"] == "sequential"}
+    folder = hosts.enter_context(disk_files(medium))
+    host = hosts.enter_context(bench_host(folder, medium))
+    guests = hosts.enter_context(crew(host))
+    if medium in WITH_FILES:
+        fill(folder / FILE)
+    in_flight = max(depth, CAPACITY) * block
+    load = DiskLoads(guests, path, SIZE, in_flight, FILE if medium in WITH_FILES else None)
+    references = peers(folder / FILE, parameters) if medium in WITH_FILES else {}
+    if medium == "volume":
+        load.window(window, op="write", block=1 << 16, depth=8, sequential=True)
+        references = {"plain file": plain_file(hosts, path, in_flight, {**kind, "depth": depth})}
+    return Setup(host, guests, load, kind, references)
+
+
 def plain_file(hosts: ExitStack, path: str, in_flight: int, given: dict[str, Any]) -> Measure:
     """The same load on a file in the page cache, on a host of its own."""
     folder = hosts.enter_context(disk_files("file"))
@@ -126,7 +146,7 @@ def plain_file(hosts: ExitStack, path: str, in_flight: int, given: dict[str, Any
     return lambda seconds: load.window(seconds, **given).rate
 
 
-def peers(file: Path, parameters: dict[str, Any], window: float) -> dict[str, Measure]:
+def peers(file: Path, parameters: dict[str, Any]) -> dict[str, Measure]:
     """What the bare file gives, and what fio reaches on it where it is installed; the best of fio is the baseline."""
     block, depth, op = parameters["block"], parameters["depth"], parameters["op"]
     direct = parameters["medium"] == "direct"

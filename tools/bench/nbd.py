@@ -20,7 +20,8 @@ from tools.measure.command import Run, benchmark
 from tools.measure.turns import Case, Measure
 
 SECONDS = 30.0
-WINDOW = 1.5  # seconds of one fio run: a new process each time, so that both sides get the same treatment
+WINDOW = 1.5  # seconds of one fio run, or a twentieth of all: a new process each time, so that both sides get the same
+SHORTEST = 0.2
 START_SECONDS = 10.0
 PEER = "nbdkit file"
 EXPORTER = "partitions.nbd_export:main"
@@ -47,9 +48,8 @@ def command(run: Run, path: str, block: int, depth: int, op: str, medium: str) -
         base = fio_over(other, op, block, depth) if other else None
         run.describe(**host.describe(), size_bytes=SIZE, page_cache="warm", batch=depth,
                      verified="status of every reply, by fio; content by the tests")  # fmt: skip
-        run.in_turn([
-            Case("iops", "requests/s", own, parameters, PEER if base else None, base, WINDOW),
-        ])  # fmt: skip
+        window = min(WINDOW, max(SHORTEST, run.seconds / 20))
+        run.in_turn([Case("iops", "requests/s", own, parameters, PEER if base else None, base, window)])
 
 
 def export(host: BenchHost, path: str) -> str:

@@ -15,7 +15,7 @@ from tools import output
 from tools.measure.environment import environment
 from tools.measure.result import Result, document
 from tools.measure.show import table
-from tools.measure.turns import Case, Progress, in_turn
+from tools.measure.turns import ROUNDS_DEFAULT, ROUNDS_LEAST, Case, Progress, in_turn
 
 SECONDS_MOST = 3600.0
 
@@ -23,9 +23,10 @@ SECONDS_MOST = 3600.0
 class Run:
     """One run of a benchmark: how long it may take, and what it found."""
 
-    def __init__(self, name: str, seconds: float) -> None:
+    def __init__(self, name: str, seconds: float, rounds: int) -> None:
         self.name = name
         self.seconds = seconds
+        self.rounds = rounds  # at least
         self.progress = Progress(f"bench {name}")
         self.results: list[Result] = []
         self.facts: dict[str, Any] = {}
@@ -38,20 +39,22 @@ class Run:
     def in_turn(self, cases: Sequence[Case], share: float = 1.0) -> list[Result]:
         """Measures `cases` in turn for `share` of the run's seconds and keeps the results."""
         self.progress.part(share)
-        found = in_turn(cases, self.seconds * share, self.progress)
+        found = in_turn(cases, self.seconds * share, self.progress, self.rounds)
         self.results += found
         return found
 
 
 def benchmark(seconds: float, **settings: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Makes a function of (Run, flags...) the benchmark of its module; by default it takes about `seconds`."""
+    """Makes a function of (Run, flags...) the benchmark of its module; by default it takes about `seconds`, and five
+    rounds at least."""
+    asked = seconds
 
     def decorate(function: Callable[..., None]) -> click.Command:
         name = function.__module__.rpartition(".")[2]
 
         @functools.wraps(function)
         def call(seconds: float, form: str | None, as_json: bool, **flags: Any) -> None:
-            run = Run(name, seconds)
+            run = Run(name, seconds, ROUNDS_DEFAULT if seconds >= asked else ROUNDS_LEAST)
             facts = environment()  # before the load of the benchmark itself
             try:
                 function(run, **flags)

@@ -17,6 +17,7 @@ Measure = Callable[[float], float]  # runs for about so many seconds, returns on
 
 WINDOW_SECONDS = 0.02
 ROUNDS_LEAST = 3
+ROUNDS_DEFAULT = 5  # of a run that takes the time that its benchmark asks for
 
 
 @dataclass
@@ -69,15 +70,17 @@ class Progress:
             self.stream.flush()
 
 
-def in_turn(cases: Sequence[Case], seconds: float, progress: Progress) -> list[Result]:
+def in_turn(
+    cases: Sequence[Case], seconds: float, progress: Progress, rounds_least: int = ROUNDS_LEAST
+) -> list[Result]:
     """Takes samples of all cases and baselines in turn until `seconds` are over; one result for each case.
 
-    At least ROUNDS_LEAST rounds. A round before the first counted one warms caches and is thrown away.
+    At least `rounds_least` rounds. A round before the first counted one warms caches and is thrown away.
     """
     results = [case.result() for case in cases]
     started = time.monotonic()
     rounds = -1
-    while rounds < ROUNDS_LEAST or time.monotonic() - started < seconds:
+    while rounds < rounds_least or time.monotonic() - started < seconds:
         for case, result in zip(cases, results, strict=True):
             progress.show((time.monotonic() - started) / seconds, f"{case.name} {_words(case.parameters)}")
             sample = case.measure(case.window)
