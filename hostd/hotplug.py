@@ -177,6 +177,7 @@ class HotPlug:
             endpoint["unplugged"] = True  # a guest that ends meanwhile is detached from the others
             message = {"partition": record.number, "port": endpoint["port"]}
             await ask(self.fabric.devices[endpoint["device"]], "detach", message)
+            await self.fabric.wiring.withdraw(record, self.fabric.devices, endpoint["name"])
         server = self.fabric.servers[endpoint["server"]]
         numbers = record.served.pop(endpoint["generation"], [])
         if numbers:

@@ -92,9 +92,9 @@ class Wiring:
                 await self.withdraw(record, devices)
                 raise
 
-    async def withdraw(self, record: Record, devices: dict[str, Record]) -> None:
-        """Takes them away; safe to call twice."""
-        for placed in [one for one in self.placed if one.partition == record.name]:
+    async def withdraw(self, record: Record, devices: dict[str, Record], nic: str | None = None) -> None:
+        """Takes away what was made for a partition, or for one NIC of it; safe to call twice."""
+        for placed in [one for one in self.placed if one.partition == record.name and nic in (None, one.wire.name)]:
             self.placed.remove(placed)
             try:
                 await self._ask(devices[placed.device], "remove_wire", {"port": placed.number})

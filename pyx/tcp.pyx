@@ -41,7 +41,7 @@ from pyx.tcpc cimport (
 from pyx.wakerc cimport pv_waker_arm
 
 cdef enum:
-    EVENTS = 64           # of the kernel, taken in one poll
+    EVENTS = 16           # of the kernel, taken in one poll: about as much work as a turn of a port
 
 cdef uint64_t RETRY_NS = 200_000
 
@@ -234,7 +234,6 @@ cdef class Tcp(Connections):
         return False
 
     cdef void finish_parked(self, Port *port, Parked *p, uint32_t status, uint32_t reason, uint32_t bytes) noexcept nogil:
-        self.work_for(port.client)
         p.used = False
         self.complete(port, &p.job, status, reason, bytes, p.start, pv_now())
         if p.job.server == NULL:
@@ -295,6 +294,7 @@ cdef class Tcp(Connections):
         """What waits at a connection goes on after these events. Returns how many requests have ended."""
         cdef uint32_t reason, bytes = 0, done = 0
         cdef int error
+        self.work_for(port.client)
         if c.writer.used and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
             if not self.fit(port, &c.writer):
                 return 0
@@ -344,6 +344,7 @@ cdef class Tcp(Connections):
         cdef uint32_t bytes = 0, reason
         if not e.asked.used or not self.fit(port, &e.asked):
             return 0
+        self.work_for(port.client)
         reason = self.outdated(port, &e.asked)
         if reason == PV_REASON_NONE:
             reason = self.tell_events(e, &e.asked.job, &bytes)

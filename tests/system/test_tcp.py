@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from hostd.errors import HostError
 from pyx.abi import OPERATIONS, tcp_address
 from tests.framework.host import Host
 from tests.framework.puppet import Puppet
@@ -260,3 +261,14 @@ def test_a_killed_guest_leaves_nothing(host: Host, listener: socket.socket) -> N
     host.until(lambda: nic.num_fds() == before)
     assert namespaces(nic) == spaces
     assert not [one for one in socket.if_nameindex() if one[1] == "pv-talker"]
+
+
+def test_an_unplugged_nic_takes_its_connections_along(host: Host, listener: socket.socket) -> None:
+    guest = exposed(host)
+    with taken(listener, guest) as peer:
+        assert host.detach("talker", "eth0")["endpoint"] == "eth0"
+        with pytest.raises(ConnectionResetError):
+            peer.recv(1)
+    assert not [one for one in socket.if_nameindex() if one[1] == "pv-talker"]
+    with pytest.raises(HostError, match="from the start on"):
+        host.attach("talker", nic={"name": "eth1", "addresses": [f"{GUEST}/24"], "tcp": {}})
