@@ -230,12 +230,13 @@ def test_limits_withhold_it(host: Host) -> None:
     assert guest.call("associations:raw", nic="eth0", order=order.hex()) == "offload_withheld"
 
 
-def holds(pid: int, needles: list[bytes]) -> bool:
-    """Does any writable memory of a process hold one of these?"""
+def holds(pid: int, needles: list[bytes], kinds: str = "sp") -> bool:
+    """Does any writable memory of a process, s shared or p private, hold one of these?"""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             first, last = (int(text, 16) for text in line.split()[0].split("-"))
-            if "w" not in line.split()[1] or "[v" in line:
+            rights = line.split()[1]
+            if "w" not in rights or rights[3] not in kinds or "[v" in line:
                 continue
             at, rest = first, b""
             while at < last:
@@ -268,6 +269,7 @@ def test_nobody_else_has_a_key(host: Host, ends: tuple[Puppet, Puppet, str, str]
     family = {process.pid for process in host.processes() if process.pid == sender.pid
               or sender.pid in {parent.pid for parent in process.parents()}}  # fmt: skip
     assert device in found and not found - {device} - family, (found, device, family)
+    assert not holds(sender.pid, needles, "s")  # the driver has overwritten what the device read
     with urllib.request.urlopen(host.metrics_url) as page:
         documents = [page.read().decode()]
     for path in ("status", "export", "resources", "partitions/sender/capabilities", "partitions/sender/view",
