@@ -114,6 +114,9 @@ class AdoptedSupervisor:
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
         self._refuse()
 
+    async def set_queues(self, name: str, nic: str, count: int, timeout: float) -> Row:
+        self._refuse()
+
     async def set_path(
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
     ) -> Row:

@@ -42,7 +42,7 @@ from hostd.manifest_types import (
     Variable,
     fault,
 )
-from hostd.manifest_wires import WIRES_MAX, Expose, Wire
+from hostd.manifest_wires import WIRES_MAX, Expose, Vlan, Vlans, Wire
 from hostd.manifest_worlds import Cap, Scheduling, Weight
 from hostd.tap import ADDRESSES_MAX, MTU_DEFAULT, MTU_LEAST, MTU_MOST
 from hostd.units import format_size
@@ -81,6 +81,9 @@ class Nic(Endpoint):
     queues: Annotated[int, Field(ge=1, le=NIC_QUEUES_MAX)] = Field(
         default=1, description="queue pairs, over which the frames for it are spread by their flow"
     )
+    vlan: Vlan | None = Field(default=None, description="its VLAN at the switch, whose frames have no tag for it")
+    trunk: Vlans = Field(default_factory=list, description="VLANs whose frames have a tag for it")
+    promiscuous: bool = Field(default=False, description="it gets all frames of the switch")
     addresses: Annotated[list[InterfaceAddress], Field(max_length=ADDRESSES_MAX)] = Field(
         default_factory=list,
         description="IPv4 and IPv6 addresses, as 10.0.0.2/24: of an unmodified program's interface, or with tcp",

@@ -70,6 +70,8 @@ InterfaceName = Annotated[str, AfterValidator(_interface)]
 UdpEndpoint = Annotated[str, AfterValidator(_endpoint)]
 File = Annotated[Text, AfterValidator(_absolute)]
 Addresses = Annotated[list[InterfaceAddress], Field(max_length=ADDRESSES_MAX)]
+Vlan = Annotated[int, Field(ge=1, le=4094)]
+Vlans = Annotated[list[Vlan], Field(max_length=4094)]
 Mtu = Annotated[int, Field(ge=MTU_LEAST, le=MTU_MOST)]
 
 
@@ -89,6 +91,8 @@ class Wire(Model):
     file: File | None = Field(default=None, description="of pcap: frames to the wire are added to it")
     replay: File | None = Field(default=None, description="of pcap: its frames come from the wire, once")
     watches: bool = Field(default=False, description="gets all frames of the switch")
+    vlan: Vlan | None = Field(default=None, description="the VLAN whose frames have no tag there")
+    trunk: Vlans = Field(default_factory=list, description="VLANs whose frames have a tag there")
     line: Line | None = Field(default=None, description="simulated, for the frames that come from there")
 
 

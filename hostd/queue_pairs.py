@@ -27,10 +27,11 @@ def pairs_of(record: Record, name: str) -> list[Row]:
     return [endpoint_of(record, one) for one in (names_of(nic) if nic else [name])]
 
 
-def lead_of(record: Record, endpoint: Row) -> int | None:
-    """Port of the first queue pair of the NIC that an endpoint is another one of; None: it is none."""
+def switched(record: Record, endpoint: Row) -> Row:
+    """What the switch is told of an endpoint; `lead`: port of its NIC's first queue pair, where it is another one."""
     for nic in getattr(record.spec, "nics", ()):
-        if endpoint["name"] in names_of(nic)[1:]:
-            port: int = endpoint_of(record, nic.name)["port"]
-            return port
-    return None
+        if endpoint["name"] in names_of(nic):
+            first = endpoint["name"] == nic.name
+            lead = None if first else endpoint_of(record, nic.name)["port"]
+            return {"lead": lead, "vlan": nic.vlan or 0, "trunk": nic.trunk, "watches": nic.promiscuous and first}
+    return {"lead": None, "vlan": 0, "trunk": [], "watches": False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hostd.queue_pairs import lead_of
+from hostd.queue_pairs import switched
 from hostd.records import Record
 
 # Facts of an endpoint that its device is told.
@@ -19,7 +19,7 @@ def of_port(record: Record, endpoint: dict[str, Any], memory: list[dict[str, Any
         "partition": record.number,
         "endpoint": endpoint["index"],
         "memory": memory,
-        "lead": lead_of(record, endpoint),
+        **switched(record, endpoint),
     }
 
 

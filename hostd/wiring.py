@@ -61,6 +61,7 @@ class Wiring:
         try:
             message = {
                 "port": placed.number, "kind": wire.kind, "vni": wire.vni or 0, "watches": wire.watches,
+                "vlan": wire.vlan or 0, "trunk": wire.trunk,
                 "descriptors": [name for name, fd in fds.items() if fd >= 0],
             }  # fmt: skip
             await self._ask(device, "add_wire", message, [fd for fd in fds.values() if fd >= 0])

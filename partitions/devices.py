@@ -175,6 +175,7 @@ class NicPartition(DevicePartition):
             self._waker.start()
         named = dict(zip(message["descriptors"], fds, strict=True))
         descriptors = (named.get("fd", -1), named.get("other", -1))
+        self.loop.set_vlans(message["port"], message["vlan"], message["trunk"])
         self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"])
         return {}
 
@@ -208,11 +209,13 @@ class NicPartition(DevicePartition):
             self._waker.join()
 
     def attach_port(self, message: Message, pair: Pair) -> None:
+        self.loop.set_vlans(message["port"], message["vlan"], message["trunk"])
         self.loop.attach_port(
             message["port"], message["generation"], message["partition"], message["endpoint"],
             bytes.fromhex(message["mac"].replace(":", "")), pair, abi.OFFLOADS_ALL & ~withheld(message["limits"]),
             -1 if message["lead"] is None else message["lead"],
         )  # fmt: skip
+        self.loop.set_watches(message["port"], message["watches"])
 
     def handle_hold_flows(self, message: Message, _fds: list[int]) -> Message:
         """Nothing is delivered to the queue pairs of a NIC until `spread_flows`, or for that many seconds."""

@@ -99,6 +99,8 @@ cdef class Nic(Associations):
         self.end_engine(port)
         with self.quiet():
             self.forget_associations(p)
+            self.watchers -= p.watches
+            self.forget_members(port, 0)
             self.leave(p)
             self.close_port(p)
             self.build_addresses()
@@ -125,7 +127,7 @@ cdef class Nic(Associations):
             if self.addresses[at].mac == mac:
                 return <int>self.addresses[at].port
             at = (at + 1) % ADDRESSES
-        return self.find_learned(mac)
+        return self.find_learned(mac | <uint64_t>self.vlan << 48)
 
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:
         if request.operation == PV_OP_RECEIVE or request.operation == PV_OP_RECEIVE_HEADED:

@@ -88,6 +88,7 @@ cdef struct Port:
     uint32_t members[4]               # of one that leads: all queue pairs of the NIC, itself first
     uint32_t member_count
     uint32_t spread                   # how many of them get frames
+    bint watches                      # gets all frames
     uint64_t held_until               # ns: none does, so that a flow keeps its order; 0: all do
     uint32_t seals, opens             # of one that leads: security associations out of the NIC, and into it
     bint starved                      # posted nothing for so long that frames for it are dropped at once

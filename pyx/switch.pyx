@@ -2,22 +2,77 @@
 
 A frame is judged once, from a private copy of its first bytes; what is judged is what arrives. One for an address that is
 nowhere known goes to all wires; endpoints have no address but their own.
+
+VLANs (IEEE 802.1Q): a port that has one gives and gets frames of it without tags; a trunk has several, with tags, and may
+have one without. Ports without any of that see tags as they are, and nothing of the VLANs. Inside, a frame of a VLAN has no
+tag: one that comes with one is copied without it into the device's memory, and one that is to leave with one is copied
+again, once for all trunks.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_NIC_RECEIVE_DROPPED, PV_NIC_TRANSMIT_DROPPED, PV_OP_SEND_HEADED, PV_PROBE_RECEIVER, PV_PROBE_WIRE,
-    PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER, PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD,
+    PV_FRAME_MIN, PV_HEADED_MAX, PV_NET_HEADER, PV_NIC_RECEIVE_DROPPED, PV_NIC_TRANSMIT_DROPPED, PV_OP_SEND_HEADED,
+    PV_PORTS_MAX,    PV_PROBE_RECEIVER, PV_PROBE_WIRE, PV_REASON_FRAME_SIZE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER,
+    PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD, PV_REASON_VLAN_DENIED,
 )
-from pyx.dmac cimport pv_dma_fetch
+from pyx.dmac cimport pv_dma_fetch, pv_dma_fetch_at, pv_dma_move_at, pv_dma_store_at, pv_span
+from pyx.offloadc cimport PV_NET_NEEDS_CHECKSUM, pv_net_header
 from pyx.offloads cimport Headed
 from pyx.portc cimport Job, Port
 from pyx.ringc cimport pv_count
 from pyx.wires cimport WAIT, Wires, address_of
 
+cdef enum:
+    TAG = 4                # bytes
+    TAG_AT = 12
+    VLAN_MOST = 4094
+    BARE = 0               # rooms
+    TAGGED = 1
+
+cdef uint32_t ETHERTYPE_VLAN = 0x8100
+
 
 cdef class Switch(Wires):
+
+    def __cinit__(self, *args, **kwargs):
+        cdef uint32_t i
+        for i in range(2):
+            self.rooms[i].memory = <uint8_t *>calloc(1, PV_HEADED_MAX + TAG)
+            if self.rooms[i].memory == NULL:
+                raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.rooms[BARE].memory)
+        free(self.rooms[TAGGED].memory)
+
+    def set_vlans(self, uint32_t port, uint32_t vlan=0, trunk=()):
+        """Puts a port into `vlan`, whose frames have no tag there, and makes it a trunk for those of `trunk`. None of both:
+        it sees tags as they are. The port need not be there yet, so that it never has others. ValueError where they are no
+        VLANs."""
+        if port >= PV_PORTS_MAX:
+            raise ValueError(f"port {port}: at most {PV_PORTS_MAX}")
+        if vlan > VLAN_MOST or not all(1 <= one <= VLAN_MOST for one in trunk):
+            raise ValueError(f"VLANs are 1 to {VLAN_MOST}")
+        with self.quiet():
+            memset(&self.carried[port][0], 0, 512)
+            for one in trunk:
+                self.carried[port][<uint32_t>one >> 3] |= 1 << (<uint32_t>one & 7)
+            self.access[port] = vlan
+            self.trunks[port] = len(trunk) > 0
+            self.sweep(port, <uint64_t>-1)  # what lies behind it belonged to other VLANs
+            self.forget_peers()
+
+    def set_watches(self, uint32_t port, bint watches):
+        """A port that watches is promiscuous: it gets all frames, those of a VLAN with their tag."""
+        cdef Port *p = self.attached(port)
+        with self.quiet():
+            self.watchers += watches - p.watches
+            p.watches = watches
+
+    # ---- data thread: what the switch does ----
 
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
         return False
@@ -30,22 +85,28 @@ cdef class Switch(Wires):
         receiver has no buffer yet and there is time left. One that waits midway is judged anew when it goes on: each piece
         of it is a frame that was judged."""
         cdef Headed headed
-        cdef Headed *front = NULL
         cdef uint8_t first[16]
-        cdef const uint8_t *header = first
+        cdef Form frame
         cdef uint32_t reason = PV_REASON_NONE
+        frame.job = job
+        frame.headed = NULL
+        frame.header = first
+        self.vlan = 0
+        self.tag_made = False
         if job.operation == PV_OP_SEND_HEADED:
             reason = self.inspect(port, job, &headed)
-            front = &headed
-            header = headed.bytes
+            frame.headed = &headed
+            frame.header = headed.bytes
             if port.progress >= headed.offload.segments:
                 port.progress = 0
         else:
-            pv_dma_fetch(self.origin, first, job.spans, 14)  # once: what is judged is what arrives
+            pv_dma_fetch(self.origin, first, job.spans, PV_FRAME_MIN)  # once: what is judged is what arrives
+        if reason == PV_REASON_NONE and (self.access[port.number] or self.trunks[port.number]):
+            reason = self.admit(port, &frame)
         if reason == PV_REASON_NONE:
-            reason = self.check_source(port, header, now)
+            reason = self.check_source(port, frame.header, now)
         if reason == PV_REASON_NONE:
-            reason = self.pass_on(port, job, front, header, now)
+            reason = self.pass_on(port, &frame, now)
             if reason == WAIT:
                 return WAIT
         port.progress = 0
@@ -59,6 +120,72 @@ cdef class Switch(Wires):
         self.mark(port)
         return reason
 
+    cdef uint32_t admit(self, Port *port, Form *frame) noexcept nogil:
+        """Which VLAN a frame belongs to; from here on it has no tag of it."""
+        cdef uint8_t tag[2]
+        cdef uint32_t base = PV_NET_HEADER if frame.headed != NULL else 0, reason, vlan
+        self.vlan = self.access[port.number]
+        self.priority = 0
+        if (<uint32_t>frame.header[TAG_AT] << 8 | frame.header[TAG_AT + 1]) == ETHERTYPE_VLAN:
+            if not self.trunks[port.number] or frame.job.length < base + PV_FRAME_MIN + TAG:
+                return PV_REASON_VLAN_DENIED
+            pv_dma_fetch_at(self.origin, tag, frame.job.spans, base + PV_FRAME_MIN, 2)
+            self.priority = tag[0] & 0xf0
+            vlan = <uint32_t>(tag[0] & 0x0f) << 8 | tag[1]
+            if vlan:  # otherwise: a priority alone
+                self.vlan = vlan
+            reason = self.rewrite(port, frame, BARE)
+            if reason != PV_REASON_NONE:
+                return reason
+        return PV_REASON_NONE if self.vlan and self.carries(port) else PV_REASON_VLAN_DENIED
+
+    cdef bint carries(self, const Port *port) noexcept nogil:
+        """Is the VLAN of this frame one of the port's?"""
+        if self.access[port.number] == self.vlan and (self.vlan or not self.trunks[port.number]):
+            return True
+        return self.trunks[port.number] and self.vlan and self.carried[port.number][self.vlan >> 3] & 1 << (self.vlan & 7)
+
+    cdef uint32_t rewrite(self, Port *port, Form *frame, uint32_t which) noexcept nogil:
+        """Makes `frame` a copy without its tag (BARE), or with one (TAGGED). The reason against it."""
+        cdef Room *room = &self.rooms[which]
+        cdef uint32_t base = PV_NET_HEADER if frame.headed != NULL else 0
+        cdef uint32_t front = base + TAG_AT, old = TAG if which == BARE else 0, new = TAG - old, length = frame.job.length
+        cdef uint64_t unused = 0
+        cdef uint8_t tag[4]
+        cdef pv_net_header header
+        if length + new > PV_HEADED_MAX:
+            return PV_REASON_FRAME_SIZE
+        room.job = frame.job[0]
+        room.job.length = length + new - old
+        room.job.spans = &room.job.one
+        room.job.span_count = 1
+        room.job.one.hpa = <uint64_t>room.memory - <uint64_t>self.origin
+        room.job.one.length = room.job.length
+        pv_dma_move_at(self.origin, room.job.spans, front + new, frame.job.spans, front + old, length - front - old, &unused)
+        pv_dma_store_at(self.origin, room.job.spans, base, frame.header, TAG_AT)
+        if which == TAGGED:
+            tag[0] = 0x81
+            tag[1] = 0
+            tag[2] = self.priority | <uint8_t>(self.vlan >> 8)
+            tag[3] = <uint8_t>self.vlan
+            pv_dma_store_at(self.origin, room.job.spans, front, tag, TAG)
+            # The two bytes that were judged, whatever stands in the sender's memory by now.
+            pv_dma_store_at(self.origin, room.job.spans, front + TAG, frame.header + TAG_AT, 2)
+        if frame.headed == NULL:
+            pv_dma_fetch(self.origin, room.first, room.job.spans, PV_FRAME_MIN)
+            frame.header = room.first
+        else:
+            header = frame.headed.header
+            if header.flags & PV_NET_NEEDS_CHECKSUM:
+                header.csum_start += <uint16_t>(new - old)
+            pv_dma_store_at(self.origin, room.job.spans, 0, &header, PV_NET_HEADER)
+            if self.inspect(port, &room.job, &room.headed) != PV_REASON_NONE:
+                return PV_REASON_FRAME_SIZE
+            frame.headed = &room.headed
+            frame.header = room.headed.bytes
+        frame.job = &room.job
+        return PV_REASON_NONE
+
     cdef uint32_t check_source(self, Port *port, const uint8_t *header, uint64_t now) noexcept nogil:
         """An endpoint has one address; what lies behind a wire is learned."""
         cdef uint64_t source = address_of(header + 6)
@@ -68,82 +195,106 @@ cdef class Switch(Wires):
         known = self.find(source)
         if header[6] & 1 or source == 0 or known >= 0 and not self.ports[known].wire:
             return PV_REASON_FRAME_SOURCE
-        self.learn(source, port.number, now)
+        self.learn(source | <uint64_t>self.vlan << 48, port.number, now)
         return PV_REASON_NONE
 
-    cdef uint32_t pass_on(self, Port *port, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
-        """To whom the address of a judged frame leads. `headed` NULL: one without a header."""
-        cdef uint64_t destination = address_of(header)
-        cdef uint32_t none = 0
+    cdef uint32_t pass_on(self, Port *port, Form *frame, uint64_t now) noexcept nogil:
+        """To whom the address of a judged frame leads."""
+        cdef uint64_t destination = address_of(frame.header), place = destination | <uint64_t>self.vlan << 48
         cdef Port *receiver
-        cdef Port *queue
-        if header[0] & 1:
+        if frame.header[0] & 1:
             if port.wire == 0 and (destination == PV_PROBE_WIRE or destination == PV_PROBE_RECEIVER):
-                self.give_back_probe(port, job, headed, header, &none, now)
+                self.give_back_probe(port, frame, destination == PV_PROBE_WIRE, now)
             else:
-                self.to_all(port, job, headed, header, now)
+                self.snoop(port, frame.job, PV_NET_HEADER if frame.headed != NULL else 0, self.vlan, now)
+                self.to_all(port, frame, place, now)
             return PV_REASON_NONE
-        if destination != port.peer_address or port.peer < 0:
+        if place != port.peer_address or port.peer < 0:
             port.peer = self.find(destination)
-            port.peer_address = destination
+            if port.peer >= 0 and not self.carries(&self.ports[port.peer]):
+                port.peer = -1
+            port.peer_address = place
         if port.peer < 0:
-            return PV_REASON_NONE if self.flood(port, job, headed, header, now) else PV_REASON_NO_DESTINATION
+            return PV_REASON_NONE if self.flood(port, frame, now) else PV_REASON_NO_DESTINATION
         receiver = &self.ports[port.peer]
         if receiver.lead == port.lead:
             return PV_REASON_NO_DESTINATION
-        queue = receiver if receiver.member_count < 2 else self.queue_of(receiver, job, headed)
-        if queue == NULL or not self.to_one(port, queue, job, headed, header, &port.progress, now):
-            if self.hold(port, receiver if queue == NULL else queue):
+        if not self.reach(port, receiver, frame, &port.progress, now):
+            if self.hold(port, self.queue_for(receiver, frame)):
                 return WAIT
             pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
             return PV_REASON_NO_BUFFER
         if self.watchers:
-            self.mirror(port, receiver.number, job, headed, header, now)
+            self.mirror(port, receiver.number, frame, now)
         return PV_REASON_NONE
 
-    cdef void give_back_probe(self, Port *port, const Job *job, Headed *headed, const uint8_t *header, uint32_t *none,
-                              uint64_t now) noexcept nogil:
+    cdef Port *queue_for(self, Port *receiver, const Form *frame) noexcept nogil:
+        """The port whose buffer a frame waits for."""
+        cdef Port *queue = self.queue_of(receiver, frame.job, frame.headed) if receiver.member_count > 1 else receiver
+        return receiver if queue == NULL else queue
+
+    cdef void give_back_probe(self, Port *port, Form *frame, bint wire, uint64_t now) noexcept nogil:
         """Probe frames come back to their sender; those to the wire as if it took none of the offloads."""
-        if headed == NULL:
-            self.deliver(port, port, job, header, now)
+        cdef uint32_t progress = 0
+        if frame.headed == NULL:
+            self.deliver(port, port, frame.job, frame.header, now)
         else:
-            self.deliver_headed(port, port, job, headed, none, address_of(header) == PV_PROBE_WIRE, now)
+            self.deliver_headed(port, port, frame.job, frame.headed, &progress, wire, now)
 
-    cdef bint to_one(self, Port *sender, Port *receiver, const Job *job, Headed *headed, const uint8_t *header,
-                     uint32_t *progress, uint64_t now) noexcept nogil:
-        """`headed` NULL: a frame without a header."""
-        if headed == NULL:
-            return self.deliver(sender, receiver, job, header, now)
-        return self.deliver_headed(sender, receiver, job, headed, progress, False, now)
+    cdef bint reach(self, Port *sender, Port *receiver, Form *frame, uint32_t *progress, uint64_t now) noexcept nogil:
+        """Delivers a frame to one port, in the form that it has there. False: it has no buffer."""
+        if self.vlan and (self.trunks[receiver.number] and self.access[receiver.number] != self.vlan or receiver.watches):
+            if not self.tag_made:
+                self.tag_made = True
+                self.with_tag = frame[0]
+                self.tag_reason = self.rewrite(sender, &self.with_tag, TAGGED)
+            if self.tag_reason != PV_REASON_NONE:
+                self.too_long(receiver)
+                return True
+            frame = &self.with_tag
+        if receiver.member_count > 1:
+            receiver = self.queue_of(receiver, frame.job, frame.headed)
+            if receiver == NULL:
+                return False
+        if frame.headed == NULL:
+            return self.deliver(sender, receiver, frame.job, frame.header, now)
+        return self.deliver_headed(sender, receiver, frame.job, frame.headed, progress, False, now)
 
-    cdef void to_all(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
+    cdef void to_all(self, Port *sender, Form *frame, uint64_t place, uint64_t now) noexcept nogil:
+        """A frame to a group, `place`: to all of its VLAN, or to those who want the group if anybody has said so."""
         cdef uint32_t i, progress
+        cdef bint known = self.is_known(frame.header, place)
         cdef Port *receiver
-        cdef Port *queue
         for i in range(self.active_count):
             receiver = &self.ports[self.active[i]]
             if receiver.lead == sender.lead or receiver.lead != receiver.number:
                 continue
+            if not receiver.watches and (not self.carries(receiver) or known and not self.wants(receiver.number, place)):
+                continue
             progress = 0
-            queue = receiver if receiver.member_count < 2 else self.queue_of(receiver, job, headed)
-            if queue == NULL or not self.to_one(sender, queue, job, headed, header, &progress, now):
+            if not self.reach(sender, receiver, frame, &progress, now):
                 pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
 
-    cdef bint flood(self, Port *sender, const Job *job, Headed *headed, const uint8_t *header, uint64_t now) noexcept nogil:
+    cdef bint flood(self, Port *sender, Form *frame, uint64_t now) noexcept nogil:
         """A frame to an address that nobody has shown yet: to all other wires. False: there is none that could know it."""
         cdef uint32_t i, progress, reached = 0
-        for i in range(self.wire_count):
-            if self.wires[i].port != sender.number:
+        cdef Port *receiver
+        for i in range(self.active_count):
+            receiver = &self.ports[self.active[i]]
+            if receiver.lead == sender.lead or receiver.lead != receiver.number or not (receiver.wire or receiver.watches):
+                continue
+            if receiver.watches or self.carries(receiver):
                 progress = 0
-                self.to_one(sender, &self.ports[self.wires[i].port], job, headed, header, &progress, now)
-                reached += not self.wires[i].watches
+                self.reach(sender, receiver, frame, &progress, now)
+                reached += not receiver.watches
         return reached > 0
 
-    cdef void mirror(self, Port *sender, int receiver, const Job *job, Headed *headed, const uint8_t *header,
-                     uint64_t now) noexcept nogil:
-        """A frame between two others, for wires that watch."""
+    cdef void mirror(self, Port *sender, int receiver, Form *frame, uint64_t now) noexcept nogil:
+        """A frame between two others, for ports that watch."""
         cdef uint32_t i, progress
-        for i in range(self.wire_count):
-            if self.wires[i].watches and <int>self.wires[i].port != receiver and self.wires[i].port != sender.number:
+        cdef Port *watcher
+        for i in range(self.active_count):
+            watcher = &self.ports[self.active[i]]
+            if watcher.watches and watcher.lead == watcher.number and <int>watcher.number != receiver and watcher.lead != sender.lead:
                 progress = 0
-                self.to_one(sender, &self.ports[self.wires[i].port], job, headed, header, &progress, now)
+                self.reach(sender, watcher, frame, &progress, now)

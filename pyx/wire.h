@@ -37,7 +37,6 @@ struct pv_wire {
     uint32_t vni;      /* vxlan: network identifier, 24 bits */
     uint16_t port;     /* number at the device */
     bool headed;       /* frames have a struct pv_net_header in front */
-    bool watches;      /* gets every frame of the switch, not only those that are for it */
     int failure;       /* errno that ended it; 0: it works */
     uint32_t waiting;  /* bytes of the frame in `incoming` that has no receiver yet; 0: none */
     uint8_t *incoming; /* one frame with its header */

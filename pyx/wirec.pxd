@@ -20,7 +20,6 @@ cdef extern from "wire.h" nogil:
         uint32_t vni
         uint16_t port
         bint headed
-        bint watches
         int failure
         uint32_t waiting
         uint8_t *incoming

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from pyx.learning cimport Learning
+from pyx.groups cimport Groups
 from pyx.offloads cimport Target
 from pyx.portc cimport Job, Port
 from pyx.wakerc cimport pv_waker
@@ -16,10 +16,10 @@ cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
             | <uint64_t>bytes[4] << 32 | <uint64_t>bytes[5] << 40)
 
 
-cdef class Wires(Learning):
+cdef class Wires(Groups):
     cdef pv_wire wires[16]
     cdef uint32_t wire_count, watchers
-    cdef uint64_t swept     # ns
+    cdef uint64_t swept     # ns: when all that is too old was forgotten
     cdef pv_waker waker
 
     cdef void drop_counters(self, Port *port)

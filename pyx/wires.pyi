@@ -1,11 +1,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pyx.learning import Learning
+from pyx.groups import Groups
 
 KINDS: dict[str, int]
 
-class Wires(Learning):
+class Wires(Groups):
     def add_wire(
         self, number: int, kind: str, fd: int, other: int = -1, vni: int = 0, watches: bool = False
     ) -> None: ...

@@ -21,7 +21,7 @@ from pyx.abi cimport (
     PV_OP_SEND, PV_OP_SEND_HEADED, PV_PORTS_MAX, PV_REASON_COUNT, PV_REASON_NO_BUFFER, PV_REASON_NONE, PV_STAGE_COUNT,
 )
 from pyx.device cimport Device
-from pyx.learning cimport Learning
+from pyx.groups cimport Groups
 from pyx.offloads cimport Target
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport PV_CHARGE_IDLE, pv_count, pv_now
@@ -47,7 +47,7 @@ cdef enum:
 cdef uint64_t SWEEP_NS = 1_000_000_000
 
 
-cdef class Wires(Learning):
+cdef class Wires(Groups):
 
     def __cinit__(self, *args, **kwargs):
         cdef uint32_t i
@@ -85,7 +85,6 @@ cdef class Wires(Learning):
         wire.fd = wire.out = -1
         wire.kind = <pv_wire_kind><int>KINDS[kind]
         wire.headed = wire.kind == PV_WIRE_TAP or wire.kind == PV_WIRE_PACKET
-        wire.watches = watches
         wire.vni = vni
         wire.port = number
         wire.incoming = <uint8_t *>calloc(1, PV_HEADED_MAX)
@@ -121,6 +120,7 @@ cdef class Wires(Learning):
         p.offloads = PV_OFFLOADS_ALL
         p.wire = self.wire_count + 1
         p.lead = number
+        p.watches = watches
         with self.quiet():
             self.install_port(p)
             self.wire_count += 1
@@ -138,7 +138,8 @@ cdef class Wires(Learning):
         self.drop_line(number)
         with self.quiet():
             self.sweep(number, <uint64_t>-1)
-            self.watchers -= self.wires[at].watches
+            self.watchers -= p.watches
+            self.forget_members(number, 0)
             self.close_port(p)
             if self.wires[at].fd >= 0:
                 pv_waker_remove(&self.waker, self.wires[at].fd)
@@ -168,7 +169,8 @@ cdef class Wires(Learning):
         return {
             "frames_in": p.counters[<int>PV_NIC_TRANSMIT_FRAMES], "bytes_in": p.counters[<int>PV_NIC_TRANSMIT_BYTES],
             "frames_out": p.counters[<int>PV_NIC_RECEIVE_FRAMES], "bytes_out": p.counters[<int>PV_NIC_RECEIVE_BYTES],
-            "drops": drops, "addresses": self.count_learned(number), "failure": os.strerror(failure) if failure else None,
+            "drops": drops, "addresses": self.count_learned(number), "groups": self.count_groups(number),
+            "failure": os.strerror(failure) if failure else None,
         }
 
     def wake(self, processors=(), priority=0):
@@ -265,8 +267,7 @@ cdef class Wires(Learning):
             self.publish()
         if self.begin - self.swept > SWEEP_NS:
             self.swept = self.begin
-            if self.begin > self.ageing:
-                self.sweep(PV_PORTS_MAX, self.begin - self.ageing)
+            self.forget_old(self.begin)
         return work + taken
 
     cdef bint pending(self) noexcept nogil:

@@ -35,6 +35,7 @@ RULES = [
         {
             "pyx/dma.h": (None, "the routines that move guest data, with their counter"),
             "pyx/spread.h": (2, "addresses and ports out of a private header"),
+            "pyx/snoop.h": (3, "a group's address out of a private header"),
             "pyx/frame.h": (4, "fields and words of private headers, and reading guest data for a sum"),
             "pyx/offload.h": (2, "private headers of a frame"),
             "pyx/merge.h": (1, "private headers of a frame"),

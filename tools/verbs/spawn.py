@@ -169,7 +169,11 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             fields[key] = value == "on"
         elif option == "--nic" and key == "tcp" and value in ("on", "off"):
             fields[key] = {} if value == "on" else None
-        elif option == "--nic" and key in ("mtu", "queues") and value.isdecimal():
+        elif option == "--nic" and key == "trunk" and value.replace("+", "").isdecimal():
+            fields[key] = [int(one) for one in value.split("+")]
+        elif option == "--nic" and key == "promiscuous" and value in ("on", "off"):
+            fields[key] = value == "on"
+        elif option == "--nic" and key in ("mtu", "queues", "vlan") and value.isdecimal():
             fields[key] = int(value)
         elif key in ("weight", "operations") and not value.isdecimal():
             raise click.BadParameter(f"{fact!r} is no whole number", param_hint=option)
@@ -179,7 +183,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             rate = int(value) if key == "operations" else value
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
-            more = ", ip, mtu, offloads, queues, tcp" if option == "--nic" else ""
+            more = ", ip, mtu, offloads, queues, vlan, trunk, promiscuous, tcp" if option == "--nic" else ""
             known = f"path, weight, budget, bytes, operations{more}"
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields
