@@ -53,6 +53,7 @@ class Adoption:
         await self._loading.start_monitor(record, adopting=True)
         started = time.monotonic()
         await self._tables()
+        await self._loading.offices.tell_monitor()
         await ask(self._fabric.monitor, "resume", {})
         resumed = time.monotonic()
         living = [one for one in self._records.values() if one.type in ("guest", "console") and one.state not in ENDED]

@@ -17,8 +17,8 @@ from hostd.wire import RemoteError, WireError, close_fds
 TIMEOUT = 30.0  # seconds for an answer
 NOTICE = 5.0  # seconds in which a death is noticed: the end of the wire comes a little earlier
 
-# True in the task that starts the next process of a role, and asks it before all others.
-reviving: ContextVar[bool] = ContextVar("reviving", default=False)
+# In the task that starts the next process of a role: that role, which the task asks before all others.
+reviving: ContextVar[Record | None] = ContextVar("reviving", default=None)
 
 
 class Absence:
@@ -39,6 +39,10 @@ class Absence:
         self._noticed.clear()
         self._over.set()
 
+    @property
+    def absent(self) -> bool:
+        return not self._over.is_set()
+
     async def over(self) -> None:
         await self._over.wait()
 
@@ -58,14 +62,14 @@ async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] |
     """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended and is
     not started again."""
     while True:
-        if record.absence is not None and not reviving.get():
+        if record.absence is not None and reviving.get() is not record:
             await record.absence.over()
         wire = record.wire
         assert wire is not None
         try:
             reply, received = await wire.request({"op": op, **message}, fds or [], timeout=TIMEOUT)
         except (EOFError, WireError) as error:
-            if record.absence is None or reviving.get() or not await record.absence.followed(record, wire):
+            if record.absence is None or reviving.get() is record or not await record.absence.followed(record, wire):
                 raise RemoteError("unreachable", f"{record.name} does not answer: {error}") from error
         else:
             close_fds(received)

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from hostd import mapcheck
-from hostd.fabric import Fabric, ask
+from hostd.fabric import Fabric, ask, seats
 from hostd.keeper import Keeper
 from hostd.records import Record, is_python
 from hostd.wire import RemoteError, close_fds
@@ -123,7 +123,10 @@ class Checks:
         grant("monitor", "rw", "kernel", "vectors:monitor", *threads)
         grant("hostd", "r", "vectors:monitor", *threads)
         for server in self.fabric.servers:
-            grant(server, "rw", f"vectors:{server}")
+            for seat, process in zip(seats(server), self.fabric.servers, strict=True):
+                grant(process, "r", "kernel")
+                grant(process, "rw", seat, f"bell:{server}", f"statistics:{server}", f"vectors:{server}")
+            grant("monitor", "rw", *seats(server))
             grant("monitor", "rw", f"vectors:{server}")
             grant("hostd", "r", f"vectors:{server}")
         for device in self.fabric.devices:
@@ -133,7 +136,8 @@ class Checks:
             for server in self.fabric.servers:
                 grant("monitor", "rw", f"requests:{server}:{device}")
                 grant(device, "rw", f"requests:{server}:{device}", f"completions:{server}:{device}", f"bell:{server}")
-                grant(server, "rw", f"completions:{server}:{device}")
+                for process in self.fabric.servers:
+                    grant(process, "rw", f"completions:{server}:{device}")
 
     def _of_partition(self, record: Record, grants: Grants) -> None:
         plan = record.plan
@@ -147,8 +151,11 @@ class Checks:
         if loaded and plan["view"] is not None and (record.attached or record.type != "guest"):
             grant("monitor", "r", plan["view"], plan["map"])
             grant("monitor", "rw", call, plan["events"])
-        if loaded and record.type in ("io", "command"):
+        if loaded and record.type == "command":
             grant(record.name, "rw", call, plan["events"])
+        if record.type == "io":  # one serves, the others stand by
+            for process in self.fabric.servers:
+                grant(process, "rw", call, plan["events"])
         memory = [extent["segment"] for extent in plan["memory"]]
         if record.type == "io":  # buffers of the copy path
             for role in ("monitor", *self.fabric.devices):
@@ -167,7 +174,7 @@ class Checks:
                 grant("monitor", "rw", *memory)
             for endpoint in plan["endpoints"]:
                 grant(endpoint["device"], "rw", *memory, endpoint["pair"]["segment"], plan["events"])
-                if endpoint["server"] is not None:
-                    grant(endpoint["server"], "rw", plan["events"])
-                for queue in endpoint["queues"]:
-                    grant(endpoint["server"], "rw", queue["channel"], queue["ledger"])
+                for process in self.fabric.servers if endpoint["server"] is not None else ():
+                    grant(process, "rw", plan["events"])
+                    for queue in endpoint["queues"]:
+                        grant(process, "rw", queue["channel"], queue["ledger"])

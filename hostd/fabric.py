@@ -21,8 +21,9 @@ from hostd.asking import ask, release
 from hostd.errors import HostError
 from hostd.hardware import Location
 from hostd.keeper import Keeper
+from hostd.queues import Queues
 from hostd.records import Record
-from hostd.told import extents_of, of_port, of_queues, segment_of
+from hostd.told import extents_of, of_port, segment_of
 from hostd.wire import close_fds
 from hostd.wiring import Wiring
 from pyx import abi
@@ -30,16 +31,18 @@ from pyx.statistics import Reader, initialize
 from pyx.vectors import VectorReader
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
+SEATS = 2  # of an office: one serves, one stands by
 HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
 STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257, "trap": 257, "world": 1}
 
 Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 
 
-class Fabric:
+class Fabric(Queues):
     """The roles of the data plane by name, and the segments that only they share."""
 
     def __init__(self, keeper: Keeper, symmetric: bool, processors: list[int]) -> None:
+        super().__init__()
         self.keeper = keeper
         self.processors = processors  # of the data threads
         self.symmetric = symmetric
@@ -47,7 +50,6 @@ class Fabric:
         self.readers: list[tuple[str, Reader]] = []
         self.vectors: list[tuple[str, VectorReader]] = []
         self._monitor: Record | None = None
-        self.servers: dict[str, Record] = {}
         self.devices: dict[str, Record] = {}
         self.wiring = Wiring(ask)
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
@@ -96,6 +98,7 @@ class Fabric:
         wanted += [(f"vectors:{role}", "vectors", abi.vectors_size()) for role in ("monitor", *servers)]
         ring = abi.ring_size(HARDWARE_CAPACITY)
         for server in servers:
+            wanted += [(seat, "seat", abi.bell_size()) for seat in seats(server)]
             for device in self.devices:
                 wanted.append((f"requests:{server}:{device}", "hardware", ring))
                 wanted.append((f"completions:{server}:{device}", "hardware", ring))
@@ -163,8 +166,14 @@ class Fabric:
         completions = self.fd(f"completions:{server.name}:{device.name}")
         common = {"server": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
         await ask(device, "connect", common, [requests, completions, self.fd(f"bell:{server.name}")])
-        await ask(server, "connect_hardware", common, [completions])
+        for seat in self.servers.values():
+            await self.connect_seat(seat, server, device.name, slot)
         await self.connect_monitor(server, device.name, slot)
+
+    async def connect_seat(self, process: Record, server: Record, device: str, slot: int) -> None:
+        """The completion ring of a device, for a seat of the office of `server`."""
+        common = {"office": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
+        await ask(process, "connect_hardware", common, [self.fd(f"completions:{server.name}:{device}")])
 
     async def connect_monitor(self, server: Record, device: str, slot: int) -> None:
         common = {"server": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
@@ -277,23 +286,17 @@ class Fabric:
                 await ask(device, "attach", message, [fds[0], pair, *(memory if first else [])])
                 done.append(functools.partial(_detach, device, record.number, endpoint["port"]))
             if queue_ids:
-                await self._add_queues(record, fds)
+                for endpoint in plan["endpoints"]:
+                    self.number_queues(record, endpoint)
+                await self.add_queues(record, plan["endpoints"], fds)
             record.attached = True
         except BaseException:
             for undo in reversed(done):
                 await undo()
+            await self.forget_queues(record)
             raise
         finally:
             close_fds([*memory, *fds, *pair_fds])
-
-    async def _add_queues(self, record: Record, fds: list[int]) -> None:
-        queues = [queue for endpoint in record.plan["endpoints"] for queue in of_queues(endpoint)]
-        server = self.servers[record.plan["endpoints"][0]["server"]]
-        reply = await ask(server, "add_queues", {"partition": record.number, "queues": queues}, fds)
-        record.queues = reply["queues"]
-        numbers = iter(record.queues)
-        for endpoint in record.plan["endpoints"]:
-            record.served[endpoint["generation"]] = [next(numbers) for _ in endpoint["queues"]]
 
     async def detach(self, record: Record) -> None:
         """Takes a dead partition out of the data plane; its statistics stay. Safe to call twice."""
@@ -304,11 +307,8 @@ class Fabric:
         for endpoint in record.plan["endpoints"]:
             if not endpoint.get("unplugged"):
                 await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
+        await self.forget_queues(record)
         await self.wiring.withdraw(record, self.devices)  # after them: peers of its connections were told by these ways
-        if record.queues:
-            server = self.servers[record.plan["endpoints"][0]["server"]]
-            await release(server, "remove_queues", {"queues": record.queues})
-            record.queues = []
 
     # ---- paths (hostd.path_changes) ----
 
@@ -380,6 +380,11 @@ class Fabric:
         self.vectors.clear()
         close_fds([descriptor for _, descriptor in self.segments.values()])
         self.segments.clear()
+
+
+def seats(server: str) -> list[str]:
+    """Names of the segments with the pages of the seats of an office."""
+    return [f"seat:{server}:{seat}" for seat in range(SEATS)]
 
 
 def statistics_size(kind: str) -> int:

@@ -28,7 +28,7 @@ from hostd.paths import Paths
 from hostd.placement import placement_request
 from hostd.queue_pairs import names_of
 from hostd.records import ENDED, Record, is_python
-from hostd.told import of_port, of_queues
+from hostd.told import of_port
 from hostd.wire import RemoteError, WireError, close_fds, encode, send_packet
 
 DRAIN_SECONDS = 1.0  # for the channel server to give back what the device dropped
@@ -68,7 +68,9 @@ class HotPlug:
             if isinstance(entry, Nic) and entry.queues > 1:
                 raise HostError("unsupported", f"{name}: a NIC that is attached while it runs has one queue pair")
             spec = _with(record.spec, self._manifest, kind, entry)
-            wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
+            others = ((end["server"], end["standby"]) for end in record.plan["endpoints"])
+            servers = next(others, self.fabric.lightest())
+            wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests, servers)
             fields = next(one for one in reversed(wanted["endpoints"]) if one["name"] == entry.name)
             message = {"partition": name, "endpoint": fields, "actor": actor} | ({"key": key} if key else {})
             try:
@@ -160,10 +162,8 @@ class HotPlug:
             await ask(device, "attach", message, [events, pair, *rest[2 * len(queues) :]])
             endpoint["unplugged"] = False
             both = [fd for couple in zip(channels, ledgers, strict=True) for fd in couple]
-            request = {"partition": record.number, "queues": of_queues(endpoint)}
-            reply = await ask(fabric.servers[endpoint["server"]], "add_queues", request, [events, *both])
-            record.served[endpoint["generation"]] = reply["queues"]
-            record.queues += reply["queues"]
+            fabric.number_queues(record, endpoint)
+            await fabric.add_queues(record, [endpoint], [events, *both])
             await fabric.route(record, endpoint)
             if not self._tell(record, {"attached": endpoint}, [events, pair, *channels]):
                 raise HostError("state", f"{record.name} takes no more endpoints: it never looked for the last ones")
@@ -178,15 +178,14 @@ class HotPlug:
             message = {"partition": record.number, "port": endpoint["port"]}
             await ask(self.fabric.devices[endpoint["device"]], "detach", message)
             await self.fabric.wiring.withdraw(record, self.fabric.devices, endpoint["name"])
-        server = self.fabric.servers[endpoint["server"]]
         numbers = record.served.pop(endpoint["generation"], [])
         if numbers:
             deadline = time.monotonic() + DRAIN_SECONDS
-            while (await ask(server, "in_flight", {"queues": numbers}))["in_flight"] and time.monotonic() < deadline:
+            while await self.fabric.in_flight(endpoint["server"], numbers) and time.monotonic() < deadline:
                 await asyncio.sleep(DRAIN_POLL)
             if set(numbers) <= set(record.queues):
                 record.queues = [number for number in record.queues if number not in numbers]
-                await ask(server, "remove_queues", {"queues": numbers})
+                await self.fabric.remove_queues(endpoint["server"], numbers)
         await ask(self.fabric.monitor, "unroute", _of(record, endpoint))
 
     async def _decide_detach(self, record: Record, endpoint: Row, key: str | None, actor: str) -> Row:

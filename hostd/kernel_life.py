@@ -18,6 +18,7 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
 from hostd.inventory import Inventory
+from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec
@@ -40,6 +41,7 @@ class KernelLife:
     _boot: Boot
     _loading: Loading
     _monitor_life: MonitorLife
+    _offices: Offices
     _children: Children
     _manifest: Manifest
     _changed: asyncio.Condition
@@ -213,7 +215,14 @@ class KernelLife:
     async def kernel_facts(self) -> Row:
         """Is there a kernel, and how often its monitor was started again."""
         monitor = self.fabric.monitor if self.fabric.loaded else None
-        return {"kernel": "loaded" if monitor else "not loaded", "monitor": await self._monitor_life.row(monitor)}
+        return {
+            "kernel": "loaded" if monitor else "not loaded",
+            "monitor": await self._monitor_life.row(monitor),
+            "offices": self._offices.rows(),
+        }
+
+    async def switch_over(self, name: str, target: str | None) -> Row:
+        return await self._offices.switch_over(name, target)
 
     async def stream(self, on: bool, depth: int) -> Row:
         return _without_reply(await ask(self.records["console"], "stream", {"on": on, "depth": depth}))

@@ -1,10 +1,11 @@
 """Load and unload of the kernel: the monitor with everything that lives by it comes to a host that runs, and goes (W1,
 W2, W10).
 
-    load    partitions monitor, io-a -> segments of the kernel -> monitor -> devices see the kernel region -> io-a
-            -> every partition with a call ring is known -> the console gives entries and interrupt routes of its
-            devices to the monitor, which takes them over as they are -> epoch in office -> services by system call
-    unload  (guests are gone) services back on boot wires -> the console's queue pairs are left open -> io-a ends,
+    load    partitions monitor, io-a, io-b -> segments of the kernel -> monitor -> devices see the kernel region
+            -> io-a, io-b -> every partition with a call ring is known -> the console gives entries and interrupt
+            routes of its devices to the monitor, which takes them over as they are -> offices open -> services by
+            system call
+    unload  (guests are gone) services back on boot wires -> the console's queue pairs are left open -> io-a, io-b end,
             devices forget it and the kernel region -> monitor ends -> the console writes its entries again -> segments
 
 Each step of unload may find that there is nothing left for it to do: a load that failed is undone by it.
@@ -21,12 +22,12 @@ from hostd.asking import ask, release
 from hostd.boot import Boot
 from hostd.errors import HostError
 from hostd.fabric import statistics_size
+from hostd.io_life import Offices
 from hostd.mapcheck import identity_of, mapped
 from hostd.records import Record
 from hostd.wire import Message, close_fds, pair
 
-SERVERS = ["io-a"]
-EPOCHS = 1 << 16  # terms of office reserved per load
+SERVERS = ["io-a", "io-b"]  # each serves half of the endpoints and stands by for the other half
 CONTROL_CHANNELS = 3  # command to operations and to ultravisor, console to command
 CONNECT_TIMEOUT = 30.0
 
@@ -36,9 +37,14 @@ class Loading:
     monitor, by their names."""
 
     def __init__(
-        self, boot: Boot, end: Callable[[Record], Awaitable[None]], heard: Mapping[str, Callable[[Message], None]]
+        self,
+        boot: Boot,
+        offices: Offices,
+        end: Callable[[Record], Awaitable[None]],
+        heard: Mapping[str, Callable[[Message], None]],
     ) -> None:
         self._boot = boot
+        self.offices = offices
         self._fabric = self.fabric = boot.fabric
         self.slots, self.children = boot.slots, boot.children
         self._records = boot.records
@@ -73,19 +79,17 @@ class Loading:
         for device in fabric.devices.values():
             await ask(device, "connect_kernel", {}, [kernel])
         close_fds([kernel])
-        for server in SERVERS:
-            fabric.servers[server] = self._records[server]
-            await self._start_server(self._records[server])
+        await self.offices.start([self._records[server] for server in SERVERS])
         for record in self._records.values():
             if record.type not in ("monitor", "device"):
                 await fabric.open(record)
         await self._hand_over(console)
         for record in fabric.servers.values():
-            await ask(fabric.monitor, "set_epoch", {"server": record.number, "epoch": record.spec["epoch"]})
             for name, device in fabric.devices.items():
                 await fabric.connect(record, device, boot.slots[name])
             await fabric.connect_server_vectors(record)
             await fabric.lend_buffers(record)
+        await self.offices.open()
         if boot.manifest.host.charge_clients:
             await charging.begin(fabric)
         await self._open_services()
@@ -121,24 +125,6 @@ class Loading:
     def _scheduled(self) -> list[int]:
         """Processors with a system world."""
         return (self._system_worlds() or {"processors": []})["processors"]
-
-    async def _start_server(self, record: Record) -> None:
-        boot, fabric, plan = self._boot, self._fabric, record.plan
-        (epochs,) = await boot.transaction([{"op": "epoch.reserve", "partition": record.number, "count": EPOCHS}])
-        record.spec = {"epoch": epochs["first"]}
-        call, events = await boot.keeper.get_segments([plan["call"]["segment"], plan["events"]])
-        config = fabric.role_config(
-            "io", partition=record.number, epoch=epochs["first"], call_capacity=plan["call"]["capacity"],
-            memory_size=sum(extent["size"] for extent in plan["memory"]),
-        )
-        fds = {
-            "bell": fabric.fd(f"bell:{record.name}"), "statistics": fabric.fd(f"statistics:{record.name}"),
-            "call": call, "events": events, "vectors": fabric.fd(f"vectors:{record.name}"),
-        }  # fmt: skip
-        try:
-            await boot.start(record, "partitions.io:main", config, fds)
-        finally:
-            close_fds([call, events])
 
     async def _hand_over(self, console: Record) -> None:
         """Entries and interrupt routes of all devices become the monitor's. The console has let go of its own first, by
@@ -252,11 +238,13 @@ class Loading:
                 message = {"partition": console.number, "endpoint": endpoint["index"]}
                 await release(fabric.monitor, "give_pair", message)
             await release(fabric.monitor, "give_vectors", {"partition": console.number})
+        await self.offices.close()
         for server in [self._records[name] for name in SERVERS if name in self._records]:
             await self._end(server)
             for device in fabric.devices.values():
                 await release(device, "disconnect", {"server": server.number})
-            fabric.servers.pop(server.name, None)
+        fabric.servers.clear()
+        fabric.serving.clear()
         for device in fabric.devices.values():
             await release(device, "disconnect_kernel", {})
         monitor = self._records.get("monitor")

@@ -47,9 +47,11 @@ class Budget:
         return min(FIRST_DELAY * 2 ** (self._short - 1), LONGEST_DELAY) if self._short else 0.0
 
 
-class MonitorLife:
-    """`follow(record)` starts the next one and has it adopt everything (hostd.adoption); `freed(record)` lets guests go
-    that a dead one held; `lost(record)` is called where no monitor follows."""
+class RoleLife:
+    """A role that is started again when it dies. `follow(record)` starts the next one and has it adopt everything;
+    `freed(record)` lets go what a dead one held; `lost(record)` is called where none follows."""
+
+    NEWS = ("monitor_lost", "monitor_restarted")  # events
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class MonitorLife:
         self.last_seconds: float | None = None  # that the last one took
 
     def watch(self, record: Record) -> None:
-        """From now on the monitor is started again when it dies."""
+        """From now on it is started again when it dies."""
         record.absence = Absence()
         self._since = time.monotonic()
         self.last_seconds, self._budget = None, Budget()
@@ -91,18 +93,8 @@ class MonitorLife:
         if self._task is not None:
             self._task.cancel()
 
-    async def row(self, record: Record | None) -> dict[str, Any]:
-        """{"restarts", "last_seconds", "given_up", "first_call"}: monotonic time at which the present one took calls
-        first; None: not yet, or there is none."""
-        given_up = record is not None and record.absence is not None and record.absence.given_up
-        first = None
-        with suppress(RemoteError):
-            first = (await ask(record, "first_call", {}))["ns"] / 1e9 or None if record is not None else None
-        restarts = record.restarts if record is not None else 0
-        return {"restarts": restarts, "last_seconds": self.last_seconds, "given_up": given_up, "first_call": first}
-
     def died(self, record: Record) -> bool:
-        """A monitor's process has ended. False: it is not started again."""
+        """Its process has ended. False: it is not started again."""
         self._dead.set()
         if record.absence is None or record.absence.given_up or record.stop_asked:
             return False
@@ -112,8 +104,8 @@ class MonitorLife:
         return True
 
     async def _revive(self, record: Record, noticed: float) -> None:
-        reviving.set(True)
-        self._events.publish("monitor_lost", partition=record.name, status=record.exit_status)
+        reviving.set(record)
+        self._events.publish(self.NEWS[0], partition=record.name, status=record.exit_status)
         lived = noticed - self._since
         try:
             while (delay := self._budget.delay(time.monotonic(), lived)) is not None:
@@ -140,7 +132,7 @@ class MonitorLife:
         record.state = "running"
         record.absence.end()
         self._events.publish(
-            "monitor_restarted", partition=record.name, pid=record.pid, restarts=record.restarts,
+            self.NEWS[1], partition=record.name, pid=record.pid, restarts=record.restarts,
             seconds=self.last_seconds, stages=stages,
         )  # fmt: skip
         task = asyncio.create_task(self._record(record))
@@ -163,10 +155,24 @@ class MonitorLife:
             self._dead.clear()
             return await self._follow(record)
         except (RemoteError, HostError, WireError, OSError, EOFError) as error:
-            self._events.publish("error", partition=record.name, message=f"adoption: {error}")
+            self._events.publish("error", partition=record.name, message=f"{record.name} again: {error}")
             if record.pid is not None and record.exit_status is None:
                 self._children.signal(record, signal.SIGKILL)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(END_TIMEOUT):
                         await self._dead.wait()
             return None
+
+
+class MonitorLife(RoleLife):
+    """`follow` is hostd.adoption's; guests that a dead monitor held go on."""
+
+    async def row(self, record: Record | None) -> dict[str, Any]:
+        """{"restarts", "last_seconds", "given_up", "first_call"}: monotonic time at which the present one took calls
+        first; None: not yet, or there is none."""
+        given_up = record is not None and record.absence is not None and record.absence.given_up
+        first = None
+        with suppress(RemoteError):
+            first = (await ask(record, "first_call", {}))["ns"] / 1e9 or None if record is not None else None
+        restarts = record.restarts if record is not None else 0
+        return {"restarts": restarts, "last_seconds": self.last_seconds, "given_up": given_up, "first_call": first}

@@ -98,7 +98,6 @@ class NicQueues:
             return False
         for endpoint in pairs:
             numbers = record.served.get(endpoint["generation"], [])
-            server = self.fabric.servers[endpoint["server"]]
-            if numbers and not (await ask(server, "taken", {"queues": numbers}))["taken"]:
+            if numbers and not await self.fabric.taken(endpoint["server"], numbers):
                 return False
         return True

@@ -10,7 +10,6 @@ from hostd.manifest import Manifest, PartitionSpec
 from hostd.paths import Paths
 from hostd.queue_pairs import names_of
 
-SERVER = "io-a"  # the I/O partition in charge of every endpoint
 UID_BASE = 700_000_000  # plus slot: far from people's and services' uids (rule 27)
 
 
@@ -26,20 +25,24 @@ def withheld(spec: PartitionSpec) -> list[dict[str, int]]:
     return joined
 
 
-def placement_request(spec: PartitionSpec, manifest: Manifest, paths: Paths, processors: list[int]) -> dict[str, Any]:
-    """What the command partition is asked for; `spec` has its defaults filled in."""
+def placement_request(
+    spec: PartitionSpec, manifest: Manifest, paths: Paths, processors: list[int], servers: tuple[str, str]
+) -> dict[str, Any]:
+    """What the command partition is asked for; `spec` has its defaults filled in. `servers`: the I/O partition in
+    charge of its endpoints, and the one that stands by."""
+    served = dict(zip(("server", "standby"), servers, strict=True))
     endpoints: list[dict[str, Any]] = []
     for disk in spec.disks:
         folder = disk_folder(manifest, paths, disk.device or "")
         endpoints.append(
             {
-                "name": disk.name, "kind": "disk", "device": disk.device, "server": SERVER,
+                "name": disk.name, "kind": "disk", "device": disk.device, **served,
                 "file": str(folder / (disk.file or "")), "offset": disk.offset, "read_only": disk.read_only,
                 "length": disk.length, **disk.share(),
             }
         )  # fmt: skip
     for nic in spec.nics:
-        endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, "server": SERVER, **nic.share()}
+        endpoint = {"name": nic.name, "kind": "nic", "device": nic.device, **served, **nic.share()}
         endpoints.append(endpoint | ({"mac": nic.mac} if nic.mac else {}))
         endpoints += [{**endpoint, "name": name} for name in names_of(nic)[1:]]
     request: dict[str, Any] = {

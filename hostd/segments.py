@@ -19,7 +19,7 @@ from pathlib import Path
 import posix_ipc
 
 MEMORY = "memory"
-_SHARED = "channel view map events call ledger statistics kernel hardware bell control translation vectors"
+_SHARED = "channel view map events call ledger statistics kernel hardware bell control translation vectors seat"
 KINDS = frozenset({MEMORY, *_SHARED.split()})
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SIZE_MAX = 1 << 40  # bytes: far above any machine this runs on, far below what wraps

@@ -30,6 +30,7 @@ from hostd.events import EventLog
 from hostd.fabric import ask
 from hostd.hardware import assigned
 from hostd.hotplug import HotPlug
+from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
 from hostd.loading import Loading
@@ -72,15 +73,16 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         keeper.on_close = self._keeper_ended
         # A kernel without membarrier makes both sides of every wake-up use sequentially consistent operations.
         self._boot = Boot(manifest, paths, keeper, self._children, symmetric=not register_membarrier())
-        self.records = self._boot.records
+        self.records, self._guests = self._boot.records, self._boot.processors.guests
         self.fabric = self._boot.fabric
         self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
         self._plugging = asyncio.Lock()
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)
-        heard = {"path": self._hear_path, "refused": self._refusals.hear}
-        self._loading = Loading(self._boot, self._end_role, heard)
+        self._offices = Offices(self._boot, self.events, self._after_end)
+        heard = {"path": self._hear_path, "refused": self._refusals.hear, "takeover": self._offices.hear}
+        self._loading = Loading(self._boot, self._offices, self._end_role, heard)
         adoption = Adoption(self._loading, self._refusals, self.records, self.events, self.schedule, self._hear_path)
         self._monitor_life = MonitorLife(
             self._boot, self._children, adoption.follow, self.events, self.free_worlds, self._after_end
@@ -111,6 +113,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
             return
         self._going_down = True
         self._monitor_life.stop()
+        self._offices.stop()
         try:
             running = (record for record in self.records.values() if record.type == "guest")
             guests = [record for record in running if record.state not in ENDED]
@@ -134,14 +137,11 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
 
     # ---- answers ----
 
-    def _infrastructure(self) -> list[Record]:
+    def list(self) -> list[Row]:
         rows = [own_record("hostd", os.getpid())]
         if self.keeper.process is not None:
             rows.append(own_record("keeper", self.keeper.process.pid))
-        return rows
-
-    def list(self) -> list[Row]:
-        rows = [*self._infrastructure(), *self.records.values()]
+        rows += self.records.values()
         return [record.row(self._boot_time) for record in rows]
 
     def statistics(self) -> Sequence[tuple[str, Any]]:
@@ -238,7 +238,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         try:
             record.assigned = assigned(spec, self._manifest)
             networks.claim(record, [*self.records.values(), *self._names.values()])
-            wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests)
+            wanted = placement_request(spec, self._manifest, self.paths, self._guests, self.fabric.lightest())
             request = {"request": wanted, "key": key or secrets.token_hex(12), "actor": actor}
             with self._counted("guest", [end.device for end in (*spec.disks, *spec.nics)]):
                 answer = await ask(self.records["command"], "place", request)
@@ -269,7 +269,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         ours, theirs = pair()
         ours.setblocking(False)
         started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        record.state, record.processors = "starting", len(self._boot.processors.guests)
+        record.state, record.processors = "starting", len(self._guests)
         record.recorded = asyncio.Event()
         try:
             fds = await partition_descriptors(self.keeper, record.plan)
@@ -333,7 +333,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         document: Row = {
             "uid": record.plan["partition"]["uid"],
             "gid": record.plan["partition"]["uid"],
-            "processors": spec.processors or self._boot.processors.guests,
+            "processors": spec.processors or self._guests,
             "sandbox": "guest",
             "directory": spec.directory,
             "environment": spec.environment,
@@ -480,7 +480,8 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         """A process ended, by itself or not."""
         if self._going_down and record.type != "guest":
             return
-        if record.type == "monitor" and self._monitor_life.died(record):
+        followed = {"monitor": self._monitor_life.died, "io": self._offices.died}.get(record.type)
+        if followed is not None and followed(record):
             return
         task = asyncio.create_task(self._after_end(record))
         self._endings.add(task)

@@ -1,69 +1,121 @@
-"""An I/O partition's program: the channel server that shares devices among guests (U7, U9).
+"""An I/O partition's program: channel servers that share devices among guests (U7, U9, U12).
 
-Descriptors at start: `bell`, `statistics`, `call`, `events`, `vectors`. Messages: `connect_hardware`, `add_queue`,
-`remove_queue`. It never gets a descriptor of guest memory, and none of its own either: the buffers of the copy path
-are filled by the monitor and by devices, and it only deals them out.
+It has one seat of every office: in its own it serves, in the other one it stands by and takes over. Descriptors at
+start: `kernel` (read-only), and of each office, by its name: `seat`, `bell`, `statistics`, `call`, `events`, `vectors`.
+Messages, each with the "office" (id of the I/O partition that it is of): `connect_hardware`, `add_queues`,
+`remove_queues`, `in_flight`. It never gets a descriptor of guest memory, and none of its own either: the buffers of the
+copy path are filled by the monitor and by devices, and it only deals them out.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.skeleton import Context
-from pyx.io import IoServer
+from pyx.office import Office
 
 
 class IoPartition(DataPlane):
-    def build(self, fds: dict[str, int], config: dict[str, Any]) -> IoServer:
-        return IoServer(
-            **loop_arguments(self.context, fds),
-            partition=config["partition"],
-            epoch=config["epoch"],
-            call_fd=fds["call"],
-            call_capacity=config["call_capacity"],
-            events_fd=fds["events"],
-            vectors_fd=fds["vectors"],
-            memory_size=config["memory_size"],
+    def build(self, fds: dict[str, int], config: dict[str, Any]) -> Office:
+        self.offices = {
+            office["partition"]: self._office(office, fds, config) for office in config["offices"]
+        }
+        return next(iter(self.offices.values()))
+
+    def _office(self, office: dict[str, Any], fds: dict[str, int], config: dict[str, Any]) -> Office:
+        own = {kind: fds[f"{kind}.{office['name']}"] for kind in config["segments"]}
+        return Office(
+            **loop_arguments(self.context, {**own, "bell": own["seat"]}),
+            kernel_fd=fds["kernel"],
+            seat=config["seat"],
+            partition=office["partition"],
+            office_bell_fd=own["bell"],
+            call_fd=own["call"],
+            call_capacity=office["call_capacity"],
+            events_fd=own["events"],
+            vectors_fd=own["vectors"],
+            memory_size=office["memory_size"],
         )
+
+    def initialize(self) -> None:
+        arguments = (self.context.config["processors"], self.context.config["priority"])
+        self._threads = [
+            threading.Thread(target=office.run, args=arguments, name="data", daemon=True)
+            for office in self.offices.values()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def handle_connect_hardware(self, message: Message, fds: list[int]) -> Message:
         (completions,) = fds
-        self.loop.connect_hardware(message["device"], completions, message["capacity"])
+        self.offices[message["office"]].connect_hardware(message["device"], completions, message["capacity"])
         return {}
 
     def handle_add_queues(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: events segment of the partition, then channel and ledger of each queue in turn."""
+        office = self.offices[message["office"]]
         events, *rest = fds
-        numbers: list[int] = []
+        added: list[int] = []
         try:
             for index, queue in enumerate(message["queues"]):
-                numbers.append(
-                    self.loop.add_queue(
-                        message["partition"], queue["endpoint"], queue["queue"], queue["kind"], queue["capacity"],
-                        rest[2 * index], rest[2 * index + 1], events, queue["budget"],
-                    )
+                office.add_queue(
+                    queue["number"], message["partition"], queue["endpoint"], queue["queue"], queue["kind"],
+                    queue["capacity"], rest[2 * index], rest[2 * index + 1], events, queue["budget"],
                 )  # fmt: skip
+                added.append(queue["number"])
         except BaseException:
-            for number in numbers:
-                self.loop.remove_queue(number)
+            for number in added:
+                office.remove_queue(number)
             raise
-        return {"queues": numbers}
+        return {}
 
     def handle_in_flight(self, message: Message, _fds: list[int]) -> Message:
         """Requests of queues that stand in their ledgers."""
-        return {"in_flight": sum(self.loop.in_flight(number) for number in message["queues"])}
+        office = self.offices[message["office"]]
+        return {"in_flight": sum(office.in_flight(number) for number in message["queues"])}
 
     def handle_taken(self, message: Message, _fds: list[int]) -> Message:
         """Have their guests taken all completions of these queues?"""
-        return {"taken": all(self.loop.taken(number) for number in message["queues"])}
+        office = self.offices[message["office"]]
+        return {"taken": office.serving and all(office.taken(number) for number in message["queues"])}
 
     def handle_remove_queues(self, message: Message, _fds: list[int]) -> Message:
-        left = {number: self.loop.in_flight(number) for number in message["queues"]}
+        """Those that it does not know were removed before it was started."""
+        office = self.offices[message["office"]]
         for number in message["queues"]:
-            self.loop.remove_queue(number)
-        return {"in_flight": sum(left.values())}
+            if office.has_queue(number):
+                office.remove_queue(number)
+        return {}
+
+    def handle_scheduling(self, _message: Message, _fds: list[int]) -> Message:
+        return {"realtime": all(office.realtime for office in self.offices.values() if office.serving)}
+
+    def handle_attribution(self, message: Message, _fds: list[int]) -> Message:
+        for office in self.offices.values():
+            office.attribution = bool(message["on"])
+        return {}
+
+    def handle_forget(self, message: Message, _fds: list[int]) -> Message:
+        """Rows have one writer: the seat that serves."""
+        for office in self.offices.values():
+            if office.serving:
+                office.forget(message["partition"])
+        return {}
+
+    def handle_inject(self, message: Message, fds: list[int]) -> Message:
+        for office in self.offices.values():
+            self.loop = office
+            super().handle_inject(message, fds)
+        return {}
+
+    def stop(self) -> None:
+        for office in getattr(self, "offices", {}).values():
+            office.stop()
+        for thread in getattr(self, "_threads", []):
+            thread.join()
 
 
 def main(context: Context) -> int:

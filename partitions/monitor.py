@@ -3,7 +3,7 @@ partitions on and lets them go (U3, U5, H2).
 
 Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other threads, `faults`, `traps` and one
 `worldN` for each processor N that is scheduled.
-Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoch`, `map_memory`, `unmap_memory`,
+Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `map_memory`, `unmap_memory`,
 `offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `started`, `registers`, `set_register`,
 `turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`, `set_offloads`,
 `offloads`. One that follows a killed monitor ("adopting") takes no calls before `resume`. Events to hostd:
@@ -11,7 +11,9 @@ Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `set_epoc
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
 - {"event": "refused", "partition", "kind", "number"} where a guest was refused a system call (kind "call") or a touch
-  of its memory ("memory": a gpa) for the first time.
+  of its memory ("memory": a gpa) for the first time;
+- {"event": "takeover", ...} where another seat serves an office (pyx/offices.pyi), after the fact: its watch thread
+  asks nobody (`take_seat`, `open_office`, `close_offices`, `switch_over`, `offices`).
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class MonitorPartition(DataPlane):
         self._watched: set[int] = set()  # partitions whose refused calls are answered
         self._trapped: set[int] = set()  # whose memory traps
         self._events = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._takeovers = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.view = HardwareView(fds["faults"], config["faults_size"], config["priority"])
         self._traps = MemoryTraps(fds["traps"], config["traps_size"])
         monitor = Monitor(
@@ -52,6 +55,7 @@ class MonitorPartition(DataPlane):
             window_first=config["window_first"],
             window_size=config["window_size"],
             adopting=config["adopting"],
+            takeover_fd=self._takeovers,
         )
         monitor.connect_own_vectors(fds["vectors"])
         return monitor
@@ -60,6 +64,12 @@ class MonitorPartition(DataPlane):
         self._control = Wire.from_fd(self.context.take(CONTROL))
         self.serve(self._control)
         self.watch(self._events, self._take_events)
+        self.watch(self._takeovers, self._tell_takeovers)
+        arguments = (self.context.config["processors"], self.context.config["priority"])
+        self._watch_thread = threading.Thread(
+            target=self.loop.watch_offices, args=arguments, name="watch", daemon=True
+        )
+        self._watch_thread.start()
         self.watch(self._traps.news, self._take_refusals)
         self._traps.keep(self.loop.kept_call())
         self._trap_thread = threading.Thread(target=self._traps.run, name="traps", daemon=True)
@@ -202,9 +212,27 @@ class MonitorPartition(DataPlane):
             self.loop.give_pair(message["partition"], message["endpoint"])
         return {}
 
-    def handle_set_epoch(self, message: Message, _fds: list[int]) -> Message:
-        self.loop.set_epoch(message["server"], message["epoch"])
+    def handle_take_seat(self, message: Message, fds: list[int]) -> Message:
+        """Descriptor: pidfd of the process that has this seat of every office, and knows all queues."""
+        self.loop.take_seat(message["seat"], fds.pop())
         return {}
+
+    def handle_open_office(self, message: Message, fds: list[int]) -> Message:
+        """Descriptors: the pages of its seats. The processes that have them are known."""
+        self.loop.open_office(message["server"], fds, message["first"], message["last"], message["seat"])
+        return {}
+
+    def handle_close_offices(self, _message: Message, _fds: list[int]) -> Message:
+        """The kernel is unloaded: nobody takes over from those that end now."""
+        self.loop.close_offices()
+        return {}
+
+    def handle_switch_over(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.switch_over(message["server"], message["seat"])
+        return {}
+
+    def handle_offices(self, _message: Message, _fds: list[int]) -> Message:
+        return {"offices": self.loop.offices()}
 
     def handle_answer(self, message: Message, _fds: list[int]) -> Message:
         self.loop.answer(message["partition"], message["call"], message["connected"], message["result"])
@@ -257,6 +285,9 @@ class MonitorPartition(DataPlane):
             self._worlds.stop()
         if hasattr(self, "view"):
             self.view.stop()
+        if hasattr(self, "_watch_thread"):
+            self.loop.stop_watching()
+            self._watch_thread.join()
         if hasattr(self, "_trap_thread"):
             self._traps.stop()
             self._trap_thread.join()
@@ -332,6 +363,11 @@ class MonitorPartition(DataPlane):
         os.eventfd_read(self._events)
         for event in self.loop.take_events():
             self._control.send(event, timeout=5.0)
+
+    def _tell_takeovers(self) -> None:
+        os.eventfd_read(self._takeovers)
+        for takeover in self.loop.take_takeovers():
+            self._control.send({"event": "takeover", **takeover}, timeout=5.0)
 
     def _take_refusals(self) -> None:
         for partition, kind, number in self._traps.take():

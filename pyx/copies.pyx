@@ -12,11 +12,12 @@ from pyx.abi cimport (
     PV_CALL_COPY, PV_CALL_OWN, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_STAGE_COPY, PV_STAGE_TIMES,
     PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request,
 )
-from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_NONE, COPY_OUT, Copy, Queue, Queues
+from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_OUT, Copy, Queue, Queues
 from pyx.ringc cimport pv_count, pv_meter_items, pv_producer_free, pv_push_submit, pv_saturate
 from pyx.validatec cimport pv_operation_has_data, pv_operation_writes_memory
 
 cdef enum:
+    NOWHERE = 65535
     FOLLOW_MAX = 262144  # calls that wait for room: more than all queues can have in flight (a power of two)
 
 
@@ -31,21 +32,23 @@ cdef class Copies(Queues):
     def __dealloc__(self):
         free(self.follow)
 
-    cdef void begin_copy(self, Queue *q, uint32_t number, uint16_t slot, uint64_t now) noexcept nogil:
+    cdef void first_step(self, Queue *q, uint16_t slot, uint64_t now) noexcept nogil:
         cdef Copy *copy = &q.copies[slot]
         cdef uint8_t operation = q.ledger[slot].request.operation
         copy.since = now
         copy.state = COPY_DEVICE if pv_operation_writes_memory(operation) or not pv_operation_has_data(operation) else COPY_IN
-        self.call_next(q, number, slot)
 
     cdef void call_next(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:
         """The call that the state of a request asks for, in order behind those that wait for room."""
         if self.follow_head == self.follow_tail and pv_producer_free(&self.calls, 1):
             self.push_step(q, number, slot)
         else:
-            self.follow[self.follow_tail % FOLLOW_MAX].queue = number
-            self.follow[self.follow_tail % FOLLOW_MAX].slot = slot
-            self.follow_tail += 1
+            self.queue_up(number, slot)
+
+    cdef void queue_up(self, uint32_t number, uint16_t slot) noexcept nogil:
+        self.follow[self.follow_tail % FOLLOW_MAX].queue = number
+        self.follow[self.follow_tail % FOLLOW_MAX].slot = slot
+        self.follow_tail += 1
 
     cdef uint32_t follow_up(self) noexcept nogil:
         cdef uint32_t done = 0
@@ -53,12 +56,27 @@ cdef class Copies(Queues):
         while self.follow_head != self.follow_tail and pv_producer_free(&self.calls, 1):
             next = &self.follow[self.follow_head % FOLLOW_MAX]
             # A queue may have been removed meanwhile.
-            if self.queues[next.queue].used and self.queues[next.queue].copies[next.slot].state != COPY_NONE:
+            if next.queue != NOWHERE:
+                if not self.push_next(&self.queues[next.queue], next.queue, next.slot):
+                    break
                 pv_meter_items(&self.meter, PV_ID_SLOT(self.queues[next.queue].partition), 1)
-                self.push_step(&self.queues[next.queue], next.queue, next.slot)
             self.follow_head += 1
+            if self.replays:
+                self.replays -= 1
             done += 1
         return done
+
+    cdef bint push_next(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:
+        """The call of a request whose turn has come; there is room for it. False: it still waits for something else."""
+        self.push_step(q, number, slot)
+        return True
+
+    cdef void queue_gone(self, uint32_t number) noexcept nogil:
+        cdef uint32_t i = self.follow_head
+        while i != self.follow_tail:
+            if self.follow[i % FOLLOW_MAX].queue == number:
+                self.follow[i % FOLLOW_MAX].queue = NOWHERE
+            i += 1
 
     cdef void push_step(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil:
         cdef Copy *copy = &q.copies[slot]

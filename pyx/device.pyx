@@ -106,6 +106,8 @@ cdef class Device(Intake):
     cdef bint pending(self) noexcept nogil:
         cdef uint32_t i
         cdef Port *p
+        if self.raised():
+            return True
         if self.stalled:
             return False
         for i in range(self.server_count):
@@ -169,6 +171,7 @@ cdef class Device(Intake):
         self.stalled = False
         self.wait_until = FOREVER
         for i in range(self.server_count):
+            self.fence(&self.servers[i])
             work += self.intake(&self.servers[i])
         for i in range(self.active_count):
             port = &self.ports[self.active[i]]

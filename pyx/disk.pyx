@@ -132,8 +132,8 @@ cdef class Disk(Virtual):
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:
         return &port.queue
 
-    cdef void count_fenced(self, Port *port) noexcept nogil:
-        pv_count(&port.counters[<int>PV_DISK_FENCED], 1)
+    cdef void count_fenced(self, Port *port, uint32_t count) noexcept nogil:
+        pv_count(&port.counters[<int>PV_DISK_FENCED], count)
 
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
         cdef uint32_t reason = LATER

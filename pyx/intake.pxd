@@ -15,6 +15,8 @@ cdef class Intake(Ports):
     cdef bint in_office(self, const pv_dma_request *request, uint16_t slot) noexcept nogil
     cdef uint32_t fetch(self, Server *server, uint32_t index, pv_dma_request *request, pv_span *spans) noexcept nogil
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil
-    cdef void count_fenced(self, Port *port) noexcept nogil
+    cdef void count_fenced(self, Port *port, uint32_t count) noexcept nogil
+    cdef bint raised(self) noexcept nogil
+    cdef void fence(self, Server *server) noexcept nogil
     cdef void tally(self, const Port *port, uint32_t count) noexcept nogil
     cdef uint32_t intake(self, Server *server) noexcept nogil

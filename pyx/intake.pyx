@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from pyx.abi cimport (
     PV_EXTENTS_MAX, PV_EXTENTS_PER_SLOT, PV_ID_SLOT, PV_PAGE, PV_PORTS_MAX, PV_REASON_EPOCH_STALE,
     PV_REASON_GENERATION_STALE, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_REASON_PATH_CHANGED,
-    PV_STATUS_CANCELLED, PV_STATUS_REFUSED, pv_dma_extents, pv_dma_request, pv_doorbell, pv_kernel,
+    PV_STATUS_CANCELLED, PV_STATUS_REFUSED, pv_dma_extents, pv_dma_request, pv_doorbell, pv_kernel, pv_ring,
 )
 from pyx.dmac cimport pv_span
 from pyx.portc cimport BATCH, Fifo, Port, Server, Waiting
@@ -26,8 +26,12 @@ cdef extern from *:
     #include "ring.h"
     static inline uint64_t pv_epoch(const struct pv_kernel *kernel, uint32_t slot)
     { return atomic_load_explicit(&((struct pv_kernel *)kernel)->epochs[slot], memory_order_acquire); }
+    /* pairs with the load-acquire in pv_watch_drained: what was executed is on its ring by then */
+    static inline void pv_drained(struct pv_ring *ring, uint64_t epoch)
+    { atomic_store_explicit(&ring->drained, epoch, memory_order_release); }
     """
     uint64_t pv_epoch(const pv_kernel *kernel, uint32_t slot) nogil
+    void pv_drained(pv_ring *ring, uint64_t epoch) nogil
 
 
 cdef class Intake(Ports):
@@ -109,8 +113,37 @@ cdef class Intake(Ports):
         """Where a request of this port waits; NULL: no such operation."""
         return NULL
 
-    cdef void count_fenced(self, Port *port) noexcept nogil:
+    cdef void count_fenced(self, Port *port, uint32_t count) noexcept nogil:
         pass
+
+    cdef bint raised(self) noexcept nogil:
+        """Has a server another epoch than when this thread looked last?"""
+        cdef uint32_t i
+        for i in range(self.server_count):
+            if pv_epoch(self.kernel, self.servers[i].slot) != self.servers[i].epoch:
+                return True
+        return False
+
+    cdef void fence(self, Server *server) noexcept nogil:
+        """Between two turns: what waits here under an earlier epoch is dropped, and when nothing of it is at the medium
+        either, and all answers are shown, the monitor is told so (rules.md 20)."""
+        cdef uint64_t epoch = pv_epoch(self.kernel, server.slot)
+        cdef uint32_t i, dropped
+        cdef Port *port
+        if epoch == server.drained:
+            return
+        if epoch != server.epoch:
+            server.epoch = epoch
+            for i in range(self.active_count):
+                port = &self.ports[self.active[i]]
+                dropped = (self.drop_stale(port, &port.queue, server, epoch)
+                           + self.drop_stale(port, &port.buffers, server, epoch))
+                if dropped:
+                    self.count_fenced(port, dropped)
+        if server.flying == 0:
+            self.publish()
+            server.drained = epoch
+            pv_drained(server.requests.ring, epoch)
 
     cdef void tally(self, const Port *port, uint32_t count) noexcept nogil:
         """So many items of the present stretch were for that port."""
@@ -148,11 +181,11 @@ cdef class Intake(Ports):
             if not self.in_office(&request, server.slot):
                 reason = PV_REASON_EPOCH_STALE
                 if port != NULL and port.used:
-                    self.count_fenced(port)
+                    self.count_fenced(port, 1)
             elif port == NULL or not port.used or port.generation != request.port_generation:
                 reason = PV_REASON_GENERATION_STALE
                 if port != NULL and port.used:
-                    self.count_fenced(port)
+                    self.count_fenced(port, 1)
             elif port.away == request.path:
                 self.finish(server, &request, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED, 0, now, now)
                 at += used

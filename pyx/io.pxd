@@ -1,6 +1,6 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_completion, pv_reason, pv_request
+from pyx.abi cimport pv_completion, pv_ledger_entry, pv_reason, pv_request
 from pyx.copies cimport Copies
 from pyx.queues cimport Queue
 from pyx.ringc cimport pv_consumer
@@ -11,6 +11,10 @@ cdef class IoServer(Copies):
     cdef uint32_t dirty_count
     cdef uint32_t first                  # round robin: the queue that is served first in this round
 
+    cdef bint recovering                 # it reads what the seat before it has left
+    cdef uint64_t found                  # requests that were executed by then
+
+    cdef bint final(self, Queue *q, const pv_ledger_entry *entry, const pv_completion *answer) noexcept nogil
     cdef uint32_t take(self, Queue *q, uint32_t number, uint32_t available, uint64_t now) noexcept nogil
     cdef void push_path(self, Queue *q, uint32_t number, uint64_t id, const pv_request *request, uint64_t now) noexcept nogil
     cdef uint32_t completions(self, pv_consumer *ring, uint32_t available, uint64_t now) noexcept nogil

@@ -9,9 +9,9 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_CALL_PATH, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS,
+    PV_CALL_COPY, PV_CALL_PATH, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS,
     PV_IO_OPERATIONS, PV_IO_RECALLED, PV_IO_REFUSED, PV_IO_REQUESTS, PV_IO_SUBMITTED, PV_OP_COUNT, PV_OP_PATH,
-    PV_PATH_COPY, PV_PATH_DIRECT, PV_REASON_BUDGET, PV_REASON_COUNT, PV_REASON_ENDPOINT_FOREIGN, PV_REASON_ID_INVALID,
+    PV_PATH_COPY, PV_PATH_DIRECT, PV_REASON_BUDGET, PV_REASON_COUNT, PV_REASON_ENDPOINT_FOREIGN, PV_REASON_EPOCH_STALE, PV_REASON_ID_INVALID,
     PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_REASON_PATH_BUSY, PV_REASON_PATH_CHANGED,
     PV_REASON_PATH_CLOSED, PV_REASON_QUEUE_BROKEN, PV_REASON_RESERVED_NONZERO, PV_STAGE_COMPLETION, PV_STAGE_COPY,
     PV_STAGE_DEVICE, PV_STAGE_INTERRUPT, PV_STAGE_POST, PV_STAGE_QUEUE, PV_STAGE_TIMES, PV_STAGE_TOTAL,
@@ -20,13 +20,14 @@ from pyx.abi cimport (
     pv_system_call,
 )
 from pyx.copies cimport Copies
-from pyx.queues cimport COPY_NONE, DEVICES, Queue, pv_ledger_set, pv_ledger_state
+from pyx.officec cimport pv_ledger_commit_indices, pv_ledger_set, pv_ledger_state
+from pyx.queues cimport COPY_NONE, DEVICES, Queue
 from pyx.ringc cimport (
     PV_CHARGE_SHARED, pv_consumer, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending,
     pv_consumer_prefetch, pv_consumer_release, pv_count, pv_meter_items, pv_meter_turn, pv_now,
     pv_observe, pv_producer_free, pv_producer_publish, pv_producer_push, pv_push_completion, pv_push_submit, pv_saturate,
 )
-from pyx.validatec cimport pv_operation_has_data
+from pyx.validatec cimport pv_operation_has_data, pv_operation_writes_memory
 from pyx.vectorc cimport pv_vector_raise
 
 cdef enum:
@@ -45,7 +46,7 @@ cdef class IoServer(Copies):
             return True
         for i in range(self.queue_count):
             # Ledger full: the next completion makes room. Stalled: only the guest can end that, by its next doorbell.
-            if (self.queues[i].used and self.queues[i].free_count and not self.queues[i].stalled and not self.queues[i].short
+            if (self.replays == 0 and self.queues[i].used and self.queues[i].free_count and not self.queues[i].stalled and not self.queues[i].short
                     and pv_consumer_pending(&self.queues[i].requests)):
                 return True
         return False
@@ -69,8 +70,6 @@ cdef class IoServer(Copies):
             if now == 0:
                 now = self.stamp()
             work += self.completions(&self.refusals, n, now)
-        if self.dirty_count:
-            self.publish()
         now = 0
         index = self.first
         for i in range(self.queue_count):
@@ -107,6 +106,8 @@ cdef class IoServer(Copies):
         cdef uint32_t taken = 0, room, i, submitted = 0
         cdef uint16_t slot
         cdef uint64_t id
+        if self.replays:
+            return 0  # what was in flight comes before what is new (rules.md 20)
         if available > BATCH:
             available = BATCH
         if available > q.free_count:
@@ -167,15 +168,19 @@ cdef class IoServer(Copies):
             entry.position = q.requests.head + i
             entry.epoch = self.epoch
             entry.pickup_time = now
+            entry.done = 0
             pv_ledger_set(entry, id)
             submitted += 1
             if request.operation == PV_OP_PATH:
                 self.push_path(q, number, id, &request, now)
             elif q.path == PV_PATH_COPY:
-                self.begin_copy(q, number, slot, now)
+                self.first_step(q, slot, now)
+                self.call_next(q, number, slot)
             else:
                 pv_push_submit(&self.calls, PV_CALL_SUBMIT, id, &request, now, self.epoch, PV_ID_SLOT(q.partition), number, 0)
         if taken:
+            # In one step: what was taken is in the ledger, and those that were refused have their completions.
+            pv_ledger_commit_indices(q.header, q.requests.head + taken, q.completions.tail)
             pv_consumer_release(&q.requests, taken)
             pv_count(&q.counters[<int>PV_IO_REQUESTS], taken)
             pv_count(&q.counters[<int>PV_IO_SUBMITTED], submitted)
@@ -214,9 +219,14 @@ cdef class IoServer(Copies):
             if i + 4 < available:
                 pv_consumer_prefetch(ring, i + 4)
             pv_consumer_fetch(ring, i, &answer)
+            if answer.reason == PV_REASON_EPOCH_STALE:
+                continue  # not executed, for this office is another seat's: that one finds the request in the ledger
             slot = PV_ID_SLOT(answer.id)
             q = &self.queues[answer.queue] if answer.queue < self.queue_count else NULL
-            if q == NULL or not q.used or slot >= q.capacity or answer.id != PV_ID(slot, q.generations[slot]) or pv_ledger_state(&q.ledger[slot]) != answer.id:
+            if (q == NULL or not q.used or slot >= q.capacity or answer.id != PV_ID(slot, q.generations[slot])
+                    or pv_ledger_state(&q.ledger[slot]) != answer.id):
+                if self.recovering:
+                    continue  # the seat before this one has given it on
                 # Late answer to a queue that was removed, or a device that lies: exactly one answer wins (rules.md 13).
                 pv_count(&self.counters[<int>PV_THREAD_FOREIGN_COMPLETIONS], 1)
                 continue
@@ -228,6 +238,8 @@ cdef class IoServer(Copies):
                 last = q
                 run = 1
             entry = &q.ledger[slot]
+            if self.recovering and not self.final(q, entry, &answer):
+                continue
             if q.path == PV_PATH_COPY and q.copies[slot].state != COPY_NONE and not self.copy_step(q, slot, &answer, now):
                 continue
             if answer.call == PV_CALL_PATH and answer.status == PV_STATUS_OK:
@@ -241,6 +253,7 @@ cdef class IoServer(Copies):
             operation = entry.request.operation
             pv_push_completion(&q.completions, entry.request.id, self.epoch, answer.status, answer.reason, answer.bytes,
                                entry.pickup_time, answer.stage_times, 0)
+            entry.done = q.completions.tail
             q.generations[slot] += 1
             q.clear[q.clear_count] = slot
             q.clear_count += 1
@@ -266,8 +279,22 @@ cdef class IoServer(Copies):
                 pv_meter_turn(&self.meter, PV_CHARGE_SHARED, pv_now())
         if last != NULL:
             pv_meter_items(&self.meter, PV_ID_SLOT(last.partition), run)
+        # An answer leaves its ring when the guest has it: until then whoever takes over finds it there.
+        if self.dirty_count:
+            self.publish()
         pv_consumer_release(ring, available)
         return available
+
+    cdef bint final(self, Queue *q, const pv_ledger_entry *entry, const pv_completion *answer) noexcept nogil:
+        """Does an answer to the seat before this one end the request? On the copy path what was read lies in a buffer
+        that nobody knows any more, so it is read again; a frame that was received into one is lost."""
+        self.found += 1
+        if q.path == PV_PATH_COPY and answer.status == PV_STATUS_OK and (
+                answer.call == PV_CALL_COPY
+                or answer.call == 0 and answer.bytes and pv_operation_writes_memory(entry.request.operation)):
+            self.found -= 1
+            return False
+        return True
 
     # ---- towards the guests ----
 
@@ -319,6 +346,7 @@ cdef class IoServer(Copies):
             q = &self.queues[self.dirty[i]]
             q.dirty = False
             self.work_for(PV_ID_SLOT(q.partition))  # a wake-up costs more than all the rest
+            pv_ledger_commit_indices(q.header, q.requests.head, q.completions.tail)
             pv_producer_publish(&q.completions)
             for k in range(q.clear_count):
                 pv_ledger_set(&q.ledger[q.clear[k]], 0)

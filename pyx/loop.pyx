@@ -119,7 +119,7 @@ cdef class Loop:
         pv_meter_start(&self.meter)
         pv_meter_go_on(&self.meter, self.counters)
         mark = self.idle.now
-        while not self.stopping:
+        while not self.stopping and not self.leaving:
             if pv_gate_wanted(&self.gate):
                 # The control thread may give a slot to another partition: nothing is left to be charged to the last one.
                 pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())

@@ -1,11 +1,11 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.abi cimport pv_reason, pv_system_call
-from pyx.adoption cimport Adoption
 from pyx.callers cimport Caller
+from pyx.offices cimport Offices
 
 
-cdef class Monitor(Adoption):
+cdef class Monitor(Offices):
     cdef bint device_full                 # a call waited for room at a device in this round
 
     cdef uint32_t serve(self, Caller *c) noexcept nogil

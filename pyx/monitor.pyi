@@ -1,4 +1,4 @@
-from pyx.adoption import Adoption
+from pyx.offices import Offices
 
-class Monitor(Adoption):
+class Monitor(Offices):
     def answer(self, partition: int, call: int, connected: bool, result: int) -> None: ...

@@ -1,7 +1,7 @@
 """Call worker of the monitor: takes system calls, one bounded batch of each caller per round, and answers them (U3, U11, U15).
 
     callers.pyx: tables <-- translator.pyx: submit, copy <-- pairs.pyx: paths, queue pairs <-- vectors.pyx: routes <-- adoption.pyx
-        <-- here: calls in turn
+        <-- offices.pyx: who serves <-- here: calls in turn
 
 Reads views and partition maps; maps guest memory only while an endpoint of that guest is on the copy path. Writes
 hardware rings, call completions, queue translation entries and the kernel region.
@@ -18,11 +18,11 @@ from pyx.abi cimport (
     PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_BROKEN_QUEUES, PV_TYPE_IO,
     PV_VECTOR_CALL, pv_completion, pv_reason, pv_system_call,
 )
-from pyx.adoption cimport Adoption
 from pyx.callers cimport Caller, EVENTS_MAX
 from pyx.commitc cimport pv_commit_done, pv_commit_fill, pv_commit_post, pv_commit_seal
 from pyx.loop cimport Loop
 from pyx.mapping_cache cimport count_lookups
+from pyx.offices cimport Offices
 from pyx.ringc cimport (
     PV_CHARGE_IDLE, pv_consumer_available, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_consumer_release,
     pv_count, pv_interrupt_post, pv_meter_turn, pv_now, pv_producer, pv_producer_free, pv_producer_publish, pv_producer_push,
@@ -39,7 +39,7 @@ cdef enum:
 cdef uint64_t FULL_NS = 100_000  # between two looks at a device whose ring is full
 
 
-cdef class Monitor(Adoption):
+cdef class Monitor(Offices):
     """One call worker."""
 
     def answer(self, uint64_t partition, uint64_t call, bint connected, uint32_t result):
@@ -55,6 +55,7 @@ cdef class Monitor(Adoption):
 
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, work = 0
+        self.count_round()
         self.device_full = False
         if self.adopting:
             return 0

@@ -136,8 +136,8 @@ cdef class Nic(Associations):
         return (&port.queue if request.operation == PV_OP_SEND or request.operation == PV_OP_SEND_HEADED
                 or request.operation >= PV_OP_TCP_OPEN else NULL)
 
-    cdef void count_fenced(self, Port *port) noexcept nogil:
-        pv_count(&port.counters[<int>PV_NIC_FENCED], 1)
+    cdef void count_fenced(self, Port *port, uint32_t count) noexcept nogil:
+        pv_count(&port.counters[<int>PV_NIC_FENCED], count)
 
     cdef bint has_buffer(self, Port *port) noexcept nogil:
         return port.buffers.head != port.buffers.tail or (

@@ -16,6 +16,8 @@ cdef struct Server:
     pv_consumer requests      # hardware ring, monitor to device
     pv_producer completions   # device to server
     uint32_t flying           # requests of it at a disk's medium: room for their completions is kept
+    uint64_t epoch            # in office, as it was seen last
+    uint64_t drained          # the last one under which nothing of earlier ones was left
 
 # A request that came by a hardware ring and waits for its turn or for a frame.
 cdef struct Waiting:

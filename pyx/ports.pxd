@@ -2,7 +2,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport pv_request, pv_translation, pv_vector
 from pyx.completions cimport Completions
-from pyx.portc cimport Fifo, Port
+from pyx.portc cimport Fifo, Port, Server
 from pyx.segment cimport Mapping
 from pyx.sharec cimport pv_flow, pv_share
 
@@ -25,6 +25,7 @@ cdef class Ports(Completions):
     cdef int close_port(self, Port *port) except -1
     cdef uint32_t pair_available(self, Port *port, uint32_t queue) noexcept nogil
     cdef uint32_t return_fifo(self, Fifo *fifo, uint32_t path, uint32_t reason) noexcept nogil
+    cdef uint32_t drop_stale(self, Port *port, Fifo *fifo, const Server *server, uint64_t epoch) noexcept nogil
     cdef uint32_t return_pair(self, Port *port) noexcept nogil
     cdef void fetch_pair(self, Port *port, uint32_t queue, uint32_t index, pv_request *slot) noexcept nogil
     cdef uint32_t end_slot(self, Port *port, uint32_t queue, const pv_request *slot, uint32_t status, uint32_t reason) noexcept nogil

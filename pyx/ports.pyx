@@ -10,14 +10,14 @@ from libc.string cimport memcpy, memset
 
 from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REFUSED, PV_IO_REQUESTS, PV_PACK_ENTRIES,
-    PV_PAGE, PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX, PV_QUEUES_MAX, PV_REASON_DETACHED, PV_REASON_PATH_CHANGED,
-    PV_REASON_QUEUE_BROKEN, PV_STAGE_COUNT, PV_STATUS_CANCELLED, PV_THREAD_BROKEN_QUEUES, PV_VECTOR, pv_doorbell,
+    PV_PAGE, PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX, PV_QUEUES_MAX, PV_REASON_DETACHED, PV_REASON_NONE, PV_REASON_PATH_CHANGED,
+    PV_REASON_QUEUE_BROKEN, PV_STAGE_COUNT, PV_STATUS_CANCELLED, PV_STATUS_OK, PV_THREAD_BROKEN_QUEUES, PV_VECTOR, pv_doorbell,
     pv_interrupts, pv_request,
 )
 from pyx.completions cimport Completions
 from pyx.dmac cimport pv_span
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack
-from pyx.portc cimport Fifo, Pair, Port, Waiting
+from pyx.portc cimport Fifo, Pair, Port, Server, Waiting
 from pyx.ringc cimport (
     pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_release, pv_count, pv_now,
     pv_producer_attach, pv_producer_free, pv_ring_open, pv_row, pv_row_counters, pv_row_histogram,
@@ -46,6 +46,15 @@ cdef void free_fifo(Fifo *fifo) noexcept:
     free(fifo.spans)
     fifo.entries = NULL
     fifo.spans = NULL
+
+
+cdef void keep_entry(Fifo *fifo, uint32_t at, uint32_t to) noexcept nogil:
+    """Moves a waiting request up, behind those that stay."""
+    cdef uint32_t mask = fifo.capacity - 1
+    if at != to:
+        fifo.entries[to & mask] = fifo.entries[at & mask]
+        memcpy(&fifo.spans[(to & mask) * fifo.spans_max], &fifo.spans[(at & mask) * fifo.spans_max],
+               sizeof(pv_span) * fifo.spans_max)
 
 
 cdef class Ports(Completions):
@@ -216,10 +225,7 @@ cdef class Ports(Completions):
         while at != fifo.tail:
             entry = &fifo.entries[at & mask]
             if path and entry.request.path != path:
-                if kept != at:
-                    fifo.entries[kept & mask] = entry[0]
-                    memcpy(&fifo.spans[(kept & mask) * fifo.spans_max], &fifo.spans[(at & mask) * fifo.spans_max],
-                           sizeof(pv_span) * fifo.spans_max)
+                keep_entry(fifo, at, kept)
                 kept += 1
             # No room means a server that does not take completions: its ledger still holds the request.
             elif pv_producer_free(&entry.server.completions, 1 + entry.server.flying) > entry.server.flying:
@@ -228,6 +234,28 @@ cdef class Ports(Completions):
             at += 1
         fifo.tail = kept
         return returned
+
+    cdef uint32_t drop_stale(self, Port *port, Fifo *fifo, const Server *server, uint64_t epoch) noexcept nogil:
+        """Forgets the waiting requests of a server that another one follows: that one finds them in the ledger. A frame of
+        which some pieces have arrived already is done: sent again, they would come twice. Returns how many."""
+        cdef uint32_t at = fifo.head, kept = fifo.head, dropped = 0, mask = fifo.capacity - 1
+        cdef Waiting *entry
+        while at != fifo.tail:
+            entry = &fifo.entries[at & mask]
+            if entry.server != server or entry.request.epoch == epoch:
+                keep_entry(fifo, at, kept)
+                kept += 1
+            elif at == fifo.head and fifo == &port.queue and port.progress:
+                self.finish(entry.server, &entry.request, PV_STATUS_OK, PV_REASON_NONE, entry.request.length, 0, 0)
+            else:
+                dropped += 1
+            at += 1
+        if kept != fifo.tail:
+            port.progress = 0
+            port.held_for = -1
+            port.parked = False
+        fifo.tail = kept
+        return dropped
 
     cdef uint32_t return_pair(self, Port *port) noexcept nogil:
         """Gives back what stands in the queue pair, in order."""

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_doorbell, pv_interrupts, pv_ledger_entry, pv_vector
+from pyx.abi cimport pv_doorbell, pv_interrupts, pv_ledger, pv_ledger_entry, pv_vector
 from pyx.loop cimport Loop
 from pyx.ringc cimport pv_consumer, pv_producer
 from pyx.segment cimport Mapping
@@ -9,17 +9,6 @@ from pyx.segment cimport Mapping
 cdef extern from "pool.h" nogil:
     struct pv_pool:
         uint32_t pages
-
-cdef extern from *:
-    """
-    #include "ring.h"
-    static inline uint64_t pv_ledger_state(const struct pv_ledger_entry *e)
-    { return atomic_load_explicit(&((struct pv_ledger_entry *)e)->state, memory_order_acquire); }
-    static inline void pv_ledger_set(struct pv_ledger_entry *e, uint64_t state)
-    { atomic_store_explicit(&e->state, state, memory_order_release); }
-    """
-    uint64_t pv_ledger_state(const pv_ledger_entry *e) nogil
-    void pv_ledger_set(pv_ledger_entry *e, uint64_t state) nogil
 
 cdef enum:
     QUEUES_MAX = 384     # 120 guests with three queues each, and the console
@@ -59,6 +48,7 @@ cdef struct Queue:
     uint32_t capacity
     pv_consumer requests
     pv_producer completions
+    pv_ledger *header            # of the ledger
     pv_ledger_entry *ledger
     uint16_t *free_slots        # stack
     uint32_t free_count
@@ -84,7 +74,7 @@ cdef struct Generations:
 
 cdef class Queues(Loop):
     cdef uint16_t slot
-    cdef uint64_t epoch
+    cdef uint64_t epoch                  # in which this seat serves; 0: it stands by
     cdef Mapping call_mapping, own_events, vectors_mapping
     cdef pv_producer calls
     cdef pv_consumer refusals
@@ -101,5 +91,7 @@ cdef class Queues(Loop):
     cdef uint64_t *generations_of(self, uint32_t number, uint32_t capacity) except NULL
     cdef bint endpoint_drained(self, const Queue *q) noexcept nogil
     cdef void set_path(self, const Queue *q, uint32_t path) noexcept nogil
+    cdef void queue_added(self, uint32_t number) noexcept nogil
+    cdef void queue_gone(self, uint32_t number) noexcept nogil
     cdef bint take_buffer(self, Queue *q, uint16_t slot, uint32_t length) noexcept nogil
     cdef void release_buffer(self, Queue *q, uint32_t slot) noexcept nogil

@@ -9,16 +9,18 @@ class Queues(Loop):
         symmetric: bool = False,
         *,
         partition: int,
-        epoch: int,
+        office_bell_fd: int,
         call_fd: int,
         call_capacity: int,
         events_fd: int,
         vectors_fd: int,
         memory_size: int = 0,
+        **more: int,
     ) -> None: ...
     def connect_hardware(self, device: int, ring_fd: int, capacity: int) -> None: ...
     def add_queue(
         self,
+        number: int,
         partition: int,
         endpoint: int,
         queue: int,
@@ -28,7 +30,8 @@ class Queues(Loop):
         ledger_fd: int,
         events_fd: int,
         budget: int = ...,
-    ) -> int: ...
+    ) -> None: ...
+    def has_queue(self, number: int) -> bool: ...
     def remove_queue(self, number: int) -> None: ...
     def in_flight(self, number: int) -> int: ...
     def taken(self, number: int) -> bool: ...

@@ -15,6 +15,7 @@ from pyx.abi cimport (
     pv_ledger_entry, pv_vector,
 )
 from pyx.loop cimport Loop
+from pyx.officec cimport pv_ledger_state
 from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_producer_free, pv_row, pv_row_counters, pv_row_histogram
 from pyx.segment cimport Mapping, map_ring
 from pyx.vectorc cimport pv_vector_open
@@ -30,15 +31,14 @@ cdef enum:
 
 
 cdef class Queues(Loop):
-    """`call_fd`: call ring into the monitor; `events_fd`: own events segment, whose page 2 holds the doorbell of the
+    """`bell_fd`: page of this seat; `office_bell_fd`: the doorbell that devices ring, of whoever serves. `call_fd`: call ring into the monitor; `events_fd`: own events segment, whose page 2 holds the doorbell of the
     monitor's worker; `vectors_fd`: table of interrupt vectors, one for each queue; `memory_size`: bytes of own memory for
     buffers of the copy path."""
 
     def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
-                 uint64_t partition, uint64_t epoch, int call_fd, uint32_t call_capacity, int events_fd,
-                 int vectors_fd, uint64_t memory_size=0):
+                 uint64_t partition, int office_bell_fd, int call_fd, uint32_t call_capacity, int events_fd,
+                 int vectors_fd, uint64_t memory_size=0, **more):
         self.slot = PV_ID_SLOT(partition)
-        self.epoch = epoch
         self.vectors_mapping = Mapping(vectors_fd, PV_VECTORS_SIZE)
         self.call_mapping = map_ring(call_fd, call_capacity, 2)
         self.own_events = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
@@ -47,8 +47,10 @@ cdef class Queues(Loop):
         pv_consumer_attach(&self.refusals, self.call_mapping.base + PV_CHANNEL_COMPLETIONS(call_capacity), call_capacity)
         # The monitor wakes its callers at the doorbell of their interrupt page.
         interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
-        self.kept = {"interrupts": interrupts}
+        bell = Mapping(office_bell_fd, PV_PAGE)
+        self.kept = {"interrupts": interrupts, "bell": bell}
         self.add_bell(<pv_doorbell *>(<Mapping>interrupts).base)
+        self.add_bell(<pv_doorbell *>(<Mapping>bell).base)
         self.queues = <Queue *>calloc(QUEUES_MAX, sizeof(Queue))
         if self.queues == NULL or not pv_pool_init(&self.pool, <uint32_t>(memory_size // PV_PAGE)):
             raise MemoryError()
@@ -74,14 +76,21 @@ cdef class Queues(Loop):
             self.connected[device] = True
         self.kept["hardware", device] = ring
 
-    def add_queue(self, uint64_t partition, uint16_t endpoint, uint16_t queue, str kind, uint32_t capacity,
-                  int channel_fd, int ledger_fd, int events_fd, uint64_t budget=BUDGET_DEFAULT) -> int:
-        """Takes one queue of an endpoint into service; returns the server's queue number. `budget`: bytes of this
-        partition's memory that it may hold on the copy path. ValueError where there is no room."""
+    def add_queue(self, uint32_t number, uint64_t partition, uint16_t endpoint, uint16_t queue, str kind, uint32_t capacity,
+                  int channel_fd, int ledger_fd, int events_fd, uint64_t budget=BUDGET_DEFAULT):
+        """Takes one queue of an endpoint into service under `number`, the same in both seats. `budget`: bytes of this
+        partition's memory that it may hold on the copy path. Asked again it does nothing. ValueError where the number is
+        another one's, or beyond the last one."""
+        if number >= QUEUES_MAX:
+            raise ValueError(f"queue {number}: at most {QUEUES_MAX}")
+        if self.queues[number].used:
+            if (self.queues[number].partition, self.queues[number].endpoint, self.queues[number].queue) == (partition, endpoint, queue):
+                return
+            raise ValueError(f"queue {number} is in service already")
         cdef Mapping channel = map_ring(channel_fd, capacity, 2)
         cdef Mapping ledger = Mapping(ledger_fd, PV_LEDGER_SIZE(capacity))
         cdef Queue fresh
-        cdef uint32_t number, i
+        cdef uint32_t i
         memset(&fresh, 0, sizeof(fresh))
         fresh.partition = partition
         fresh.endpoint = endpoint
@@ -97,12 +106,9 @@ cdef class Queues(Loop):
                                 | 1 << <int>PV_OP_TCP_SEND | 1 << <int>PV_OP_TCP_RECEIVE | 1 << <int>PV_OP_TCP_END)
         pv_consumer_attach(&fresh.requests, channel.base, capacity)
         pv_producer_attach(&fresh.completions, channel.base + PV_CHANNEL_COMPLETIONS(capacity), capacity, NULL, self.symmetric)
-        head = <pv_ledger *>ledger.base
-        head.magic = PV_LEDGER_MAGIC
-        head.version = PV_VERSION
-        head.capacity = capacity
+        cdef bint first = (<pv_ledger *>ledger.base).magic == 0  # of all servers
+        fresh.header = <pv_ledger *>ledger.base
         fresh.ledger = <pv_ledger_entry *>(ledger.base + sizeof(pv_ledger))
-        fresh.path = PV_PATH_REDIRECT
         fresh.budget = budget
         fresh.free_slots = <uint16_t *>calloc(capacity, sizeof(uint16_t))
         fresh.copies = <Copy *>calloc(capacity, sizeof(Copy))
@@ -110,17 +116,7 @@ cdef class Queues(Loop):
             free(fresh.free_slots)
             free(fresh.copies)
             raise MemoryError()
-        for i in range(capacity):
-            fresh.free_slots[i] = capacity - 1 - i
-        fresh.free_count = capacity
         with self.quiet():
-            for number in range(QUEUES_MAX):
-                if not self.queues[number].used:
-                    break
-            else:
-                free(fresh.free_slots)
-                free(fresh.copies)
-                raise ValueError(f"this server serves {QUEUES_MAX} queues already")
             fresh.generations = self.generations_of(number, capacity)
             if partition not in self.bells_used:
                 interrupts = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_INTERRUPTS)
@@ -133,7 +129,12 @@ cdef class Queues(Loop):
             fresh.doorbell = <pv_doorbell *>(<Mapping>record[1]).base
             fresh.bit = <uint64_t>1 << PV_VECTOR(endpoint, queue)
             fresh.vector = &(<pv_vector *>self.vectors_mapping.base)[number]
-            pv_vector_open(fresh.vector, partition, endpoint, queue)
+            if first:
+                pv_vector_open(fresh.vector, partition, endpoint, queue)
+                fresh.header.path = PV_PATH_REDIRECT
+                fresh.header.version = PV_VERSION
+                fresh.header.capacity = capacity
+                fresh.header.magic = PV_LEDGER_MAGIC
             fresh.row = self.open_row(partition, endpoint | queue << 8)
             row = pv_row(self.statistics, fresh.row)
             fresh.counters = pv_row_counters(row)
@@ -144,7 +145,7 @@ cdef class Queues(Loop):
             self.kept["queue", number] = (channel, ledger)
             if number >= self.queue_count:
                 self.queue_count = number + 1
-        return number
+            self.queue_added(number)
 
     cdef uint64_t *generations_of(self, uint32_t number, uint32_t capacity) except NULL:
         """Generations of the ledger slots of a queue number: they go on where its last queue ended (rules.md 25), so
@@ -164,6 +165,9 @@ cdef class Queues(Loop):
             g.values[i] += 1
         return g.values
 
+    def has_queue(self, uint32_t number) -> bool:
+        return number < QUEUES_MAX and self.queues[number].used
+
     def remove_queue(self, uint32_t number):
         """Ends service of a queue after the devices dropped its requests; late completions count as foreign."""
         cdef Queue *q
@@ -172,6 +176,7 @@ cdef class Queues(Loop):
             raise KeyError(f"queue {number} is not in service")
         q = &self.queues[number]
         with self.quiet():
+            self.queue_gone(number)
             record = self.bells_used[q.partition]
             record[2] -= 1
             if record[2] == 0:
@@ -188,8 +193,9 @@ cdef class Queues(Loop):
                 mapping.detach()
 
     def in_flight(self, uint32_t number) -> int:
-        """Requests of a queue that stand in its ledger."""
-        return self.queues[number].capacity - self.queues[number].free_count
+        """Requests of a queue that stand in its ledger, whoever serves."""
+        cdef Queue *q = &self.queues[number]
+        return sum(pv_ledger_state(&q.ledger[i]) != 0 for i in range(q.capacity))
 
     def taken(self, uint32_t number) -> bool:
         """Has the guest taken all completions that its devices gave for a queue? None of them is on its way then."""
@@ -207,6 +213,14 @@ cdef class Queues(Loop):
 
     # ---- data thread ----
 
+    cdef void queue_added(self, uint32_t number) noexcept nogil:
+        """Inside `quiet`: a new one."""
+        pass
+
+    cdef void queue_gone(self, uint32_t number) noexcept nogil:
+        """Inside `quiet`: it is about to go."""
+        pass
+
     cdef bint endpoint_drained(self, const Queue *q) noexcept nogil:
         """Is nothing of the endpoint, whose queues are all here, in flight?"""
         cdef uint32_t i
@@ -220,7 +234,7 @@ cdef class Queues(Loop):
         cdef uint32_t i
         for i in range(self.queue_count):
             if self.queues[i].used and self.queues[i].partition == q.partition and self.queues[i].endpoint == q.endpoint:
-                self.queues[i].path = path
+                self.queues[i].path = self.queues[i].header.path = path
 
     cdef bint take_buffer(self, Queue *q, uint16_t slot, uint32_t length) noexcept nogil:
         """A buffer of `length` bytes for a ledger slot, contiguous in own memory; False: none now."""

@@ -173,6 +173,7 @@ cdef class Translator(Callers):
         cdef pv_completion answer
         memset(&answer, 0, sizeof(answer))
         answer.id = call.id
+        answer.epoch = call.submit.epoch
         answer.status = PV_STATUS_OK if reason == PV_REASON_NONE else PV_STATUS_REFUSED
         answer.reason = reason
         answer.queue = call.queue

@@ -34,7 +34,7 @@ def test_host_of_a_benchmark() -> None:
             if "sleeps" not in name:  # threads go on sleeping between two scrapes
                 assert read == other
         processes = host.processes()
-        assert {"guest", "control", "monitor", "io-a", "nic0", "disk0"} == processes.keys()
+        assert {"guest", "control", "monitor", "io-a", "io-b", "nic0", "disk0"} == processes.keys()
         assert all(Path(f"/proc/{pid}").exists() for pids in processes.values() for pid in pids)
         times = psutil.Process(processes["guest"][0]).cpu_times()
         assert by_role(processes)["guest"] == pytest.approx(times.user + times.system, abs=0.03), "its ticks are 10 ms"

@@ -38,7 +38,7 @@ from tools.client import Client, partition_path, peer_pid
 
 GUESTS = Path(__file__).resolve().parents[1] / "system" / "guests"
 DEADLINE = 20.0  # seconds for anything that should take milliseconds
-INFRASTRUCTURE = ("ultravisor", "command", "operations", "monitor", "io-a", "nic0", "disk0", "console")
+INFRASTRUCTURE = ("ultravisor", "command", "operations", "monitor", "io-a", "io-b", "nic0", "disk0", "console")
 PUPPET = ["puppet:main"]
 SMALL = "2MiB"  # of partition memory: it is allocated whole, and most tests need a few buffers
 

@@ -33,14 +33,14 @@ def kill_and_wait(host: Host, busy: bool = True) -> float:
     return after["first_call"] - begin if busy else after["last_seconds"]
 
 
-def exhaust(host: Host) -> None:
-    """Kills every monitor at once until the host gives up. Asks nothing that a monitor would have to answer: waiting
-    for it would give it a longer life."""
+def exhaust(host: Host, name: str = "monitor") -> None:
+    """Kills every process of a role at once until the host gives up. Asks nothing that a monitor would have to answer:
+    waiting for it would give it a longer life."""
     killed, since = 0, host.events()[-1]["sequence"]
-    while not any(news["kind"] == "failed" and news.get("partition") == "monitor" for news in host.events(since)):
-        monitor = host.row("monitor")["pid"]
-        if monitor not in (None, killed):
-            killed = monitor
-            os.kill(monitor, signal.SIGKILL)
+    while not any(news["kind"] == "failed" and news.get("partition") == name for news in host.events(since)):
+        process = host.row(name)["pid"]
+        if process not in (None, killed):
+            killed = process
+            os.kill(process, signal.SIGKILL)
         time.sleep(0.005)
-    assert life(host)["given_up"]
+    assert name != "monitor" or life(host)["given_up"]

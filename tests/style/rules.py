@@ -82,6 +82,8 @@ RULES = [
             "pyx/ring.h": (None, "owner of rings and doorbells"),
             "pyx/interrupt.h": (None, "owner of the pending word"),
             "pyx/view.h": (None, "owner of views"),
+            "pyx/office.h": (5, "attaches rings where their ledger says, tells terms, shakes bells"),
+            "pyx/takeover.h": (3, "raises the epoch: the monitor's own word"),
             "pyx/pair.h": (1, "asks for the lines that posted buffers name; believes nothing of it"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
             "pyx/slots.h": (4, "fills slots before they are published"),
@@ -110,7 +112,8 @@ RULES = [
         "    self.bell = os.eventfd(0)",
         {
             "partitions/control.py": (5, "between two threads of one process"),
-            "partitions/monitor.py": (2, "between two threads of one process"),
+            "partitions/monitor.py": (4, "between two threads of one process"),
+            "pyx/offices.pyx": (4, "between two threads of one process"),
             "pyx/config.pyx": (2, "between two threads of one process"),
             "pyx/waker.h": (1, "between two threads of one process"),
         },

@@ -94,8 +94,8 @@ def test_lost_rights_are_a_mismatch(host: Host) -> None:
 def test_a_dead_role_is_a_mismatch(doomed: Host, role: str) -> None:
     """Its death is named, its guests live on, what needs it is refused in time, and `down` works."""
     guest = doomed.row("guest")
-    if role == "monitor":
-        monitors.exhaust(doomed)  # one death is followed by another monitor
+    if role in ("monitor", "io-a", "io-b"):
+        monitors.exhaust(doomed, role)  # one death is followed by another process
     else:
         os.kill(doomed.row(role)["pid"], signal.SIGKILL)
     row = doomed.until(lambda: (found := doomed.row(role))["exit_status"] and found)
@@ -103,6 +103,9 @@ def test_a_dead_role_is_a_mismatch(doomed: Host, role: str) -> None:
     doomed.until(doomed.failed_checks)
     assert os.path.exists(f"/proc/{guest['pid']}") and doomed.row("guest")["state"] == "running"
     if role == "console":  # nothing needs it yet
+        return
+    if role in ("io-a", "io-b"):  # nothing needs it while there is the other one
+        doomed.guest("other", disks=[DISK]).call("disk:write", disk="vda", length=4096, seed=1)
         return
     with pytest.raises(HostError) as refused:
         doomed.spawn("other", ["puppet:main"], disks=[DISK], nics=[{"name": "eth0"}])

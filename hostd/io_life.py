@@ -1,0 +1,221 @@
+"""I/O partitions: their processes, what each is told, and the next one where one dies (U12, design.md section 11).
+
+    office   what one I/O partition does: call ring, hardware rings, queues with ledgers; `io-a` and `io-b` have one
+    seat     a thread of a process: each process has one in each office, serves in its own and stands by in the other
+
+The monitor takes over by itself: hostd hears of it afterwards, and starts the dead process again, which then stands by.
+Work comes back to it by `hostctl switchover`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from hostd.asking import ask, release
+from hostd.boot import Boot
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.fabric import seats
+from hostd.monitor_life import RoleLife
+from hostd.records import Record
+from hostd.wire import close_fds
+
+Row = dict[str, Any]
+
+EPOCHS = 1 << 16  # terms of office reserved per load, for each office
+SEGMENTS = ["seat", "bell", "statistics", "call", "events", "vectors"]  # of an office, as its seats map them
+SWITCH_TIMEOUT = 5.0  # seconds for a planned switchover
+
+
+class IoLife(RoleLife):
+    """Of one I/O partition's process."""
+
+    NEWS = ("io_lost", "io_restarted")
+
+
+class Offices:
+    """All I/O partitions. `lost(record)` is called where one is given up."""
+
+    def __init__(self, boot: Boot, events: EventLog, lost: Callable[[Record], Awaitable[None]]) -> None:
+        self._boot = boot
+        self._fabric = boot.fabric
+        self._events = events
+        self._lost = lost
+        self._lives: dict[str, IoLife] = {}
+        self._switched = asyncio.Condition()
+        self.takeovers: dict[tuple[str, str], int] = {}  # (office, cause) -> how many
+
+    # ---- load and unload ----
+
+    async def start(self, records: list[Record]) -> None:
+        """Processes; each knows both offices and serves none yet."""
+        for record in records:
+            self._fabric.servers[record.name] = record
+            (epochs,) = await self._boot.transaction(
+                [{"op": "epoch.reserve", "partition": record.number, "count": EPOCHS}]
+            )
+            record.spec = {"epoch": epochs["first"], "last": epochs["last"]}
+        for record in records:
+            await self._start(record)
+
+    async def open(self) -> None:
+        """The rings are connected: each serves its own office, and stands by in the other one."""
+        await self.tell_monitor()
+        for seat, record in enumerate(self._fabric.servers.values()):
+            self._fabric.serving[record.name] = seat
+            life = self._lives[record.name] = IoLife(
+                self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._lost
+            )
+            life.watch(record)
+
+    async def tell_monitor(self) -> None:
+        """Who lives, then the offices: what a monitor has to know to take over. One that follows another one leaves who
+        serves as it is."""
+        servers = list(self._fabric.servers.values())
+        for seat, record in enumerate(servers):
+            if record.exit_status is None and (record.absence is None or not record.absence.absent):
+                await self._seated(seat, record)
+        for seat, record in enumerate(servers):
+            epochs = {"first": record.spec["epoch"], "last": record.spec["last"]}
+            message = {"server": record.number, "seat": seat, **epochs}
+            pages = [self._fabric.fd(name) for name in seats(record.name)]
+            await ask(self._fabric.monitor, "open_office", message, pages)
+
+    async def close(self) -> None:
+        """Nobody is started again, and nobody takes over, for they are to end."""
+        for name, life in self._lives.items():
+            await life.rest(self._fabric.servers.get(name))
+        self._lives.clear()
+        if self._fabric.loaded:
+            await release(self._fabric.monitor, "close_offices", {})
+
+    def stop(self) -> None:
+        """The host goes down."""
+        for life in self._lives.values():
+            life.stop()
+
+    # ---- deaths and takeovers ----
+
+    def died(self, record: Record) -> bool:
+        """A process has ended. False: it is not started again."""
+        life = self._lives.get(record.name)
+        return life is not None and life.died(record)
+
+    def hear(self, message: Row) -> None:
+        """The monitor has taken over."""
+        office = next((one for one in self._fabric.servers.values() if one.number & 0xFFFF == message["slot"]), None)
+        if office is None:
+            return
+        names = list(self._fabric.servers)
+        self._fabric.serving[office.name] = message["to"]
+        key = (office.name, message["cause"])
+        self.takeovers[key] = self.takeovers.get(key, 0) + 1
+        facts = {name: message[name] for name in ("cause", "epoch", "found", "replayed", "drained", "served")}
+        self._events.publish(
+            "takeover", partition=office.name, source=names[message["from"]], target=names[message["to"]], **facts
+        )
+        task = asyncio.get_running_loop().create_task(self._notify())
+        task.add_done_callback(lambda done: done.exception())
+
+    async def _notify(self) -> None:
+        async with self._switched:
+            self._switched.notify_all()
+
+    async def switch_over(self, name: str, target: str | None) -> Row:
+        """A planned one: the office of I/O partition `name` goes to the process of `target` (None: to the other one).
+        {"name", "target", "changed"}. HostError where there is none, or it does not live."""
+        servers = list(self._fabric.servers)
+        if name not in servers:
+            raise HostError("not_found", f"{name!r} is no I/O partition; known: {', '.join(servers) or 'none'}")
+        now = self._fabric.serving[name]
+        target = target or servers[1 - now]
+        if target not in servers:
+            raise HostError("not_found", f"{target!r} is no I/O partition; known: {', '.join(servers)}")
+        seat = servers.index(target)
+        if seat == now:
+            return {"name": name, "target": target, "changed": False}
+        if self._fabric.servers[target].exit_status is not None:
+            raise HostError("state", f"{target} does not live: nothing can go over to it")
+        await ask(self._fabric.monitor, "switch_over", {"server": self._fabric.servers[name].number, "seat": seat})
+        try:
+            async with asyncio.timeout(SWITCH_TIMEOUT), self._switched:
+                await self._switched.wait_for(lambda: self._fabric.serving[name] == seat)
+        except TimeoutError:
+            raise HostError("timeout", f"{name} has not gone over to {target} within {SWITCH_TIMEOUT:g} s") from None
+        return {"name": name, "target": target, "changed": True}
+
+    def rows(self) -> list[Row]:
+        """[{"name", "served_by", "standby", "restarts", "takeovers": {cause: how many}}]."""
+        names = list(self._fabric.servers)
+        return [
+            {
+                "name": name,
+                "served_by": names[self._fabric.serving[name]],
+                "standby": names[1 - self._fabric.serving[name]],
+                "restarts": self._fabric.servers[name].restarts,
+                "takeovers": {cause: count for (one, cause), count in self.takeovers.items() if one == name},
+            }
+            for name in names
+            if name in self._fabric.serving
+        ]
+
+    # ---- one process ----
+
+    async def _follow(self, record: Record) -> Row:
+        """Starts the next process, which then has a seat of every office and stands by."""
+        await self._start(record)
+        fabric = self._fabric
+        for office in fabric.servers.values():
+            for device in fabric.devices:
+                await fabric.connect_seat(record, office, device, self._boot.slots[device])
+        for client in [one for one in self._boot.records.values() if one.served]:
+            await self._tell_client(record, client)
+        await self._seated(list(fabric.servers).index(record.name), record)
+        return {}
+
+    async def _tell_client(self, record: Record, client: Record) -> None:
+        endpoints = [end for end in client.plan["endpoints"] if end["generation"] in client.served]
+        if not endpoints:
+            return
+        queues = [queue for endpoint in endpoints for queue in endpoint["queues"]]
+        segments = [client.plan["events"], *(queue[name] for queue in queues for name in ("channel", "ledger"))]
+        fds = await self._boot.keeper.get_segments(segments)
+        try:
+            await self._fabric.tell_queues(record, client, endpoints, fds)
+        finally:
+            close_fds(fds)
+
+    async def _seated(self, seat: int, record: Record) -> None:
+        if record.pidfd is not None:
+            await ask(self._fabric.monitor, "take_seat", {"seat": seat}, [record.pidfd])
+
+    async def _start(self, record: Record) -> None:
+        boot, fabric = self._boot, self._fabric
+        fds = {"kernel": await fabric.read_only("kernel")}
+        taken = [fds["kernel"]]
+        offices = []
+        try:
+            for office in fabric.servers.values():
+                plan = office.plan
+                fetched = await boot.keeper.get_segments([plan["call"]["segment"], plan["events"]])
+                taken += fetched
+                seat = seats(office.name)[list(fabric.servers).index(record.name)]
+                own = [fabric.fd(seat), fabric.fd(f"bell:{office.name}"), fabric.fd(f"statistics:{office.name}"),
+                       *fetched, fabric.fd(f"vectors:{office.name}")]  # fmt: skip
+                fds |= {f"{kind}.{office.name}": fd for kind, fd in zip(SEGMENTS, own, strict=True)}
+                offices.append(
+                    {
+                        "name": office.name, "partition": office.number, "call_capacity": plan["call"]["capacity"],
+                        "memory_size": sum(extent["size"] for extent in plan["memory"]),
+                    }
+                )  # fmt: skip
+            # Its own comes first.
+            offices.sort(key=lambda office: office["name"] != record.name)
+            config = fabric.role_config(
+                "io", offices=offices, segments=SEGMENTS, seat=list(fabric.servers).index(record.name)
+            )
+            await boot.start(record, "partitions.io:main", config, fds)
+        finally:
+            close_fds(taken)

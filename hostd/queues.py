@@ -1,0 +1,85 @@
+"""Queues of endpoints at their I/O partitions, which both seats of an office know by the same numbers (U12)."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from typing import Any
+
+from hostd.asking import ask, release
+from hostd.records import Record
+from hostd.told import of_queues
+from hostd.wire import RemoteError
+
+
+class Queues:
+    """Part of the fabric: the I/O partitions, and what is told to whom of them."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, Record] = {}  # I/O partitions, in the order of their seats
+        self.serving: dict[str, int] = {}  # office -> seat, as the monitor said last
+        self._numbers: dict[str, set[int]] = {}  # office -> numbers of its queues
+
+    def number_queues(self, record: Record, endpoint: dict[str, Any]) -> None:
+        """Gives each queue of an endpoint a number that no other one of its office has."""
+        taken = self._numbers.setdefault(endpoint["server"], set())
+        free = (number for number in itertools.count() if number not in taken)
+        numbers = list(itertools.islice(free, len(endpoint["queues"])))
+        taken.update(numbers)
+        record.served[endpoint["generation"]] = numbers
+        record.queues += numbers
+
+    async def add_queues(self, record: Record, endpoints: list[dict[str, Any]], fds: list[int]) -> None:
+        """Descriptors: events segment, then channel and ledger of each queue in turn. The seat that serves opens what
+        both share, so it is told first; one that is being started is told when it is there."""
+        for process in self.seated(endpoints[0]["server"]):
+            await self.tell_queues(process, record, endpoints, fds)
+
+    async def tell_queues(
+        self, process: Record, record: Record, endpoints: list[dict[str, Any]], fds: list[int]
+    ) -> None:
+        queues = [
+            {**queue, "number": number}
+            for endpoint in endpoints
+            for queue, number in zip(of_queues(endpoint), record.served[endpoint["generation"]], strict=True)
+        ]
+        office = self.servers[endpoints[0]["server"]].number
+        await ask(process, "add_queues", {"office": office, "partition": record.number, "queues": queues}, fds)
+
+    async def remove_queues(self, server: str, numbers: list[int]) -> None:
+        for process in self.seated(server):
+            await release(process, "remove_queues", {"office": self.servers[server].number, "queues": numbers})
+        self._numbers[server] -= set(numbers)
+
+    async def forget_queues(self, record: Record) -> None:
+        """All of a partition."""
+        if record.queues:
+            await self.remove_queues(record.plan["endpoints"][0]["server"], record.queues)
+            record.queues, record.served = [], {}
+
+    async def in_flight(self, server: str, numbers: list[int]) -> int:
+        """Requests in the ledgers of these queues, as any seat sees them."""
+        message = {"office": self.servers[server].number, "queues": numbers}
+        for process in self.seated(server):
+            with suppress(RemoteError):
+                return int((await ask(process, "in_flight", message))["in_flight"])
+        return 0
+
+    async def taken(self, server: str, numbers: list[int]) -> bool:
+        """Have the guests taken all completions of these queues? The seat that serves knows; nobody does in between."""
+        message = {"office": self.servers[server].number, "queues": numbers}
+        return bool((await ask(self.seated(server)[0], "taken", message))["taken"])
+
+    def seated(self, server: str) -> list[Record]:
+        """The processes that have a seat of an office, or will have; the one that serves it comes first."""
+        processes = list(self.servers.values())
+        first = self.serving.get(server, 0)
+        living = processes[first:] + processes[:first]
+        return [one for one in living if one.absence is None or not one.absence.given_up]
+
+    def lightest(self) -> tuple[str, str]:
+        """(primary, standby) of the next partition: each I/O partition is to serve half of the endpoints. One that is
+        not started again is nobody's primary."""
+        lost = {name for name, one in self.servers.items() if one.absence is not None and one.absence.given_up}
+        names = sorted(self.servers, key=lambda name: (name in lost, len(self._numbers.get(name, ()))))
+        return names[0], names[-1]

@@ -1,0 +1,174 @@
+"""The monitor's offices: which seat serves each, and the thread that watches them and takes over (U12, takeover.h).
+
+The control thread opens offices and says which processes live; the watch thread does the rest, without the interpreter
+lock: no Python stands in the pause.
+"""
+
+import os
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from posix.unistd cimport close
+
+from pyx.abi cimport PV_DEVICES_MAX, PV_ID_SLOT, PV_PAGE, PV_SEATS, PV_TERM, PV_TERM_EPOCH, PV_TERM_SEAT, pv_kernel, pv_seat
+from pyx.adoption cimport Adoption
+from pyx.callers cimport Caller
+from pyx.officec cimport pv_doorbell_shake, pv_term
+from pyx.ringc cimport pv_now
+from pyx.segment cimport Mapping
+
+from pyx.process import become_realtime
+
+cdef extern from *:
+    """
+    #include "takeover.h"
+    static inline void watch_lock(struct pv_watch *w) { pthread_mutex_lock(&w->mutex); }
+    static inline void watch_unlock(struct pv_watch *w) { pthread_mutex_unlock(&w->mutex); }
+    static inline void watch_init(struct pv_watch *w)
+    { pthread_mutex_init(&w->mutex, NULL); for (int i = 0; i < (int)PV_SEATS; i++) w->pidfds[i] = -1; }
+    static inline void watch_stop(struct pv_watch *w) { atomic_store(&w->stopping, true); }
+    static inline void watch_round(struct pv_watch *w)
+    { atomic_store_explicit(&w->rounds, atomic_load_explicit(&w->rounds, memory_order_relaxed) + 1, memory_order_release); }
+    static inline void office_term(struct pv_kernel *k, uint32_t slot, uint64_t term)
+    { atomic_store_explicit(&k->terms[slot], term, memory_order_seq_cst); }
+    """
+    void watch_lock(pv_watch *w) nogil
+    void watch_unlock(pv_watch *w) nogil
+    void watch_init(pv_watch *w)
+    void watch_stop(pv_watch *w)
+    void watch_round(pv_watch *w) nogil
+    void office_term(pv_kernel *k, uint32_t slot, uint64_t term)
+
+CAUSES = ("none", "death", "hang", "planned")
+
+
+cdef class Offices(Adoption):
+    """`takeover_fd`: an eventfd that is written after each takeover."""
+
+    def __init__(self, *args, int takeover_fd=-1, **more):
+        super().__init__(*args, **more)
+        self.watch.kernel = self.kernel
+        self.watch.bell = self.bell
+        self.watch.news = takeover_fd
+
+    def __cinit__(self, *args, **kwargs):
+        self.watch = <pv_watch *>calloc(1, sizeof(pv_watch))
+        if self.watch == NULL:
+            raise MemoryError()
+        watch_init(self.watch)
+        self.watch.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.seat_mappings = []
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        if self.watch != NULL:
+            for i in range(PV_SEATS):
+                if self.watch.pidfds[i] >= 0:
+                    close(self.watch.pidfds[i])
+            close(self.watch.wake)
+            free(self.watch)
+
+    def open_office(self, uint64_t server, list seat_fds, uint64_t first, uint64_t last, uint32_t seat):
+        """Opens the office of I/O partition `server` with the pages of both seats: `seat` serves it, under epoch `first`;
+        epochs up to `last` are reserved. A monitor that follows another one leaves who serves, and under which epoch, as it
+        is. All of its hardware rings are connected. ValueError where there are too many."""
+        cdef Caller *c = self.opened(server)
+        cdef uint32_t i, slot = PV_ID_SLOT(server)
+        cdef pv_office *o
+        if c.server < 0 or self.watch.count == PV_OFFICES_MAX:
+            raise ValueError(f"{server:#x} is no I/O partition, or one too many")
+        pages = [Mapping(fd, PV_PAGE) for fd in seat_fds]
+        self.seat_mappings += pages
+        if pv_term(self.kernel, slot) == 0:
+            self.set_epoch(server, first)
+            office_term(self.kernel, slot, PV_TERM(first, seat))
+        watch_lock(self.watch)
+        o = &self.watch.offices[self.watch.count]
+        o.slot = slot
+        o.last = last
+        for i in range(PV_SEATS):
+            o.seats[i] = <pv_seat *>(<Mapping>pages[i]).base
+        for i in range(PV_DEVICES_MAX):
+            if self.hardware[c.server][i].ring != NULL:
+                o.rings[i] = self.hardware[c.server][i].ring
+                o.bells[i] = self.hardware[c.server][i].doorbell
+        self.watch.count += 1
+        pv_doorbell_shake(&o.seats[PV_TERM_SEAT(pv_term(self.kernel, slot))].doorbell)
+        watch_unlock(self.watch)
+
+    def take_seat(self, uint32_t seat, int pidfd):
+        """A process has this seat of every office, and knows all queues. The descriptor becomes this object's."""
+        if seat >= PV_SEATS:
+            close(pidfd)
+            raise ValueError(f"seat {seat}: there are {PV_SEATS}")
+        watch_lock(self.watch)
+        pv_watch_seated(self.watch, seat, pidfd, pv_now())
+        watch_unlock(self.watch)
+        os.eventfd_write(self.watch.wake, 1)
+
+    def switch_over(self, uint64_t server, uint32_t seat):
+        """Orders the office of `server` over to `seat`, as soon as a process has that one. KeyError: no such office."""
+        cdef uint32_t i
+        if seat >= PV_SEATS:
+            raise ValueError(f"seat {seat}: there are {PV_SEATS}")
+        for i in range(self.watch.count):
+            if self.watch.offices[i].slot == PV_ID_SLOT(server):
+                watch_lock(self.watch)
+                self.watch.offices[i].wanted = seat + 1
+                watch_unlock(self.watch)
+                os.eventfd_write(self.watch.wake, 1)
+                return
+        raise KeyError(f"{server:#x} has no office")
+
+    def close_offices(self):
+        """Nobody takes over from now on."""
+        watch_lock(self.watch)
+        self.watch.count = 0
+        watch_unlock(self.watch)
+
+    def offices(self) -> list:
+        """[{"slot", "epoch", "seat", "last", "wanted": seat or -1, "changing"}]."""
+        rows = []
+        watch_lock(self.watch)
+        for i in range(self.watch.count):
+            o = &self.watch.offices[i]
+            term = pv_term(self.kernel, o.slot)
+            rows.append({"slot": o.slot, "epoch": PV_TERM_EPOCH(term), "seat": PV_TERM_SEAT(term), "last": o.last,
+                         "wanted": <int>o.wanted - 1, "changing": bool(o.now.noticed)})
+        watch_unlock(self.watch)
+        return rows
+
+    def take_takeovers(self) -> list:
+        """Takeovers since the last time, in order: {"slot", "from", "to", "cause", "epoch", "found", "replayed"}, and in
+        seconds from when it was noticed: "drained", "served"."""
+        rows = []
+        watch_lock(self.watch)
+        if self.watch.logged - self.told > PV_TAKEOVERS_MAX:
+            self.told = self.watch.logged - PV_TAKEOVERS_MAX
+        while self.told < self.watch.logged:
+            t = &self.watch.log[self.told % PV_TAKEOVERS_MAX]
+            rows.append({"slot": t.slot, "from": t.from_, "to": t.to, "cause": CAUSES[t.cause], "epoch": t.epoch,
+                         "found": t.found, "replayed": t.replayed, "drained": (t.drained - t.noticed) / 1e9,
+                         "served": (t.served - t.noticed) / 1e9})
+            self.told += 1
+        watch_unlock(self.watch)
+        return rows
+
+    def watch_offices(self, processors=(), priority=0):
+        """The watch thread: returns after `stop_watching`."""
+        if processors:
+            os.sched_setaffinity(0, processors)
+        if priority:
+            become_realtime(os.SCHED_RR, priority)
+        with nogil:
+            pv_watch_run(self.watch)
+
+    def stop_watching(self):
+        watch_stop(self.watch)
+        os.eventfd_write(self.watch.wake, 1)
+
+    # ---- worker ----
+
+    cdef void count_round(self) noexcept nogil:
+        """A round of the worker begins: the one before it is over."""
+        watch_round(self.watch)
