@@ -480,8 +480,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         """A process ended, by itself or not."""
         if self._going_down and record.type != "guest":
             return
-        followed = {"monitor": self._monitor_life.died, "io": self._offices.died}.get(record.type)
-        if followed is not None and followed(record):
+        if {"monitor": self._monitor_life.died, "io": self._offices.died}.get(record.type, lambda _: False)(record):
             return
         task = asyncio.create_task(self._after_end(record))
         self._endings.add(task)

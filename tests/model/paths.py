@@ -8,11 +8,11 @@ Requests 1 .. `requests` are executed in order where the ring holds them; number
 for it before the control plane is done. `defect` plants one of DEFECTS.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from tests.model import explorer
 from tests.model.machine import Finding, Violation
 
 REDIRECT, DIRECT = "redirect", "direct"
@@ -271,32 +271,11 @@ def judge_end(s: State, scenario: Scenario) -> None:
 def explore(
     scenario: Scenario, defect: str = "", *, strict: bool = False, limit: int = 400_000
 ) -> tuple[Finding | None, int]:
-    """The first violation by breadth first, or None; and the number of states. `strict`: also after a deadline nothing
-    may be reordered."""
-    start = State()
-    parents: dict[State, tuple[State, str] | None] = {start: None}
-    queue = deque([start])
-    while queue:
-        state = queue.popleft()
-        try:
-            judge(state, strict)
-            following = list(moves(state, scenario, defect))
-            if not following:
-                judge_end(state, scenario)
-        except Violation as violation:
-            return Finding(str(violation), trace(parents, state)), len(parents)
-        for action, after in following:
-            if after not in parents:
-                parents[after] = (state, action)
-                queue.append(after)
-        if len(parents) > limit:
-            raise RuntimeError(f"more than {limit} states: make the scenario smaller")
-    return None, len(parents)
-
-
-def trace(parents: dict[State, tuple[State, str] | None], state: State) -> tuple[str, ...]:
-    steps: list[str] = []
-    while (link := parents[state]) is not None:
-        state, action = link
-        steps.append(action)
-    return tuple(reversed(steps))
+    """The first violation, or None; and the number of states. `strict`: nothing is reordered, even after a deadline."""
+    return explorer.explore(
+        State(),
+        lambda s: moves(s, scenario, defect),
+        lambda s: judge(s, strict),
+        lambda s: judge_end(s, scenario),
+        limit,
+    )
