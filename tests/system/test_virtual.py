@@ -117,6 +117,18 @@ def test_past_the_page_cache(tmp_path: Path) -> None:
         assert volume.check() == []
 
 
+def test_no_read_finds_what_another_disk_had(tmp_path: Path) -> None:
+    """Blocks that one guest gave back are another one's new ones, which it reads while it writes them."""
+    with running(manifest(tmp_path / "direct.pvol", size="14MiB", direct=True)) as host:
+        for number, byte in enumerate((17, 34, 51, 68)):
+            guest = host.guest(f"guest{number}", disks=[disk(f"disk{number}", "direct")], memory="16MiB")
+            assert guest.call("disk:overtaken", disk="vda", block=MIB, byte=byte) == 0
+            for offset in range(0, SIZE, MIB):
+                assert guest.call("disk:clear", disk="vda", operation="discard", offset=offset, length=MIB) == []
+            guest.call("disk:timed_flush", disk="vda")
+            host.remove(f"guest{number}")
+
+
 def test_a_volume_where_all_goes_through_the_page_cache_says_so() -> None:
     with small_media.full(80 * MIB) as folder, running(manifest(folder / "t.pvol", size="64MiB", direct=True)) as host:
         guest = host.guest("store", disks=[disk("vda", "direct")], memory="16MiB")

@@ -103,6 +103,24 @@ def timed_flush(puppet: Puppet, disk: str) -> float:
     return time.monotonic() - begin
 
 
+def overtaken(puppet: Puppet, disk: str, block: int, byte: int) -> int:
+    """Writes everything for the first time, `block` bytes at a time full of `byte`, and reads the ends of them without
+    waiting for the writes: how many reads found anything else than `byte` and zeroes."""
+    from partitions.guest_devices import READ, WRITE
+
+    target = puppet.guest.disk(disk)
+    data, found, others = puppet.guest.memory.allocate(block), puppet.guest.memory.allocate(GUARD), 0
+    memoryview(data)[:] = bytes([byte]) * block
+    for offset in range(0, target.size, block):
+        target.queue.submit(WRITE, data, offset)
+        target.queue.submit(READ, found, offset + block - GUARD)
+        target.queue.kick()
+        while target.queue.in_flight:
+            target.queue.wait()
+        others += not set(bytes(found)) <= {0, byte}
+    return others
+
+
 def longest_read(puppet: Puppet, disk: str) -> float:
     """Seconds of the slowest of many small reads, until the test wants the end."""
     target, buffer, longest = puppet.guest.disk(disk), puppet.guest.memory.allocate(4096), 0.0
