@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from pyx.abi cimport (
-    PV_FRAME_LARGE_MAX, PV_NET_HEADER, PV_NIC_COMPLETED_CHECKSUMS, PV_NIC_CUT_FRAMES, PV_NIC_CUT_SEGMENTS,
+    PV_EXTENTS_MAX, PV_FRAME_LARGE_MAX, PV_NET_HEADER, PV_NIC_COMPLETED_CHECKSUMS, PV_NIC_CUT_FRAMES, PV_NIC_CUT_SEGMENTS,
     PV_NIC_OPENED_BYTES, PV_NIC_OPENED_FRAMES, PV_NIC_RECEIVE_DROPPED, PV_NIC_SEALED_BYTES, PV_NIC_SEALED_FRAMES,
     PV_NIC_TRANSMIT_DROPPED, PV_OFFLOAD_ESP, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PATH_DIRECT, PV_PORTS_MAX, PV_PROBE_WIRE,
     PV_REASON_ESP_POLICY, PV_REASON_ESP_TRUNCATED, PV_REASON_ESP_UNKNOWN, PV_REASON_LIST_LIMIT, PV_REASON_NONE,
@@ -28,7 +28,7 @@ from pyx.offloadc cimport (
     PV_HEADERS_MAX, pv_frame, pv_frame_complete, pv_offload_cut, pv_sum,
 )
 from pyx.offloads cimport Headed, Target
-from pyx.portc cimport Job, Port
+from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport pv_count
 from pyx.tcp cimport Tcp
 from pyx.wires cimport WAIT, address_of
@@ -36,13 +36,29 @@ from pyx.wires cimport WAIT, address_of
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *to, size_t length, unsigned int flags)
 
+cdef extern from *:
+    """
+    /* Brings lines near while the cipher works; only a hint, so that any address is harmless. */
+    static inline void prefetch_lines(const char *p, uint64_t length)
+    { for (uint64_t i = 0; i < length; i += 64) __builtin_prefetch(p + i, 0); }
+    static inline void prefetch_lines_for_writing(const char *p, uint64_t length)
+    { for (uint64_t i = 0; i < length; i += 64) __builtin_prefetch(p + i, 1); }
+    """
+    void prefetch_lines(const char *p, uint64_t length) nogil
+    void prefetch_lines_for_writing(const char *p, uint64_t length) nogil
+
+cdef enum:
+    AHEAD = 2048  # bytes of a frame that are brought near
+
+cdef uint64_t ROOM = PV_ESP_HEADROOM + PV_FRAME_LARGE_MAX + PV_ESP_TAILROOM  # for a frame that is worked on
+
 
 cdef class Associations(Tcp):
 
     def __cinit__(self, *args, **kwargs):
         cdef const char *problem = pv_aead_open(&self.aead)
-        self.sealing = <uint8_t *>calloc(1, PV_ESP_HEADROOM + PV_FRAME_LARGE_MAX + PV_ESP_TAILROOM)
-        self.opening = <uint8_t *>calloc(1, PV_ESP_HEADROOM + PV_FRAME_LARGE_MAX + PV_ESP_TAILROOM)
+        self.sealing = <uint8_t *>calloc(1, ROOM)
+        self.opening = <uint8_t *>calloc(1, ROOM)
         if self.sealing == NULL or self.opening == NULL:
             raise MemoryError()
         self.esp_problem = problem.decode() if problem != NULL else ""
@@ -170,6 +186,9 @@ cdef class Associations(Tcp):
         to.hpa = <uint64_t>(self.sealing + PV_ESP_HEADROOM) - <uint64_t>self.origin
         to.length = job.length
         pv_dma_move_at(self.origin, &to, 0, job.spans, 0, job.length, &moved)
+        # The next frame of this turn, or one of an earlier turn, lies where the next place for spans says.
+        if job.server == NULL and job.spans + PV_EXTENTS_MAX < self.scratch + BATCH * PV_EXTENTS_MAX:
+            prefetch_lines(self.origin + (job.spans + PV_EXTENTS_MAX).hpa, job.length if job.length < AHEAD else AHEAD)
         return self.seal(port, job.length, now)
 
     cdef uint32_t send_pieces_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil:
@@ -256,6 +275,10 @@ cdef class Associations(Tcp):
         """Moves a frame into the receiver's next buffer as it is. False: it has none."""
         return True
 
+    cdef bint sealed_here(self, const pv_span *spans) noexcept nogil:
+        """Is it the frame that `seal` is sending?"""
+        return self.origin + spans.hpa > <char *>self.sealing and self.origin + spans.hpa < <char *>self.sealing + ROOM
+
     cdef bint deliver_secured(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header,
                               uint64_t now) noexcept nogil:
         """The same to a port with incoming associations."""
@@ -264,6 +287,8 @@ cdef class Associations(Tcp):
         cdef pv_packet packet
         if sender == receiver and address_of(header) == PV_PROBE_WIRE:
             return self.deliver_clear(sender, receiver, job, header, now)
+        if self.sealed_here(job.spans):
+            return self.open_sealed(sender, receiver, job.spans, 0, job.length, header, now)
         pv_dma_fetch_at(self.origin, bytes, job.spans, 0, have)
         memcpy(bytes, header, 14)
         pv_packet_parse(bytes, have, job.length, True, &packet)
@@ -303,9 +328,14 @@ cdef class Associations(Tcp):
         cdef Job plain
         if not self.target(receiver, &target):
             return False
-        to.hpa = <uint64_t>frame - <uint64_t>self.origin
-        to.length = length
-        pv_dma_move_at(self.origin, &to, 0, spans, at, length, &moved)
+        prefetch_lines_for_writing(self.origin + target.spans.hpa, length if length < AHEAD else AHEAD)
+        if self.sealed_here(spans) and header[0] & 1 == 0 and self.watchers == 0:
+            # Sealed a moment ago, for this receiver alone; if it has to wait, it is sealed anew: opened where it lies.
+            frame = <uint8_t *>self.origin + spans.hpa
+        else:
+            to.hpa = <uint64_t>frame - <uint64_t>self.origin
+            to.length = length
+            pv_dma_move_at(self.origin, &to, 0, spans, at, length, &moved)
         memcpy(frame, header, 14)
         pv_packet_parse(frame, length, length, True, &packet)
         for i in range(secrets.count):
