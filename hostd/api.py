@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 from starlette.exceptions import HTTPException
 
-from hostd import api_offloads, api_queues, api_server, api_volumes, api_wires, api_worlds, plan
+from hostd import api_offices, api_offloads, api_queues, api_server, api_volumes, api_wires, api_worlds, plan
 from hostd.api_guard import Guard
 from hostd.errors import HTTP_METHOD, HostError, from_exception
 from hostd.idempotency import AnswerStore
@@ -217,7 +217,7 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         return Document(await supervisor.delay(body.role, body.stage, body.seconds))
 
     _add_kernel(app, supervisor, once)
-    for routes in (api_worlds, api_offloads, api_queues, api_volumes, api_wires):
+    for routes in (api_worlds, api_offices, api_offloads, api_queues, api_volumes, api_wires):
         routes.add(app, supervisor, Document)
 
     @app.get("/v1/partitions/{name}/view")

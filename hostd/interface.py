@@ -117,6 +117,10 @@ class Supervisor(Protocol):
     async def hold(self, name: str, on: bool) -> dict[str, Any]:
         """{"partition", "held"}: the console's world stands, or runs again."""
 
+    async def switch_over(self, name: str, target: str | None) -> dict[str, Any]:
+        """{"name", "target", "changed"}: what an I/O partition does for its clients is done by the process of `target`
+        (None: the other one). Code `state` where that one does not live."""
+
     async def stream(self, on: bool, depth: int) -> dict[str, Any]:
         """As `console`, after the stream was turned on, with so many disk requests at once, or off."""
 

@@ -175,6 +175,9 @@ class FakeSupervisor:
     async def hold(self, name: str, on: bool) -> dict[str, Any]:
         return {"partition": name, "held": on}
 
+    async def switch_over(self, name: str, target: str | None) -> dict[str, Any]:
+        return {"name": name, "target": target or "io-b", "changed": True}
+
     async def stream(self, on: bool, depth: int) -> dict[str, Any]:
         return {"endpoints": [], "writes_entries_of": [], "stream": {"streaming": on}}
 

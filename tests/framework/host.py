@@ -193,6 +193,10 @@ class Host:
         """Has the world of the console stand, or run again."""
         self.client.request("PUT", partition_path(name, "/held"), {"held": held})
 
+    def switch_over(self, name: str, target: str | None = None) -> dict[str, Any]:
+        """A planned one, of what I/O partition `name` does."""
+        return self.client.request("PUT", f"/v1/offices/{name}", {"target": target} if target else {})
+
     def stream(self, on: bool, depth: int = 1) -> dict[str, Any]:
         """Turns the console's verified stream on or off; its figures so far."""
         return self.client.request("PUT", "/v1/console/stream", {"on": on, "depth": depth})["stream"]
