@@ -56,8 +56,8 @@ async def join(record: Record, devices: dict[str, Record], wires: wiring.Wiring,
             text = f"{record.spec.name}: {nic.name}: no network of its own for TCP: {error}"
             raise HostError("denied", f"{text}; `hostctl doctor` names what is missing") from None
         try:
-            facts = {"interface": nic.name, "addresses": nic.addresses, "mtu": nic.mtu, "line": nic.line}
-            wire = Wire(name=nic.name, kind="tap", **facts)
+            facts = {"addresses": nic.addresses, "mtu": nic.mtu, "vlan": nic.vlan, "line": nic.line}
+            wire = Wire(name=nic.name, kind="tap", interface=nic.name, **facts)
             placed = await wires.add(devices[nic.device], wire, record.name, {"fd": descriptor})
             message = {
                 "port": ports[nic.name], "wire": placed.number, "connections": nic.tcp.connections,

@@ -1,4 +1,3 @@
-from pyx.connections import Connections
+from pyx.parking import Parking
 
-class Tcp(Connections):
-    def disconnect(self, server: int) -> None: ...
+class Tcp(Parking): ...

@@ -7,43 +7,32 @@ of each direction, and tried again when the kernel tells of a change. The data t
     execute_tcp --try--> done
          |                ^
          +-- park --> progress (an event of the kernel)
-
-Parked requests of a hardware ring keep no room for their completions: a server that takes none has them tried later. What a
-parked request may touch is looked at again before it does: its queue pair must be the one that it came by, its server in
-office.
 """
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
 
 from pyx.abi cimport (
-    PV_ID_SLOT, PV_NIC_TCP_LOST, PV_NIC_TCP_OPENED, PV_NIC_TCP_WAITED, PV_OFFLOAD_TCP, PV_OP_TCP_END, PV_OP_TCP_OPEN,
-    PV_OP_TCP_RECEIVE, PV_OP_TCP_SEND, PV_PATH_DIRECT, PV_REASON_CONNECTION_LIMIT, PV_REASON_CONNECTION_PORT,
-    PV_REASON_CONNECTION_REFUSED, PV_REASON_CONNECTION_STATE, PV_REASON_CONNECTION_UNKNOWN, PV_REASON_DETACHED,
-    PV_REASON_EPOCH_STALE, PV_REASON_NONE, PV_REASON_OFFLOAD_INVALID, PV_REASON_OFFLOAD_WITHHELD, PV_REASON_OPERATION_UNKNOWN,
-    PV_REASON_PATH_CHANGED, PV_REASON_PATH_CLOSED, PV_STATUS_CANCELLED, PV_STATUS_FAILED, PV_STATUS_OK, PV_STATUS_REFUSED,
-    PV_TCP_ACCEPT, PV_TCP_BACKLOG_MAX, PV_TCP_CONNECTIONS_MAX, PV_TCP_EVENTS, PV_TCP_LISTEN, PV_TCP_RESET, PV_TCP_SHUTDOWN,
-    pv_tcp_address,
+    PV_NIC_TCP_LOST, PV_NIC_TCP_OPENED, PV_OFFLOAD_TCP, PV_OP_TCP_END, PV_OP_TCP_OPEN, PV_OP_TCP_RECEIVE, PV_OP_TCP_SEND,
+    PV_PATH_DIRECT, PV_REASON_CONNECTION_LIMIT, PV_REASON_CONNECTION_PORT, PV_REASON_CONNECTION_REFUSED,
+    PV_REASON_CONNECTION_STATE, PV_REASON_CONNECTION_UNKNOWN, PV_REASON_DETACHED, PV_REASON_NONE, PV_REASON_OFFLOAD_INVALID,
+    PV_REASON_OFFLOAD_WITHHELD, PV_REASON_OPERATION_UNKNOWN, PV_STATUS_CANCELLED, PV_STATUS_FAILED, PV_STATUS_OK,
+    PV_STATUS_REFUSED, PV_TCP_ACCEPT, PV_TCP_BACKLOG_MAX, PV_TCP_CONNECTIONS_MAX, PV_TCP_EVENTS, PV_TCP_LISTEN,
+    PV_TCP_RESET, PV_TCP_SHUTDOWN, pv_tcp_address,
 )
-from pyx.connections cimport CONNECTING, LATER, LISTENING, OPEN, Connection, Connections, Engine, Parked, known
-from pyx.dmac cimport pv_dma_fetch, pv_span
-from pyx.intake cimport Intake
+from pyx.connections cimport CONNECTING, LATER, LISTENING, OPEN, Connection, Engine, known
+from pyx.dmac cimport pv_dma_fetch
 from pyx.lines cimport Lines
-from pyx.pairc cimport pv_translation_current
-from pyx.portc cimport BATCH, Job, Port
-from pyx.ports cimport Ports
-from pyx.ringc cimport pv_count, pv_now, pv_producer_free
+from pyx.portc cimport Job, Port
+from pyx.ringc cimport pv_count, pv_now
 from pyx.tcpc cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, SHUT_WR, close, epoll_event, epoll_wait, pv_tcp_error, pv_tcp_open,
-    pv_tcp_readable, pv_tcp_reason, shutdown,
+    pv_tcp_reason, shutdown,
 )
 from pyx.wakerc cimport pv_waker_arm
 
 cdef enum:
     EVENTS = 16           # of the kernel, taken in one poll: about as much work as a turn of a port
-
-cdef uint64_t RETRY_NS = 200_000
 
 
 cdef inline uint32_t status_of(uint32_t reason) noexcept nogil:
@@ -52,26 +41,9 @@ cdef inline uint32_t status_of(uint32_t reason) noexcept nogil:
     return PV_STATUS_FAILED if reason >= PV_REASON_CONNECTION_REFUSED else PV_STATUS_REFUSED
 
 
-cdef inline bint sent_by(const Parked *p, uint64_t server) noexcept nogil:
-    return p.used and p.job.server != NULL and p.job.server.slot == PV_ID_SLOT(server)
-
-
-cdef class Tcp(Connections):
+cdef class Tcp(Parking):
 
     # ---- control thread ----
-
-    def disconnect(self, uint64_t server):
-        """As that of any device. ValueError while requests of this I/O partition wait for their peers."""
-        cdef uint32_t i, slot
-        cdef Engine *e
-        with self.quiet():
-            for i in range(self.engaged_count):
-                e = self.engines[self.engaged[i]]
-                for slot in range(PV_TCP_CONNECTIONS_MAX):
-                    if (sent_by(&e.connections[slot].reader, server) or sent_by(&e.connections[slot].writer, server)
-                            or sent_by(&e.asked, server)):
-                        raise ValueError(f"requests of {server:#x} wait for connections of port {self.engaged[i]}")
-        Intake.disconnect(self, server)
 
     cdef int end_engine(self, uint32_t port) except -1:
         """Resets all connections of an endpoint; their peers are told before the wire goes."""
@@ -125,6 +97,7 @@ cdef class Tcp(Connections):
         cdef pv_tcp_address address
         cdef bint listens = job.flags & PV_TCP_LISTEN != 0, allowed = e.range_count == 0
         cdef uint64_t id = job.device_offset
+        cdef Connection *c
         cdef uint32_t i, reason
         cdef int fd, waits = 0
         if id >> 32 or <uint16_t>id >= PV_TCP_CONNECTIONS_MAX or id >> 16 == 0:
@@ -138,7 +111,11 @@ cdef class Tcp(Connections):
             allowed = allowed or e.ranges[i].first <= address.port <= e.ranges[i].last
         if not allowed or address.port == 0:
             return PV_REASON_CONNECTION_PORT
-        if e.connections[<uint16_t>id].id:
+        c = &e.connections[<uint16_t>id]
+        if c.id == id and c.state == CONNECTING and not self.busy(port, &c.writer):
+            self.park(port, &c.writer, job, 0, now)
+            return LATER
+        if c.id:
             return PV_REASON_CONNECTION_STATE
         if e.count >= e.most:
             return PV_REASON_CONNECTION_LIMIT
@@ -151,7 +128,7 @@ cdef class Tcp(Connections):
         pv_count(&port.counters[<int>PV_NIC_TCP_OPENED], 1)
         if not waits:
             return PV_REASON_NONE
-        self.park(port, &e.connections[<uint16_t>id].writer, job, 0, now)
+        self.park(port, &c.writer, job, 0, now)
         return LATER
 
     cdef uint32_t send(self, Port *port, Engine *e, Job *job, uint32_t *bytes, uint64_t now) noexcept nogil:
@@ -160,7 +137,9 @@ cdef class Tcp(Connections):
         cdef uint32_t reason
         if c == NULL:
             return PV_REASON_CONNECTION_UNKNOWN
-        if c.state != OPEN or c.writer.used:
+        if c.writer.used:
+            moved = c.writer.moved  # by an earlier server, for the same request
+        if c.state != OPEN or self.busy(port, &c.writer):
             return PV_REASON_CONNECTION_STATE
         reason = self.push_data(port, c, job, &moved)
         bytes[0] = <uint32_t>moved
@@ -172,7 +151,7 @@ cdef class Tcp(Connections):
         cdef Connection *c
         cdef uint32_t reason
         if job.flags & PV_TCP_EVENTS:
-            if e.asked.used or job.device_offset:
+            if job.device_offset or self.busy(port, &e.asked):
                 return PV_REASON_CONNECTION_STATE
             if not e.watching:
                 self.watch(e)
@@ -183,7 +162,7 @@ cdef class Tcp(Connections):
         c = known(e, <uint32_t>job.device_offset)
         if c == NULL or job.device_offset >> 32 and not job.flags & PV_TCP_ACCEPT:
             return PV_REASON_CONNECTION_UNKNOWN
-        if c.reader.used or c.state != (LISTENING if job.flags & PV_TCP_ACCEPT else OPEN):
+        if self.busy(port, &c.reader) or c.state != (LISTENING if job.flags & PV_TCP_ACCEPT else OPEN):
             return PV_REASON_CONNECTION_STATE
         reason = self.accept(port, e, c, job, bytes) if job.flags & PV_TCP_ACCEPT else self.take_data(port, e, c, job, bytes)
         if reason == LATER:
@@ -209,86 +188,6 @@ cdef class Tcp(Connections):
         return PV_REASON_NONE
 
     # ---- data thread: what waits ----
-
-    cdef void park(self, Port *port, Parked *p, const Job *job, uint64_t moved, uint64_t now) noexcept nogil:
-        p.used = True
-        p.job = job[0]
-        p.key = 0
-        if job.request != NULL:
-            p.request = job.request[0]
-            p.job.request = &p.request
-        else:
-            p.key = port.pair.translation.key
-            port.flying += 1
-        memcpy(p.spans, job.spans, job.span_count * sizeof(pv_span))
-        p.job.spans = p.spans
-        p.moved = moved
-        p.start = now
-        pv_count(&port.counters[<int>PV_NIC_TCP_WAITED], 1)
-
-    cdef bint fit(self, Port *port, Parked *p) noexcept nogil:
-        """Is there room for its completion? Otherwise it is tried again later."""
-        if p.job.server == NULL or pv_producer_free(&p.job.server.completions, 2 * BATCH) >= 2 * BATCH:
-            return True
-        self.retry_at = pv_now() + RETRY_NS
-        return False
-
-    cdef void finish_parked(self, Port *port, Parked *p, uint32_t status, uint32_t reason, uint32_t bytes) noexcept nogil:
-        p.used = False
-        self.complete(port, &p.job, status, reason, bytes, p.start, pv_now())
-        if p.job.server == NULL:
-            port.flying -= 1
-
-    cdef uint32_t return_parked(self, Port *port, uint32_t path, uint32_t reason) noexcept nogil:
-        """Gives back what waits and came by `path` (0: all). A send that is half done ends with what it did; an attempt to
-        connect is given up, and made again by whoever submits it again."""
-        cdef Engine *e = self.engines[port.number]
-        cdef uint32_t slot, k, returned = 0
-        cdef Connection *c
-        cdef Parked *p
-        if e == NULL:
-            return 0
-        for slot in range(PV_TCP_CONNECTIONS_MAX + 1):
-            c = &e.connections[slot] if slot < PV_TCP_CONNECTIONS_MAX else NULL
-            for k in range(2 if c != NULL else 1):
-                p = &e.asked if c == NULL else &c.writer if k else &c.reader
-                if not p.used or path and path != (PV_PATH_DIRECT if p.job.server == NULL else p.request.path):
-                    continue
-                if not self.fit(port, p):
-                    continue
-                returned += 1
-                if p.moved:
-                    self.finish_parked(port, p, PV_STATUS_OK, PV_REASON_NONE, <uint32_t>p.moved)
-                    continue
-                self.finish_parked(port, p, PV_STATUS_CANCELLED, reason, 0)
-                if p.job.operation == PV_OP_TCP_OPEN:
-                    self.drop(port, e, c, True)
-        return returned
-
-    cdef uint32_t give_back(self, Port *port) noexcept nogil:
-        cdef uint32_t path = port.away
-        return Ports.give_back(self, port) + self.return_parked(port, path, PV_REASON_PATH_CHANGED)
-
-    cdef void servers_moved(self, uint32_t at) noexcept nogil:
-        cdef uint32_t i, slot
-        cdef Engine *e
-        for i in range(self.engaged_count):
-            e = self.engines[self.engaged[i]]
-            for slot in range(PV_TCP_CONNECTIONS_MAX):
-                if e.connections[slot].reader.used and e.connections[slot].reader.job.server > &self.servers[at]:
-                    e.connections[slot].reader.job.server -= 1
-                if e.connections[slot].writer.used and e.connections[slot].writer.job.server > &self.servers[at]:
-                    e.connections[slot].writer.job.server -= 1
-            if e.asked.used and e.asked.job.server > &self.servers[at]:
-                e.asked.job.server -= 1
-
-    cdef uint32_t outdated(self, Port *port, Parked *p) noexcept nogil:
-        """Why a request that waited may not touch memory any more; NONE: it may."""
-        if p.job.server != NULL:
-            return PV_REASON_NONE if self.in_office(&p.request, p.job.server.slot) else PV_REASON_EPOCH_STALE
-        if pv_translation_current(port.pair.entry, &port.pair.translation) and port.pair.translation.key == p.key:
-            return PV_REASON_NONE
-        return PV_REASON_PATH_CLOSED
 
     cdef uint32_t progress(self, Port *port, Engine *e, Connection *c, uint32_t events) noexcept nogil:
         """What waits at a connection goes on after these events. Returns how many requests have ended."""

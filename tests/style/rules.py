@@ -55,7 +55,7 @@ RULES = [
             "pyx/frame_load.pyx": (None, "inside a guest: the load generator stamps and checks its own frames"),
             "pyx/intake.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/ports.pyx": (1, "private tables: extents of waiting requests"),
-            "pyx/tcp.pyx": (1, "private tables: extents of waiting requests"),
+            "pyx/parking.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/tcp.h": (4, "addresses of sockets"),
             "pyx/process.pyx": (1, "the process's own command line"),
             "pyx/validate.pyx": (2, "requests of tests"),

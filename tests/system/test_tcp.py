@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import random
+import signal
 import socket
 import struct
 from collections import Counter
@@ -272,3 +273,27 @@ def test_an_unplugged_nic_takes_its_connections_along(host: Host, listener: sock
     assert not [one for one in socket.if_nameindex() if one[1] == "pv-talker"]
     with pytest.raises(HostError, match="from the start on"):
         host.attach("talker", nic={"name": "eth1", "addresses": [f"{GUEST}/24"], "tcp": {}})
+
+
+def test_a_vlan_holds_for_connections(host: Host) -> None:
+    server, inside = talker(host, "server", PEER, vlan=5), talker(host, "inside", vlan=5)
+    outside = talker(host, "outside", "10.77.0.4", vlan=6)
+    assert server.call("tcp:listen", name="l", port=80) is None
+    assert inside.call("tcp:connect", name="c", address=PEER, port=80) is None
+    assert outside.call("tcp:connect", name="c", address=PEER, port=80, timeout=0.5) == "timeout"
+
+
+def test_a_takeover_keeps_streams(host: Host, listener: socket.socket) -> None:
+    """The I/O partition in charge is killed while requests wait for their peers: nothing is lost or comes twice."""
+    guest, total = exposed(host, "redirect"), 600_000
+    data = random.Random(7).randbytes(total)
+    with taken(listener, guest) as peer:
+        waiting = guest.begin("tcp:receive", name="c", total=total)
+        peer.sendall(data[:1000])
+        os.kill(host.row("io-a")["pid"], signal.SIGKILL)
+        peer.sendall(data[1000:])
+        assert waiting.result() == [hashlib.sha256(data).hexdigest(), total]
+        host.until(lambda: host.row("io-a")["state"] == "running")
+        sending = guest.begin("tcp:send", name="c", seed=8, total=8_000_000)  # more than the sockets take
+        os.kill(host.row("io-b")["pid"], signal.SIGKILL)
+        assert drained_of(peer, 8_000_000) == sending.result()
