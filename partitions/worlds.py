@@ -59,8 +59,6 @@ class Worlds:
             self._start(f"world{processor}", system.run, ready)
             if not ready.wait(START_TIMEOUT):
                 raise HostError("internal", f"the system world of processor {processor} did not start")
-            if self.mechanism == "stop":
-                self._start(f"idle{processor}", system.watch)
         self._ended = threading.Event()
         self._start("spare", spare.watch, self.systems, self._ended)
         if self.mechanism == "class":

@@ -1,6 +1,5 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
-from pyx.idlec cimport pv_watch_state
 from pyx.world_table cimport World, WorldTable
 
 
@@ -9,10 +8,8 @@ cdef class SystemWorld(WorldTable):
     cdef bint stopping
     cdef readonly bint realtime
     cdef uint64_t last           # ns, of the last accounting of all
-    cdef pv_watch_state idle
-    cdef bint watched            # it was armed for this turn
-    cdef uint32_t alarms         # false ones in a row
-    cdef bint waited             # somebody is held who may want to run, and cannot
+    cdef uint64_t looked         # and of the last look at the current world
+    cdef bint waited             # others stand, who may want to run, while the current world has its turn
     cdef readonly bint contended # more than one world wants to run
     cdef public bint spare       # the processor has time for all of them
     cdef bint free               # so there are no turns at present
@@ -22,8 +19,8 @@ cdef class SystemWorld(WorldTable):
 
     cdef void loop(self) noexcept nogil
     cdef void count(self) noexcept nogil
-    cdef bint sleeps(self) noexcept nogil
-    cdef void account(self, uint64_t now, bint slept) noexcept nogil
+    cdef bint sleeps(self, uint64_t now) noexcept nogil
+    cdef void account(self, uint64_t now) noexcept nogil
     cdef void bill(self, World *w) noexcept nogil
     cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil
     cdef uint64_t schedule(self) noexcept nogil

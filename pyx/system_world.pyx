@@ -6,10 +6,14 @@
 
 It runs in the class SCHED_FIFO on the processor that it schedules, because a switch from another processor costs ten times
 as much. At the end of a slice, or when something happened, it reads from the kernel what each world has used, charges it to the
-policy, and gives the next turn. A second thread, which runs only where the processor is idle (idle.h), tells when the present
-world seems to sleep while others stand: it loses the rest of its turn. (Held by the mechanism `class`, they run then anyhow.)
-A world that sleeps is left free: it costs nothing, its wake-up needs nobody, and what it then uses is seen at the next
-accounting and makes it take turns. One that is ahead of its share is not left free.
+policy, and gives the next turn. A world that sleeps is left free: it costs nothing, its wake-up needs nobody, and what it then
+uses is seen at the next accounting and makes it take turns. One that is ahead of its share is not left free.
+
+Who sleeps in its turn while others stand loses the rest of it. Blocking is invisible from here, so it is looked for: often in the
+turns of a world that did it in one of its last, at the end in those of others, where a look would cost more than it finds. (With
+the mechanism `class` those that are held run then anyhow. A thread of the class SCHED_IDLE would tell of it at once; but it is
+a thread of this process, and beside computing guests a killed monitor then took 2 to 5 s to end, for want of a processor on
+which that thread could.)
 
 While the processor has time to spare (`spare`, told from outside), all get what they want: there are no turns, and nothing is
 charged, since nobody gives anything up.
@@ -21,7 +25,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyx.abi cimport PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_POLLS
 from pyx.charges cimport Charges
-from pyx.idlec cimport pv_thread_time, pv_watch_arm, pv_watch_end, pv_watch_fired, pv_watch_run
 from pyx.mapping_cache cimport MappingCache
 from pyx.policy cimport Policy, WORLDS_MAX
 from pyx.ringc cimport pv_count, pv_now
@@ -38,12 +41,24 @@ cdef extern from "<unistd.h>" nogil:
     int getpid()
     int gettid()
 
+cdef extern from *:
+    """
+    #include <time.h>
+    static inline uint64_t pv_thread_time(void)
+    {
+        struct timespec time;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+    }
+    """
+    uint64_t pv_thread_time() nogil
+
 cdef enum:
     MILLION = 1_000_000
     PRIORITY = 60        # above the data threads: order of precedence (design.md section 6)
 
-    ALARMS_MAX = 3       # after so many false alarms of the watching thread it is armed in one of 8 turns
-
+    LOOKS = 16           # at a world in a turn, where it slept in one of its last
+    NAPS = 8             # turns
 cdef uint64_t ASLEEP_NS = 50_000_000       # between two accountings while all worlds sleep
 cdef uint64_t CAP_NS = 20_000_000          # what a capped world may save up, as time at its rate
 cdef uint64_t CAP_PART_NS = 5_000_000      # and what it has again before it goes on
@@ -51,9 +66,9 @@ cdef uint64_t SOON_NS = 50_000             # no wait is shorter: a cap is met by
 
 
 cdef class SystemWorld(WorldTable):
-    """`processor` to be scheduled by `policy` in turns of `slice` seconds. `run` is the thread, `watch` another, which the
-    mechanism `stop` needs; everything else may be called from others. `charges`: what the data plane spends for worlds
-    counts as their own as far as it has sources. `cache`: its mapping cache, with the statistics of this thread."""
+    """`processor` to be scheduled by `policy` in turns of `slice` seconds. `run` is the thread; everything else may be
+    called from others. `charges`: what the data plane spends for worlds counts as their own as far as it has sources.
+    `cache`: its mapping cache, with the statistics of this thread."""
 
     def __init__(self, int processor, str mechanism, Policy policy, double slice, Charges charges=None,
                  MappingCache cache=None):
@@ -63,7 +78,6 @@ cdef class SystemWorld(WorldTable):
     def stop(self) -> None:
         """Ends `run`; all worlds go on as the kernel likes."""
         self.stopping = True
-        pv_watch_end(&self.idle)
         if self.tid:
             pv_kick(getpid(), self.tid)
 
@@ -76,36 +90,31 @@ cdef class SystemWorld(WorldTable):
         failed = pv_kick_open(&self.kick)
         if failed:
             raise OSError(failed, f"timer of processor {self.processor}: {os.strerror(failed)}")
-        self.tid = self.idle.system = gettid()
+        self.tid = gettid()
         if ready is not None:
             ready.set()
         with nogil:
             self.loop()
             pv_kick_close(&self.kick)
 
-    def watch(self) -> None:
-        """The thread that tells when nobody wants the processor, until `stop`."""
-        os.sched_setaffinity(0, [self.processor])
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        with nogil:
-            pv_watch_run(&self.idle)
-
     cdef void loop(self) noexcept nogil:
         cdef uint32_t i
-        cdef uint64_t now, due = 0
-        cdef bint happened = True, slept
-        self.last = pv_now()
+        cdef uint64_t now, until, due = 0
+        cdef bint happened = True
+        self.last = self.looked = pv_now()
         while not self.stopping:
             pv_kick_clear(&self.kick)
             happened = self.obey_all() or happened
             now = pv_now()
-            slept = self.watched and pv_watch_fired(&self.idle) and self.sleeps()
-            if happened or slept or now >= due:
-                self.account(now, slept)
+            if happened or now >= due or self.sleeps(now):
+                self.account(now)
                 due = now + self.schedule()
                 self.rounds += 1
             self.count()
-            happened = self.wait(max(due, now + SOON_NS))
+            until = due
+            if self.waited and self.worlds[self.current].naps:
+                until = min(due, now + self.slice // LOOKS)
+            happened = self.wait(max(until, now + SOON_NS))
         for i in range(<uint32_t>WORLDS_MAX):
             if self.worlds[i].used:
                 self.let_go(i)
@@ -114,8 +123,8 @@ cdef class SystemWorld(WorldTable):
             sem_post(&self.answered)
 
     cdef void count(self) noexcept nogil:
-        """What both threads have used since the last time, and turns given, for the statistics."""
-        cdef uint64_t spent = pv_thread_time() + self.idle.spent, *counters = self.cache.counters
+        """What the thread has used since the last time, and turns given, for the statistics."""
+        cdef uint64_t spent = pv_thread_time(), *counters = self.cache.counters
         if counters != NULL:
             pv_count(&counters[<int>PV_THREAD_BUSY_NS], spent - self.cpu_ns)
             pv_count(&counters[<int>PV_THREAD_POLLS], self.rounds - self.counted_rounds)
@@ -123,12 +132,20 @@ cdef class SystemWorld(WorldTable):
             self.counted_rounds, self.counted_switches = self.rounds, self.switches
         self.cpu_ns = spent
 
-    cdef bint sleeps(self) noexcept nogil:
-        """Somebody is held, and the processor seems to be idle. Does the current world sleep?"""
-        cdef bint asleep = self.current < 0 or pv_threads_asleep(self.worlds[self.current].threads)
-        self.watched = False
-        self.alarms = 0 if asleep else min(self.alarms + 1, <uint32_t>ALARMS_MAX)
-        return asleep
+    cdef bint sleeps(self, uint64_t now) noexcept nogil:
+        """Does the current world sleep, while others stand?"""
+        cdef World *w
+        cdef uint64_t used, passed = now - self.looked
+        if not self.waited:
+            return False
+        w = &self.worlds[self.current]
+        used = pv_threads_time(w.threads)
+        self.spend(w, passed, used)
+        self.looked = now
+        w.awake = used * 5 >= passed or not pv_threads_asleep(w.threads)
+        if not w.awake:
+            w.naps = NAPS
+        return not w.awake
 
     cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil:
         """Charges what a world used in the time that passed."""
@@ -155,10 +172,9 @@ cdef class SystemWorld(WorldTable):
                 w.tokens -= <long long>(spent - w.charged)
             w.charged = spent
 
-    cdef void account(self, uint64_t now, bint slept) noexcept nogil:
-        """What every world used since it was looked at last; who woke, who sleeps, who is over its cap. `slept`: the current
-        world does."""
-        cdef uint64_t used, passed = now - self.last
+    cdef void account(self, uint64_t now) noexcept nogil:
+        """What every world used since it was looked at last; who woke, who sleeps, who is over its cap."""
+        cdef uint64_t passed, used
         cdef uint32_t i, j
         cdef World *w
         cdef uint8_t others[WORLDS_MAX]
@@ -166,9 +182,10 @@ cdef class SystemWorld(WorldTable):
             w = &self.worlds[i]
             if not w.used:
                 continue
+            passed = now - (self.looked if <int>i == self.current else self.last)
             used = pv_threads_time(w.threads)
             w.control.threads = w.threads.count
-            if w.threads.count == 0 or (slept and <int>i == self.current):
+            if w.threads.count == 0:
                 w.awake = False
             elif not w.awake and w.threads.held and w.deliveries != NULL and pv_deliveries_pending(w.deliveries):
                 w.awake = True  # its wake-up waits for its turn
@@ -178,11 +195,15 @@ cdef class SystemWorld(WorldTable):
                     others[j] = self.worlds[j].used and self.worlds[j].awake and j != i
                 self.policy.wake(i, others)
                 w.awake = True
-            elif w.awake and not w.threads.held and used * 5 < passed and pv_threads_asleep(w.threads):
-                w.awake = False
+            elif w.awake and not w.threads.held:
+                if used * 5 < passed and pv_threads_asleep(w.threads):
+                    w.awake = False
+                    w.naps = NAPS
+                elif <int>i == self.current and w.naps:
+                    w.naps -= 1
             self.bill(w)
             self.spend(w, passed, used)
-        self.last = now
+        self.last = self.looked = now
 
     cdef uint64_t schedule(self) noexcept nogil:
         """Gives the turn; returns for how many ns at most."""
@@ -200,9 +221,6 @@ cdef class SystemWorld(WorldTable):
         self.free = self.spare and self.contended
         chosen = -1 if self.free else self.policy.pick(ready)
         self.switch_to(chosen, ready)
-        self.watched = self.waited and self.rounds % (1 << self.alarms) == 0
-        if self.watched:
-            pv_watch_arm(&self.idle)
         due = self.slice if wanting and present > 1 else ASLEEP_NS
         for i in range(<uint32_t>WORLDS_MAX):
             w = &self.worlds[i]

@@ -238,6 +238,7 @@ cdef class WorldTable:
         w.charged = self.charges.charged_ns(w.partition)
         w.awake = True
         w.over = w.barred = False
+        w.naps = 0
         w.deliveries = c.deliveries
         if w.control.weight == 0:   # else it was a world under a monitor that was killed, and goes on counting
             w.control.used = w.control.turns = w.control.capped = 0
