@@ -5,7 +5,9 @@ other way (A5; RFC 4303, 4106). The device runs the same header; tests/system/te
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from pyx import esp, offload
+from tests.framework.build import build_c, weakened
 from tests.framework.packets import Frame, frame
 from tests.framework.sealing import ENDS, KEYS, NETWORKS, SPI, TUNNELS, plain_packet, scapy_association, sealed_by_scapy
 
@@ -265,3 +268,18 @@ def test_marks_of_a_tunnel() -> None:
 def test_a_ping_between_others_stays_as_it_is() -> None:
     assert not association("out").carries(bytes(Ether() / IP(src="10.0.0.9", dst="10.0.0.8") / ICMP()))
     assert association("out").carries(bytes(plain_packet(4, b"")))
+
+
+@pytest.mark.parametrize(("old", "new", "told"), [
+    ("library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);", "library = NULL;", "no libcrypto.so.3 (OpenSSL)"),
+    ('"EVP_aes_192_gcm"', '"EVP_nothing"', "libcrypto has no AES-GCM"),
+    ("0x03, 0x88, 0xda", "0x03, 0x88, 0xdb", "AES-GCM of libcrypto does not give the published answer"),
+])  # fmt: skip
+def test_a_library_that_is_not_there_or_not_right_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """The device withholds ESP for it, and `doctor` shows it."""
+    weak = weakened(tmp_path, "aead.h", [(old, new)])
+    source = tmp_path / "probe.c"
+    source.write_text('#include "aead.h"\n#include <stdio.h>\nint main(void)\n'
+                      "{ struct pv_aead a; return puts(pv_aead_open(&a)) < 0; }\n")  # fmt: skip
+    program = build_c([source], into=tmp_path, headers=weak)
+    assert subprocess.run([program], capture_output=True, text=True, timeout=10).stdout.strip() == told
