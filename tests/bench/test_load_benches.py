@@ -74,3 +74,12 @@ def test_worlds() -> None:
         assert cost["value"] > 0 and cost["baseline"]["value"] > 0
         assert 0 <= only(document, "share_error", mechanism=mechanism)["value"] < 1
         assert 0 < only(document, "overhead", mechanism=mechanism)["value"] < 1
+
+
+def test_failover() -> None:
+    """Nothing is lost or repeated; the figures of a quiet machine are a few milliseconds (rules.md test 21)."""
+    document = bench("failover", "--cause", "planned", "--cause", "kill", deadline=180)
+    for cause in ("planned", "kill"):
+        gap = only(document, "gap", cause=cause)
+        assert gap["samples"] >= 20 and 0 < gap["min"] <= gap["value"] < 1.0
+        assert only(document, "lost", cause=cause)["value"] == only(document, "duplicated", cause=cause)["value"] == 0
