@@ -254,7 +254,7 @@ class Fabric(Queues):
                 await tcp_networks.join(record, self.devices, self.wiring, ask)
             await self.route(record)
         except BaseException:
-            await self._close(record)
+            await (self.detach(record) if record.attached else self._close(record))
             raise
 
     async def _close(self, record: Record) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hostd import netlink, tap
 from hostd.errors import HostError
-from hostd.manifest_wires import VXLAN_PORT, Wire, endpoint_of
+from hostd.manifest_wires import VXLAN_PORT, WIRES_MAX, Wire, endpoint_of
 from hostd.records import Record
 from hostd.wire import RemoteError, close_fds
 from pyx.abi import NET_HEADER
@@ -59,6 +59,8 @@ class Wiring:
         taken = {one.number for one in self.placed if one.device == device.name}
         placed = Placed(device.name, next(n for n in range(PORT_FIRST, 0, -1) if n not in taken), wire, partition)
         try:
+            if len(taken) == WIRES_MAX:
+                raise HostError("conflict", f"wire {wire.name}: {device.name} has {WIRES_MAX} wires already, its most")
             message = {
                 "port": placed.number, "kind": wire.kind, "vni": wire.vni or 0, "watches": wire.watches,
                 "vlan": wire.vlan or 0, "trunk": wire.trunk,

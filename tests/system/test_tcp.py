@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from hostd.errors import HostError
+from hostd.manifest_wires import WIRES_MAX
 from pyx.abi import OPERATIONS, tcp_address
 from tests.framework.host import Host
 from tests.framework.puppet import Puppet
@@ -26,10 +27,12 @@ PATHS = ("copy", "redirect", "direct")
 GUEST, PEER, HOST = "10.77.0.2", "10.77.0.3", "10.77.0.1"
 
 
-def talker(host: Host, name: str = "talker", address: str = GUEST, path: str = "direct", **more: Any) -> Puppet:
+def talker(
+    host: Host, name: str = "talker", address: str = GUEST, path: str = "direct", memory: str = "16MiB", **more: Any
+) -> Puppet:
     tcp = {key: more.pop(key) for key in ("connections", "ports") if key in more}
     nic = {"name": "eth0", "path": path, "addresses": [f"{address}/24"], "tcp": tcp, **more}
-    return host.guest(name, nics=[nic], memory="16MiB")
+    return host.guest(name, nics=[nic], memory=memory)
 
 
 def exposed(host: Host, path: str = "direct", **more: Any) -> Puppet:
@@ -297,3 +300,12 @@ def test_a_takeover_keeps_streams(host: Host, listener: socket.socket) -> None:
         sending = guest.begin("tcp:send", name="c", seed=8, total=8_000_000)  # more than the sockets take
         os.kill(host.row("io-b")["pid"], signal.SIGKILL)
         assert drained_of(peer, 8_000_000) == sending.result()
+
+
+def test_one_wire_too_many_is_refused_and_leaves_nothing(host: Host) -> None:
+    for number in range(WIRES_MAX):
+        talker(host, f"g{number}", f"10.77.0.{10 + number}", memory="4MiB")
+    with pytest.raises(HostError, match="16 wires"):
+        talker(host, "more")
+    assert "more" not in host.rows()
+    assert host.failed_checks() == []
