@@ -70,11 +70,6 @@ cdef class Connections(Lines):
             self.engaged[self.engaged_count] = port
             self.engaged_count += 1
 
-    def connections(self, uint32_t port) -> int:
-        """How many an endpoint has now, listening ones included."""
-        self.attached(port)
-        return self.engines[port].count if self.engines[port] != NULL else 0
-
     # ---- data thread ----
 
     cdef uint32_t add(self, Port *port, Engine *e, uint32_t id, int fd, uint32_t state) noexcept nogil:
