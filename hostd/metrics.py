@@ -29,6 +29,7 @@ from hostd.metrics_table import (
     TOTAL_STAGE,
     Counter,
 )
+from hostd.metrics_wires import of_wires
 from hostd.vectors import HARDWARE
 from pyx.abi import ENDPOINT_HARDWARE, PATHS, STAGES, slot_of
 
@@ -47,7 +48,7 @@ def statistics_rows(readers: Iterable[tuple[str, Any]]) -> list[dict[str, Any]]:
     threads: dict[str, int] = {}
     for process, reader in readers:
         number = threads[process] = threads.get(process, -1) + 1
-        rows += reader.rows()
+        rows += [{**row, "process": process} for row in reader.rows()]
         rows += [
             {"kind": "charge", "process": process, "partition": partition, "counters": {"cpu_ns": spent}}
             for partition, spent in reader.charges().items()
@@ -61,7 +62,7 @@ class HostCollector(Collector):
     """Metrics of one host. `statistics` and `partitions` are called on every scrape, from its thread.
 
     `statistics()` gives rows as `statistics_rows` does; `partitions()` rows as Supervisor.list() does; `refusals()`
-    counts by type of partition, device and its class.
+    counts by type of partition, device and its class; `wires()` names by device and port.
     """
 
     def __init__(
@@ -70,8 +71,10 @@ class HostCollector(Collector):
         partitions: Callable[[], Sequence[Row]],
         version: str,
         refusals: Callable[[], Mapping[Labels, int]] = dict,
+        wires: Callable[[], Mapping[tuple[str, int], str]] = dict,
     ) -> None:
         self._refusals = refusals
+        self._wires = wires
         self._statistics = statistics
         self._partitions = partitions
         self._version = version
@@ -87,6 +90,7 @@ class HostCollector(Collector):
         statistics = self._read_statistics()
         yield from _counters(partitions, statistics)
         yield from _histograms(partitions, statistics)
+        yield from of_wires(statistics, self._wires())
         yield from _processes(partitions, self._cpu)
         refused = CounterMetricFamily(
             PREFIX + "device_refused", "Partitions kept from a device by its class.", labels=["type", "device", "class"]

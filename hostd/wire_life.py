@@ -43,6 +43,13 @@ class WireLife:
         wiring.placed.remove(placed)
         return {"device": device, "name": name}
 
+    def wire_names(self) -> dict[tuple[str, int], str]:
+        """Of all wires, by device and port; a partition's own is named after it. Safe from any thread."""
+        return {
+            (one.device, one.number): f"{one.partition}.{one.wire.name}" if one.partition else one.wire.name
+            for one in list(self.fabric.wiring.placed)
+        }
+
     def _nic(self, device: str) -> Any:
         record = self.fabric.devices.get(device)
         if record is None:

@@ -1,5 +1,6 @@
 from typing import Any
 
+WIRES: int
 KINDS: list[str]
 COUNTER_NAMES: dict[str, dict[int, str | tuple[str, ...]]]
 STAGE_NAMES: dict[int, str]

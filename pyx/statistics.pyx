@@ -34,6 +34,8 @@ cdef extern from * nogil:
     uint64_t pv_word(const uint64_t *word)
     uint64_t pv_charge_partition(pv_statistics *s, uint32_t slot)
 
+#: owner of the row of the wire at a port: this number and the port above bit 16. No partition has such an id.
+WIRES = 0xFFFFFFFFFF000000
 KINDS = ["io", "monitor", "nic", "disk", "view", "trap", "world"]
 
 

@@ -24,7 +24,7 @@ from pyx.device cimport Device
 from pyx.groups cimport Groups
 from pyx.offloads cimport Target
 from pyx.portc cimport BATCH, Job, Port
-from pyx.ringc cimport PV_CHARGE_IDLE, pv_count, pv_now
+from pyx.ringc cimport PV_CHARGE_IDLE, pv_count, pv_now, pv_row, pv_row_counters, pv_row_take, pv_rows_close
 from pyx.wakerc cimport (
     pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_remove, pv_waker_run,
 )
@@ -35,6 +35,7 @@ from pyx.wirec cimport (
 
 from pyx import abi as names
 from pyx.process import become_realtime
+from pyx.statistics import WIRES as OWNERS
 
 cdef extern from "abi.h":
     const uint32_t PV_HISTOGRAM_WORDS
@@ -44,6 +45,7 @@ KINDS = {"tap": PV_WIRE_TAP, "packet": PV_WIRE_PACKET, "vxlan": PV_WIRE_VXLAN, "
 cdef enum:
     WIRES = 16
 
+cdef uint64_t OWNER = OWNERS  # of the counters of wires
 cdef uint64_t SWEEP_NS = 1_000_000_000
 
 
@@ -67,7 +69,8 @@ cdef class Wires(Groups):
     # ---- control thread ----
 
     cdef void drop_counters(self, Port *port):
-        free(port.counters)
+        if port.counters != NULL:
+            pv_rows_close(self.statistics, OWNER | <uint64_t>port.number << 16)
         free(port.histograms[0])
 
     def add_wire(self, uint32_t number, str kind, int fd, int other=-1, uint32_t vni=0, bint watches=False):
@@ -76,7 +79,7 @@ cdef class Wires(Groups):
         has its own copies afterwards. ValueError where the port is taken or there are too many wires."""
         cdef pv_wire *wire = &self.wires[self.wire_count]
         cdef Port *p
-        cdef uint32_t i
+        cdef uint32_t i, row
         if number >= PV_PORTS_MAX or self.ports[number].used:
             raise ValueError(f"port {number} is out of range or taken")
         if self.wire_count == WIRES:
@@ -91,7 +94,10 @@ cdef class Wires(Groups):
         wire.outgoing = <uint8_t *>calloc(1, PV_HEADED_MAX)
         p = &self.ports[number]
         memset(p, 0, sizeof(Port))
-        p.counters = <uint64_t *>calloc(self.statistics.counters, 8)
+        p.number = number
+        row = pv_row_take(self.statistics, OWNER | <uint64_t>number << 16, number)
+        if row:
+            p.counters = pv_row_counters(pv_row(self.statistics, row))
         p.histograms[0] = <uint64_t *>calloc(PV_HISTOGRAM_WORDS, 8)
         try:
             if not (wire.incoming and wire.outgoing and p.counters and p.histograms[0]):
@@ -114,7 +120,6 @@ cdef class Wires(Groups):
             raise
         for i in range(1, PV_STAGE_COUNT):
             p.histograms[i] = p.histograms[0]
-        p.number = number
         p.client = PV_CHARGE_IDLE
         p.held_for = p.peer = p.fd = -1
         p.offloads = PV_OFFLOADS_ALL
@@ -131,7 +136,6 @@ cdef class Wires(Groups):
         """Its descriptors are closed and what was learned behind it is forgotten. KeyError where there is none."""
         cdef Port *p = self.attached(number)
         cdef uint32_t at = p.wire - 1
-        cdef uint64_t *counters = p.counters
         cdef uint64_t *histogram = p.histograms[0]
         if p.wire == 0:
             raise KeyError(f"port {number} is no wire")
@@ -151,7 +155,7 @@ cdef class Wires(Groups):
                 self.wires[self.wire_count].fd = self.wires[self.wire_count].out = -1
                 self.ports[self.wires[at].port].wire = at + 1
             self.forget_peers()
-        free(counters)
+        pv_rows_close(self.statistics, OWNER | <uint64_t>number << 16)
         free(histogram)
 
     def wire_state(self, uint32_t number) -> dict:

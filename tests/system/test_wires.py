@@ -13,6 +13,7 @@ import pytest
 
 from hostd.errors import HostError
 from tests.framework.host import Host, running
+from tests.system.test_commands import hostctl
 from tests.system.test_program_network import FETCH, needs, nic, run, serve
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="wires need root")
@@ -156,6 +157,14 @@ def test_frames_of_a_file_reach_every_partition(tmp_path: Path) -> None:
         assert "['replayed 0', 'replayed 1', 'replayed 2']" in host.log("ear")
         state = wire(host, "tape")
         assert (state["frames_in"], state["addresses"], state["drops"]) == (3, 1, {})
+        metrics = host.metrics()
+        assert metrics.value("wire_receive_packets_total", device="nic0", wire="tape") == 3
+        assert metrics.value("wire_receive_bytes_total", device="nic0", wire="tape") == state["bytes_in"]
+        shown = hostctl(host, "view", "--wires", "--json").json["wires"]
+        assert [(one["name"], one["frames_in"], one["drops"]) for one in shown] == [("tape", 3, {})]
+        assert "FRAMES IN" in hostctl(host, "view", "--wires").output
+        host.client.request("DELETE", "/v1/devices/nic0/wires/tape")
+        assert "wire_receive_packets_total" not in host.metrics().samples
 
 
 def test_a_partition_behind_a_real_interface() -> None:
@@ -180,6 +189,8 @@ def test_nobody_outside_may_claim_the_address_of_a_partition() -> None:
         )
         subprocess.run(["ip", "netns", "exec", name, "python3", "-c", code], check=True)
         host.until(lambda: wire(host, "lan")["drops"].get("frame_source"))
+        found = host.metrics().series("wire_drops_total", wire="lan", direction="in", reason="frame_source")
+        assert list(found.values()) == [wire(host, "lan")["drops"]["frame_source"]]
 
 
 @pytest.mark.parametrize(

@@ -35,16 +35,30 @@ CAPABILITIES: list[output.Column] = [
 ]
 
 
+WIRES: list[output.Column] = [
+    ("WIRE", itemgetter("name")),
+    ("DEVICE", itemgetter("device")),
+    ("OF", lambda row: row["partition"] or "-"),
+    ("FRAMES IN", lambda row: row.get("frames_in")),
+    ("BYTES IN", lambda row: row.get("bytes_in")),
+    ("FRAMES OUT", lambda row: row.get("frames_out")),
+    ("BYTES OUT", lambda row: row.get("bytes_out")),
+    ("DROPPED", lambda row: ", ".join(f"{why} {count}" for why, count in row.get("drops", {}).items()) or "-"),
+    ("FAILURE", lambda row: row.get("failure") or "-"),
+]
+
+
 @options.verb()
 @click.argument("name", required=False, type=options.NAME)
 @click.option("--hardware", is_flag=True, help="What it is shown of devices and buses, beside the machine.")
 @click.option("--vectors", is_flag=True, help="Its interrupt vectors: owner, mask, pending state and counts.")
 @click.option("--registers", is_flag=True, help="Show the saved registers of each of its threads instead.")
 @click.option("--capabilities", is_flag=True, help="What its NICs may leave to the device, and who withholds the rest.")
+@click.option("--wires", is_flag=True, help="Frames from and to each wire of the host, drops by reason; without NAME.")
 @click.option("--resources", is_flag=True, help="Who has what on the whole host; without NAME.")
 def command(
     session: options.Session, name: str | None, hardware: bool, vectors: bool, registers: bool, capabilities: bool,
-    resources: bool,
+    resources: bool, wires: bool,
 ) -> None:  # fmt: skip
     """Show the partition NAME three times: what it believes, what the monitor enforces, what the database says.
 
@@ -60,8 +74,14 @@ def command(
         found = session.client().get("/v1/resources")
         session.emit(found, lambda: resource_map(found))
         return
+    if wires:
+        if name is not None or hardware or vectors or registers or capabilities:
+            raise click.UsageError("--wires shows the whole host: it goes with no NAME and no other option")
+        told = {"wires": session.client().get("/v1/status")["host"]["wires"]}
+        session.emit(told, lambda: output.table(told["wires"], WIRES))
+        return
     if name is None:
-        raise click.UsageError("Missing argument 'NAME', or --resources for the whole host.")
+        raise click.UsageError("Missing argument 'NAME', or --resources or --wires for the whole host.")
     if hardware:
         document = session.client().get(partition_path(name, "/hardware"))
         session.emit(document, lambda: _hardware(document))
