@@ -6,7 +6,7 @@ from typing import Any
 
 from hostd.manifest import Nic, PartitionSpec
 from hostd.path_changes import endpoint_of
-from hostd.records import Record
+from hostd.records import Record, is_python
 
 Row = dict[str, Any]
 
@@ -33,5 +33,7 @@ def switched(record: Record, endpoint: Row) -> Row:
         if endpoint["name"] in names_of(nic):
             first = endpoint["name"] == nic.name
             lead = None if first else endpoint_of(record, nic.name)["port"]
-            return {"lead": lead, "vlan": nic.vlan or 0, "trunk": nic.trunk, "watches": nic.promiscuous and first}
-    return {"lead": None, "vlan": 0, "trunk": [], "watches": False}
+            mtu = 0 if is_python(record.spec.program[0]) else nic.mtu
+            rules = {"vlan": nic.vlan or 0, "trunk": nic.trunk, "mtu": mtu}
+            return {"lead": lead, **rules, "watches": nic.promiscuous and first}
+    return {"lead": None, "vlan": 0, "trunk": [], "mtu": 0, "watches": False}

@@ -63,7 +63,7 @@ class Wiring:
                 raise HostError("conflict", f"wire {wire.name}: {device.name} has {WIRES_MAX} wires already, its most")
             message = {
                 "port": placed.number, "kind": wire.kind, "vni": wire.vni or 0, "watches": wire.watches,
-                "vlan": wire.vlan or 0, "trunk": wire.trunk,
+                "vlan": wire.vlan or 0, "trunk": wire.trunk, "mtu": wire.mtu if wire.kind == "tap" else 0,
                 "descriptors": [name for name, fd in fds.items() if fd >= 0],
             }  # fmt: skip
             await self._ask(device, "add_wire", message, [fd for fd in fds.values() if fd >= 0])

@@ -42,7 +42,7 @@ class NicPartition(DevicePartition):
             self._waker.start()
         named = dict(zip(message["descriptors"], fds, strict=True))
         descriptors = (named.get("fd", -1), named.get("other", -1))
-        self.loop.set_vlans(message["port"], message["vlan"], message["trunk"])
+        self.loop.set_rules(message["port"], message["vlan"], message["trunk"], message["mtu"])
         self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"])
         return {}
 
@@ -76,7 +76,7 @@ class NicPartition(DevicePartition):
             self._waker.join()
 
     def attach_port(self, message: Message, pair: Pair) -> None:
-        self.loop.set_vlans(message["port"], message["vlan"], message["trunk"])
+        self.loop.set_rules(message["port"], message["vlan"], message["trunk"], message["mtu"])
         self.loop.attach_port(
             message["port"], message["generation"], message["partition"], message["endpoint"],
             bytes.fromhex(message["mac"].replace(":", "")), pair, abi.OFFLOADS_ALL & ~withheld(message["limits"]),

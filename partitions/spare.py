@@ -71,6 +71,8 @@ def watch(systems: dict[int, Scheduled], ended: threading.Event) -> None:
             since = {number: then for number, then in since.items() if number in contended}
             if not contended:
                 continue
+            for number in contended:
+                systems[number].contended = False  # until somebody waits again
             file.seek(0)
             idle, now = idle_seconds(file.read()), time.monotonic()
             for number in contended:

@@ -24,6 +24,7 @@ cdef class Switch(Wires):
     cdef Room rooms[2]
     # By port:
     cdef uint16_t access[256]       # VLAN whose frames have no tag there; 0: none
+    cdef uint32_t mtus[256]         # 0: any
     cdef bint trunks[256]           # it has VLANs whose frames have a tag
     cdef uint8_t carried[256][512]  # bit for each of them
     # Of the frame under way:

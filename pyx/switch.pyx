@@ -15,7 +15,7 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_FRAME_MIN, PV_HEADED_MAX, PV_NET_HEADER, PV_NIC_RECEIVE_DROPPED, PV_NIC_TRANSMIT_DROPPED, PV_OP_SEND_HEADED,
-    PV_PORTS_MAX,    PV_PROBE_RECEIVER, PV_PROBE_WIRE, PV_REASON_FRAME_SIZE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER,
+    PV_PORTS_MAX, PV_PROBE_RECEIVER, PV_PROBE_WIRE, PV_REASON_FRAME_MTU, PV_REASON_FRAME_SIZE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER,
     PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD, PV_REASON_VLAN_DENIED,
 )
 from pyx.dmac cimport pv_dma_fetch, pv_dma_fetch_at, pv_dma_move_at, pv_dma_store_at, pv_span
@@ -48,10 +48,10 @@ cdef class Switch(Wires):
         free(self.rooms[BARE].memory)
         free(self.rooms[TAGGED].memory)
 
-    def set_vlans(self, uint32_t port, uint32_t vlan=0, trunk=()):
+    def set_rules(self, uint32_t port, uint32_t vlan=0, trunk=(), uint32_t mtu=0):
         """Puts a port into `vlan`, whose frames have no tag there, and makes it a trunk for those of `trunk`. None of both:
-        it sees tags as they are. The port need not be there yet, so that it never has others. ValueError where they are no
-        VLANs."""
+        it sees tags as they are. Frames with more than `mtu` bytes after header and tag do not go to it; 0: it takes any. The
+        port need not be there yet, so that it never has other rules. ValueError where they are no VLANs."""
         if port >= PV_PORTS_MAX:
             raise ValueError(f"port {port}: at most {PV_PORTS_MAX}")
         if vlan > VLAN_MOST or not all(1 <= one <= VLAN_MOST for one in trunk):
@@ -61,6 +61,7 @@ cdef class Switch(Wires):
             for one in trunk:
                 self.carried[port][<uint32_t>one >> 3] |= 1 << (<uint32_t>one & 7)
             self.access[port] = vlan
+            self.mtus[port] = mtu
             self.trunks[port] = len(trunk) > 0
             self.sweep(port, <uint64_t>-1)  # what lies behind it belonged to other VLANs
             self.forget_peers()
@@ -243,6 +244,9 @@ cdef class Switch(Wires):
 
     cdef bint reach(self, Port *sender, Port *receiver, Form *frame, uint32_t *progress, uint64_t now) noexcept nogil:
         """Delivers a frame to one port, in the form that it has there. False: it has no buffer."""
+        if self.mtus[receiver.number] and payload_of(frame) > self.mtus[receiver.number]:
+            pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_FRAME_MTU], 1)
+            return True
         if self.vlan and (self.trunks[receiver.number] and self.access[receiver.number] != self.vlan or receiver.watches):
             if not self.tag_made:
                 self.tag_made = True
@@ -298,3 +302,14 @@ cdef class Switch(Wires):
             if watcher.watches and watcher.lead == watcher.number and <int>watcher.number != receiver and watcher.lead != sender.lead:
                 progress = 0
                 self.reach(sender, watcher, frame, &progress, now)
+
+
+cdef uint32_t payload_of(const Form *frame) noexcept nogil:
+    """Bytes after header and tag, in each of the frames as which it leaves (what an interface's MTU is about)."""
+    cdef uint32_t length = frame.job.length, tag
+    tag = TAG if (<uint32_t>frame.header[TAG_AT] << 8 | frame.header[TAG_AT + 1]) == ETHERTYPE_VLAN else 0
+    if frame.headed != NULL and frame.headed.offload.segments > 1:
+        length = <uint32_t>frame.headed.offload.frame.payload + frame.headed.offload.segment
+    elif frame.headed != NULL:
+        length -= PV_NET_HEADER
+    return length - min(length, PV_FRAME_MIN + tag)

@@ -10,7 +10,7 @@ cdef class SystemWorld(WorldTable):
     cdef uint64_t last           # ns, of the last accounting of all
     cdef uint64_t looked         # and of the last look at the current world
     cdef bint waited             # others stand, who may want to run, while the current world has its turn
-    cdef readonly bint contended # more than one world wants to run
+    cdef public bint contended   # more than one world wanted to run, since this was last taken back
     cdef public bint spare       # the processor has time for all of them
     cdef bint free               # so there are no turns at present
     cdef readonly uint64_t switches, switch_ns, rounds, cpu_ns

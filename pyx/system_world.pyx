@@ -217,8 +217,9 @@ cdef class SystemWorld(WorldTable):
             ready[i] = w.used and w.awake and not w.over and not w.barred
             wanting += ready[i]
             present += w.used
-        self.contended = wanting > 1
-        self.free = self.spare and self.contended
+        if wanting > 1:
+            self.contended = True
+        self.free = self.spare
         chosen = -1 if self.free else self.policy.pick(ready)
         self.switch_to(chosen, ready)
         due = self.slice if wanting and present > 1 else ASLEEP_NS

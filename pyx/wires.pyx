@@ -35,7 +35,7 @@ from pyx.wirec cimport (
 
 from pyx import abi as names
 from pyx.process import become_realtime
-from pyx.statistics import WIRES as OWNERS
+from pyx.statistics import WIRES as _OWNERS
 
 cdef extern from "abi.h":
     const uint32_t PV_HISTOGRAM_WORDS
@@ -45,7 +45,7 @@ KINDS = {"tap": PV_WIRE_TAP, "packet": PV_WIRE_PACKET, "vxlan": PV_WIRE_VXLAN, "
 cdef enum:
     WIRES = 16
 
-cdef uint64_t OWNER = OWNERS  # of the counters of wires
+cdef uint64_t OWNER = _OWNERS  # of the counters of wires
 cdef uint64_t SWEEP_NS = 1_000_000_000
 
 

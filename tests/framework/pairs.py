@@ -13,8 +13,8 @@ KEY = 0x9E3779B97F4A7C15
 TOP = 1 << 64
 PACK_LENGTHS = [0, 1, 13, 14, 15, 64, 512, 1500, 4095, 4096, 4097, 65535, 65550, 65551, 65609, 65610, (1 << 20) - 1]
 LENGTHS = [*PACK_LENGTHS, 1024, 8192, 65536, 1 << 20, (1 << 20) + 512, (1 << 32) - 1]
-PACK_FLAGS = [4, 64, 127, 128, *range(132, 256)]  # no request and no pack has them
-FLAGS = [1, 2, 3, *PACK_FLAGS]
+PACK_FLAGS = [8, 64, 127, 128, *range(132, 256)]  # no request and no pack has them
+FLAGS = [1, 2, 3, 4, *PACK_FLAGS]
 #: operations of each queue, as the devices' attach_port names them
 DISK = ("read", "write", "flush", "discard", "write_zeroes", "extents")
 SENDING = ("send", "send_headed", "tcp_open", "tcp_send", "tcp_receive", "tcp_end")

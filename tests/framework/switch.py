@@ -69,9 +69,9 @@ class Switch:
         for thread in self._threads:
             thread.start()
 
-    def cable(self, vlan: int = 0, trunk: tuple[int, ...] = (), watches: bool = False) -> Cable:
+    def cable(self, vlan: int = 0, trunk: tuple[int, ...] = (), watches: bool = False, mtu: int = 0) -> Cable:
         number = 255 - len(self.cables)
-        self.nic.set_vlans(number, vlan, trunk)
+        self.nic.set_rules(number, vlan, trunk, mtu)
         cable = Cable(self, number)
         self.nic.set_watches(cable.number, watches)
         self.cables.append(cable)

@@ -91,6 +91,16 @@ def test_ping_with_frames_up_to_the_mtu(host: Host) -> None:
     assert " 0 received" in run(host, "client", ["sh", "-c", too_long], mtu=9000)
 
 
+@needs("ping")
+def test_no_frame_above_its_mtu_reaches_a_program(host: Host) -> None:
+    host.spawn("there", ["sleep", "60"], nics=nic("10.0.0.2/24"), memory="16MiB")
+    ping = "ping -q -c 2 -i 0.05 -W 1 -M do -s {} 10.0.0.2 || true"
+    assert " 2 received" in run(host, "client", ["sh", "-c", ping.format(1472)], mtu=9000)
+    assert " 0 received" in run(host, "client", ["sh", "-c", ping.format(1473)], mtu=9000)
+    dropped = host.metrics().value("network_receive_drops_total", partition="there", reason="frame_mtu")
+    assert dropped == 2
+
+
 @needs("iperf3")
 def test_iperf3_while_the_path_changes(host: Host) -> None:
     """Frames that are lost, repeated or mixed up are sent again, and a driver that stands shows as a stall."""

@@ -102,6 +102,20 @@ def test_what_is_remembered_fits_and_ends(switch: Switch) -> None:
         assert set(got) == expected - {cable}, (SEED, source, to)
 
 
+def test_nothing_above_the_mtu_goes_to_a_port(switch: Switch) -> None:
+    """To one, to all and to a group; a tag is no part of it, and who sends may be larger itself."""
+    a, b, tagged = switch.cable(), switch.cable(mtu=1500), switch.cable(mtu=1500)
+    for port in (b, tagged):
+        switch.send(port, frame(B if port is b else C, EVERYBODY))
+    for to, port in ((B, b), (C, tagged)):
+        assert switch.send(a, frame(A, to, size=1514)) == {port: [frame(A, to, size=1514)]}
+        assert switch.send(a, frame(A, to, tag=7, size=1514)) == {port: [frame(A, to, tag=7, size=1514)]}
+        assert switch.send(a, frame(A, to, size=1515)) == {}
+        assert switch.send(a, frame(A, to, tag=7, size=1515)) == {}
+    assert switch.send(a, frame(A, EVERYBODY, size=1515)) == {}
+    assert switch.send(b, frame(B, A, size=4000)) == {a: [frame(B, A, size=4000)]}
+
+
 def test_a_port_that_watches_gets_all(switch: Switch) -> None:
     a, b, watcher = switch.cable(), switch.cable(vlan=0), switch.cable(watches=True)
     switch.send(b, frame(B, EVERYBODY))
@@ -146,7 +160,7 @@ def test_frames_of_other_vlans_are_dropped(switch: Switch) -> None:
     assert access.state["drops"] == {"vlan_denied": 2} and trunk.state["drops"] == {"vlan_denied": 3}
     assert switch.send(other, frame(B, A)) == {}
     with pytest.raises(ValueError, match="1 to 4094"):
-        switch.nic.set_vlans(access.number, 4095)
+        switch.nic.set_rules(access.number, 4095)
 
 
 def test_each_vlan_learns_for_itself(switch: Switch) -> None:
