@@ -31,7 +31,7 @@ from pyx.ringc cimport pv_count, pv_now
 from pyx.vectors cimport pv_deliveries_pending
 from pyx.world_table cimport World, WorldTable
 from pyx.worldc cimport (
-    PV_MECHANISM_STOP, pv_kick, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time,
+    PV_MECHANISM_STOP, pv_kick, pv_kick_by, pv_kick_clear, pv_kick_close, pv_kick_open, pv_threads_asleep, pv_threads_time,
     sem_post, sem_trywait,
 )
 
@@ -106,6 +106,8 @@ cdef class SystemWorld(WorldTable):
             pv_kick_clear(&self.kick)
             happened = self.obey_all() or happened
             now = pv_now()
+            if self.tracees and self.waited and now >= due:
+                pv_kick_by(&self.kick, now + self.slice)  # for the end of the next turn; no wait of a switch needs another
             if happened or now >= due or self.sleeps(now):
                 self.account(now)
                 due = now + self.schedule()

@@ -56,6 +56,7 @@ cdef extern from "world.h" nogil:
     int pv_kick_open(pv_kick_state *k)
     void pv_kick_close(pv_kick_state *k)
     void pv_kick(int process, int tid)
+    void pv_kick_by(pv_kick_state *k, uint64_t when)
     void pv_kick_sleep(pv_kick_state *k, uint64_t when)
     int pv_tracee_wait_any(pv_kick_state *k, int *status, uint64_t when)
     void pv_kick_clear(pv_kick_state *k)
