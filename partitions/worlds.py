@@ -87,7 +87,17 @@ class Worlds:
             return self.reason or str(error)
         self.where[partition] = system
         self._roots[partition] = pid
+        self._take_in(partition, pid)
         return None
+
+    def _take_in(self, partition: int, pid: int) -> None:
+        """Children that were there before the world was; the kernel tells of later ones (`stop`), or the census."""
+        known: set[int] = {pid}
+        while new := set(families({partition: pid}).get(partition, ())) - known:
+            for process in new:
+                with contextlib.suppress(KeyError, OSError):  # gone meanwhile
+                    self.where[partition].join(partition, process)
+            known |= new
 
     def remove(self, partition: int) -> None:
         """Nothing where it was not scheduled."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from partitions.spare import idle_seconds
@@ -123,6 +124,26 @@ def test_a_guest_with_many_is_one_world(host: Host) -> None:
     host.until(lambda: world(host, "many")["threads"] >= 5)  # the mechanism class finds them a while later
     halves = pytest.approx([0.5, 0.5], abs=0.02)
     right_once(lambda: shares(host, SECONDS, "alone", "many"), lambda found: found == halves)
+
+
+def test_children_that_came_first_belong_to_the_world(host: Host) -> None:
+    """A guest that forks as the first thing that it does, before anybody schedules it."""
+    host.spawn("early", ["compute:fork_first"], memory="16MiB")
+    host.until(lambda: world(host, "early")["threads"] == 3)
+    spinner(host, "busy")
+    early = psutil.Process(host.row("early")["pid"])
+    processes = [early, *early.children(recursive=True)]
+
+    def part() -> float:
+        def spent() -> float:
+            return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+        before, busy = spent(), used(host, "busy")[0]
+        time.sleep(SECONDS)
+        mine, other = spent() - before, used(host, "busy")[0] - busy
+        return mine / (mine + other)
+
+    right_once(part, lambda found: found == pytest.approx(0.5, abs=0.03))
 
 
 def test_a_cap_holds_on_an_idle_processor(host: Host) -> None:

@@ -54,6 +54,15 @@ def spin_many(puppet: Puppet, threads: int = 0, children: int = 0) -> dict[str, 
     return {"used": used}
 
 
+def fork_first(guest: Any) -> None:
+    """An entry of its own: two children, and all three compute for good."""
+    for _ in range(2):
+        if os.fork() == 0:
+            break
+    while True:
+        pass
+
+
 def tick(puppet: Puppet, period: float) -> dict[str, Any]:
     """Sleeps for `period` seconds again and again; how late it woke at most, and in the middle."""
     late = []
