@@ -60,9 +60,9 @@ class Worlds:
             if not ready.wait(START_TIMEOUT):
                 raise HostError("internal", f"the system world of processor {processor} did not start")
         self._ended = threading.Event()
+        self._added = threading.Event()
         self._start("spare", spare.watch, self.systems, self._ended)
-        if self.mechanism == "class":
-            self._start("census", self._count)
+        self._start("census", self._count)
 
     def _start(self, name: str, function: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=function, args=arguments, name=name, daemon=True)
@@ -87,17 +87,8 @@ class Worlds:
             return self.reason or str(error)
         self.where[partition] = system
         self._roots[partition] = pid
-        self._take_in(partition, pid)
+        self._added.set()
         return None
-
-    def _take_in(self, partition: int, pid: int) -> None:
-        """Children that were there before the world was; the kernel tells of later ones (`stop`), or the census."""
-        known: set[int] = {pid}
-        while new := set(families({partition: pid}).get(partition, ())) - known:
-            for process in new:
-                with contextlib.suppress(KeyError, OSError):  # gone meanwhile
-                    self.where[partition].join(partition, process)
-            known |= new
 
     def remove(self, partition: int) -> None:
         """Nothing where it was not scheduled."""
@@ -161,21 +152,32 @@ class Worlds:
         }  # fmt: skip
 
     def _count(self) -> None:
-        """The census: threads and descendants that a world got since, by the parents that /proc tells."""
+        """The census: threads and descendants that worlds got since, by the parents that /proc tells. With the
+        mechanism `stop` the kernel tells of later ones: it is taken for new worlds, until there is nothing new."""
         known: dict[int, set[int]] = {}
-        while not self._ended.wait(CENSUS):
-            roots = dict(self._roots)
-            for partition, processes in families(roots).items():
-                for process in processes:
-                    threads = threads_of(process)
-                    if threads - known.get(process, set()):
-                        with contextlib.suppress(KeyError, OSError):  # gone meanwhile
-                            self.where[partition].join(partition, process)
-                    known[process] = threads
+        while not self._ended.is_set():
+            more = self._found_more(known)
+            self._added.wait(CENSUS if more or self.mechanism == "class" else None)
+            self._added.clear()
+
+    def _found_more(self, known: dict[int, set[int]]) -> bool:
+        """One pass; `known`: threads by process, of the last one."""
+        before = dict(known)
+        known.clear()
+        more = False
+        for partition, processes in families(dict(self._roots)).items():
+            for process in processes:
+                known[process] = threads_of(process)
+                if known[process] - before.get(process, set()):
+                    more = True
+                    with contextlib.suppress(KeyError, OSError):  # gone meanwhile
+                        self.where[partition].join(partition, process)
+        return more
 
     def stop(self) -> None:
         if self.systems:
             self._ended.set()
+            self._added.set()
         for system in self.systems.values():
             system.stop()
         for thread in self._threads:

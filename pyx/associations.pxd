@@ -32,6 +32,7 @@ cdef class Associations(Tcp):
     cdef uint32_t send_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil
     cdef uint32_t send_pieces_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil
     cdef uint32_t seal(self, Port *port, uint32_t length, uint64_t now) noexcept nogil
+    cdef void make_job(self, Job *job, const uint8_t *frame, uint32_t length) noexcept nogil
     cdef bint deliver_clear(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil
     cdef bint sealed_here(self, const pv_span *spans) noexcept nogil
     cdef bint deliver_secured(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header,

@@ -254,12 +254,7 @@ cdef class Associations(Tcp):
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
             self.mark(port)
             return reason
-        memset(&piece, 0, sizeof(Job))
-        piece.one.hpa = <uint64_t>start - <uint64_t>self.origin
-        piece.one.length = piece.length = sealed
-        piece.spans = &piece.one
-        piece.span_count = 1
-        piece.operation = PV_OP_SEND
+        self.make_job(&piece, start, sealed)
         if not port.line:
             reason = self.handle(port, &piece, now)
         elif not self.enter(port, &piece):
@@ -268,6 +263,15 @@ cdef class Associations(Tcp):
             pv_count(&port.counters[<int>PV_NIC_SEALED_FRAMES], 1)
             pv_count(&port.counters[<int>PV_NIC_SEALED_BYTES], sealed)
         return reason
+
+    cdef void make_job(self, Job *job, const uint8_t *frame, uint32_t length) noexcept nogil:
+        """A frame in the device's own memory, to be sent on like one of a port."""
+        memset(job, 0, sizeof(Job))
+        job.one.hpa = <uint64_t>frame - <uint64_t>self.origin
+        job.one.length = job.length = length
+        job.spans = &job.one
+        job.span_count = 1
+        job.operation = PV_OP_SEND
 
     # ---- data thread: frames in ----
 
@@ -353,12 +357,7 @@ cdef class Associations(Tcp):
             pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
             return True
         if opened:
-            memset(&plain, 0, sizeof(Job))
-            plain.one.hpa = <uint64_t>start - <uint64_t>self.origin
-            plain.one.length = plain.length = opened
-            plain.spans = &plain.one
-            plain.span_count = 1
-            plain.operation = PV_OP_SEND
+            self.make_job(&plain, start, opened)
             if not self.deliver_clear(sender, receiver, &plain, start, now):
                 return False
         pv_replay_take(&entry.replay, number)

@@ -28,7 +28,7 @@ from pyx.ringc cimport pv_count, pv_row, pv_row_counters, pv_row_find, pv_row_ta
 from pyx.segment cimport Mapping
 
 from pyx import abi as names
-from pyx.process import become_realtime
+from pyx.process import become_data_thread
 
 cdef extern from *:
     """
@@ -231,7 +231,7 @@ cdef class Faults:
     def run(self, int priority=0):
         """The thread: returns after `stop`. Real-time where the right is there, so that no computing guest delays the
         answer to another; not pinned, because an answer from the guest's own processor costs a tenth."""
-        self.realtime = bool(priority) and become_realtime(os.SCHED_RR, priority)
+        self.realtime = become_data_thread((), priority)
         with nogil:
             self.loop()
 

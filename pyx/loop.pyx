@@ -4,7 +4,6 @@ A role derives from `Loop`, overrides `poll` (one bounded round of work, returns
 `pending` (the last look before sleep), and changes its tables only inside `with self.quiet():`.
 """
 
-import os
 from contextlib import contextmanager
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -23,7 +22,7 @@ from pyx.ringc cimport (
 from pyx.segment cimport Mapping
 
 from pyx import abi as names
-from pyx.process import become_realtime
+from pyx.process import become_data_thread
 
 cdef extern from *:
     """
@@ -103,9 +102,7 @@ cdef class Loop:
 
         Stages on one processor hand it to each other by yielding: in the real-time class nobody else gets in
         between. Where the right is missing the thread stays in the normal class and `realtime` says so."""
-        if processors:
-            os.sched_setaffinity(0, processors)
-        self.realtime = bool(priority) and become_realtime(os.SCHED_RR, priority)
+        self.realtime = become_data_thread(processors, priority)
         with nogil:
             pv_gate_run(&self.gate, True)
             self.loop()

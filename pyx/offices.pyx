@@ -17,7 +17,7 @@ from pyx.officec cimport pv_doorbell_shake, pv_term
 from pyx.ringc cimport pv_now
 from pyx.segment cimport Mapping
 
-from pyx.process import become_realtime
+from pyx.process import become_data_thread
 
 cdef extern from *:
     """
@@ -156,10 +156,7 @@ cdef class Offices(Adoption):
 
     def watch_offices(self, processors=(), priority=0):
         """The watch thread: returns after `stop_watching`."""
-        if processors:
-            os.sched_setaffinity(0, processors)
-        if priority:
-            become_realtime(os.SCHED_RR, priority)
+        become_data_thread(processors, priority)
         with nogil:
             pv_watch_run(self.watch)
 

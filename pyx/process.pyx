@@ -242,6 +242,14 @@ def become_realtime(int kind, int priority) -> bool:
     return True
 
 
+def become_data_thread(processors, int priority) -> bool:
+    """The calling thread runs on `processors` (empty: where the process may) in the real-time class SCHED_RR with `priority`
+    (0: in the normal class). False: it is in the normal class."""
+    if processors:
+        os.sched_setaffinity(0, processors)
+    return priority != 0 and become_realtime(os.SCHED_RR, priority)
+
+
 def set_title(str comm, str title) -> None:
     """Name of the thread (cut to 15 bytes) and, over the argument vector in place, what `ps` shows.
 

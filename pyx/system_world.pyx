@@ -56,9 +56,9 @@ cdef extern from *:
 cdef enum:
     MILLION = 1_000_000
     PRIORITY = 60        # above the data threads: order of precedence (design.md section 6)
-
     LOOKS = 16           # at a world in a turn, where it slept in one of its last
     NAPS = 8             # turns
+
 cdef uint64_t ASLEEP_NS = 50_000_000       # between two accountings while all worlds sleep
 cdef uint64_t CAP_NS = 20_000_000          # what a capped world may save up, as time at its rate
 cdef uint64_t CAP_PART_NS = 5_000_000      # and what it has again before it goes on

@@ -34,7 +34,7 @@ from pyx.wirec cimport (
 )
 
 from pyx import abi as names
-from pyx.process import become_realtime
+from pyx.process import become_data_thread
 from pyx.statistics import WIRES as _OWNERS
 
 cdef extern from "abi.h":
@@ -179,10 +179,7 @@ cdef class Wires(Groups):
 
     def wake(self, processors=(), priority=0):
         """A thread of its own: rings the device's bell for readable wires, until `end_wake`."""
-        if processors:
-            os.sched_setaffinity(0, processors)
-        if priority:
-            become_realtime(os.SCHED_RR, priority)
+        become_data_thread(processors, priority)
         with nogil:
             pv_waker_run(&self.waker)
 

@@ -9,17 +9,7 @@
  * as it was. With -fsanitize=fuzzer, libFuzzer drives it. */
 #include "esp.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
-static void demand(bool holds, const char *what)
-{
-    if (holds)
-        return;
-    fprintf(stderr, "broken: %s\n", what);
-    abort();
-}
+#include "harness.h"
 
 static uint64_t opened_well, sealed_well;
 
@@ -170,16 +160,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifndef LIBFUZZER
-static uint64_t state;
-
-static uint32_t draw(uint32_t below)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)((state * 0x2545f4914f6cdd1dull >> 32) % below);
-}
-
 /* An IP header in front of `length` bytes; returns where they begin. */
 static uint8_t *header(uint8_t *ip, bool six, uint8_t next, uint32_t length)
 {
@@ -240,53 +220,19 @@ static size_t whole(uint8_t *out)
     return (size_t)(trailer + PV_AEAD_TAG - out);
 }
 
-static void change(uint8_t *bytes, size_t *size)
+static size_t place(size_t size)
 {
-    static const uint8_t values[] = {0, 1, 2, 4, 5, 7, 8, 15, 16, 20, 0x3f, 0x40, 0x7f, 0x80, 0xff};
-    for (uint32_t i = draw(4); i; i--) {
-        size_t place = draw(2) ? draw((uint32_t)*size) : 4 + draw(80) % *size;
-        if (place < *size)
-            bytes[place] = draw(2) ? values[draw(sizeof(values))] : (uint8_t)(bytes[place] ^ 1u << draw(8));
-    }
-    if (draw(10) == 0)
-        *size = draw((uint32_t)*size + 1);
+    return draw(2) ? draw((uint32_t)size) : 4 + draw(80) % size;
 }
 
-static void run_file(const char *path)
+static size_t input(uint8_t *bytes)
 {
-    static uint8_t bytes[9300];
-    FILE *file = fopen(path, "rb");
-    demand(file != NULL, path);
-    size_t size = fread(bytes, 1, sizeof(bytes), file);
-    fclose(file);
-    LLVMFuzzerTestOneInput(bytes, size);
+    return change(bytes, whole(bytes), 4, place);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 4 || strcmp(argv[1], "--seconds")) {
-        for (int i = 1; i < argc; i++)
-            run_file(argv[i]);
-        return 0;
-    }
-    static uint8_t bytes[9300];
-    uint64_t seed = strtoull(argv[3], NULL, 10), runs = 0;
-    struct timespec first, now;
-    clock_gettime(CLOCK_MONOTONIC, &first);
-    double limit = atof(argv[2]);
-    do {
-        for (int i = 0; i < 256; i++, runs++) {
-            state = (seed + runs) * 0x9e3779b97f4a7c15ull | 1; /* each input is that of its number alone */
-            size_t size = whole(bytes);
-            change(bytes, &size);
-            uint8_t *exact = malloc(size ? size : 1);
-            memcpy(exact, bytes, size);
-            LLVMFuzzerTestOneInput(exact, size);
-            free(exact);
-        }
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - first.tv_sec) + (double)(now.tv_nsec - first.tv_nsec) / 1e9 < limit);
-    printf("%llu %llu %llu\n", (unsigned long long)runs, (unsigned long long)opened_well, (unsigned long long)sealed_well);
-    return 0;
+    uint64_t *const counts[] = {&opened_well, &sealed_well};
+    return drive(argc, argv, 9300, input, counts, 2);
 }
 #endif

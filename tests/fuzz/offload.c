@@ -8,17 +8,9 @@
  * whole: right lengths, right sums, the payload of the input and no other. With -fsanitize=fuzzer, libFuzzer drives it. */
 #include "merge.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
+#include "harness.h"
 
-static void demand(bool holds, const char *what)
-{
-    if (holds)
-        return;
-    fprintf(stderr, "broken: %s\n", what);
-    abort();
-}
+static uint64_t accepted;
 
 /* Sum of 16-bit words, most significant byte first, as RFC 1071 puts it: nothing of frame.h is used. */
 static uint32_t plain_sum(const uint8_t *bytes, size_t length, uint32_t sum)
@@ -100,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(bytes, frame, have);
     enum pv_reason reason = pv_offload_judge(&header, bytes, have, length, &o);
     if (reason == PV_REASON_NONE) {
+        accepted++;
         demand(o.segments >= 1 && o.segments <= PV_SEGMENTS_MAX, "pieces within the bound");
         demand(o.checksum || (o.segments == 1 && o.needs == 0), "no cut without a sum");
         uint32_t payload = 0;
@@ -143,16 +136,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 }
 
 #ifndef LIBFUZZER
-static uint64_t state;
-
-static uint32_t draw(uint32_t below)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)((state * 0x2545f4914f6cdd1dull >> 32) % below);
-}
-
 /* A frame as a driver would send it, with its header; returns its length. */
 static size_t whole(uint8_t *out)
 {
@@ -213,59 +196,19 @@ static size_t whole(uint8_t *out)
     return PV_NET_HEADER + length + (draw(8) ? 0 : draw(50));
 }
 
-static void change(uint8_t *bytes, size_t *size)
+static size_t place(size_t size)
 {
-    static const uint8_t values[] = {0, 1, 2, 4, 5, 7, 8, 15, 16, 20, 0x3f, 0x40, 0x7f, 0x80, 0xff};
-    for (uint32_t i = draw(5); i; i--) {
-        size_t place = draw(*size < 100 ? (uint32_t)*size : 100);
-        bytes[place] = draw(2) ? values[draw(sizeof(values))] : (uint8_t)(bytes[place] ^ 1u << draw(8));
-    }
-    if (draw(10) == 0)
-        *size = draw((uint32_t)*size + 1);
+    return draw(size < 100 ? (uint32_t)size : 100);
 }
 
-static void run_file(const char *path)
+static size_t input(uint8_t *bytes)
 {
-    static uint8_t bytes[PV_HEADED_MAX + 128];
-    FILE *file = fopen(path, "rb");
-    demand(file != NULL, path);
-    size_t size = fread(bytes, 1, sizeof(bytes), file);
-    fclose(file);
-    LLVMFuzzerTestOneInput(bytes, size);
+    return change(bytes, whole(bytes), 5, place);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 4 || strcmp(argv[1], "--seconds")) {
-        for (int i = 1; i < argc; i++)
-            run_file(argv[i]);
-        return 0;
-    }
-    static uint8_t bytes[PV_HEADED_MAX + 4096];
-    uint64_t seed = strtoull(argv[3], NULL, 10), runs = 0, good = 0;
-    struct timespec begin, now;
-    clock_gettime(CLOCK_MONOTONIC, &begin);
-    double limit = atof(argv[2]);
-    do {
-        for (int i = 0; i < 256; i++, runs++) {
-            state = (seed + runs) * 0x9e3779b97f4a7c15ull | 1; /* each input is that of its number alone */
-            size_t size = whole(bytes);
-            change(bytes, &size);
-            uint8_t *exact = malloc(size ? size : 1);
-            memcpy(exact, bytes, size);
-            struct pv_net_header h;
-            struct pv_offload o;
-            if (size >= PV_NET_HEADER) {
-                memcpy(&h, exact, sizeof(h));
-                good += pv_offload_judge(&h, exact + PV_NET_HEADER, (uint32_t)(size - PV_NET_HEADER < PV_HEADERS_MAX
-                        ? size - PV_NET_HEADER : PV_HEADERS_MAX), (uint32_t)(size - PV_NET_HEADER), &o) == PV_REASON_NONE;
-            }
-            LLVMFuzzerTestOneInput(exact, size);
-            free(exact);
-        }
-        clock_gettime(CLOCK_MONOTONIC, &now);
-    } while ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9 < limit);
-    printf("%llu %llu\n", (unsigned long long)runs, (unsigned long long)good);
-    return 0;
+    uint64_t *const counts[] = {&accepted};
+    return drive(argc, argv, PV_HEADED_MAX + 4096, input, counts, 1);
 }
 #endif

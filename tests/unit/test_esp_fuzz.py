@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
-from tests.framework.build import build_c, weakened
-from tests.unit.test_offload_fuzz import INPUTS_LEAST, SANITIZERS, SECONDS_LONG, run
+from tests.framework.fuzz import SECONDS_LONG, built, find_nothing, finds
 
 SECONDS = 1.5
 
 
 def test_nothing_is_found(tmp_path: Path, long: bool) -> None:
-    program = build_c(["fuzz/esp.c"], SANITIZERS, into=tmp_path)
-    seed = random.randrange(1 << 32)
-    done = run(program, "--seconds", SECONDS_LONG if long else SECONDS, seed)
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    inputs, opened, sealed = map(int, done.stdout.split())
-    assert inputs >= INPUTS_LEAST
+    inputs, opened, sealed = find_nothing(built("esp", tmp_path), SECONDS_LONG if long else SECONDS)
     assert opened > inputs // 20 and sealed > inputs // 20  # or it would see refusals alone
 
 
@@ -34,7 +27,4 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_found(tmp_path: Path, name: str) -> None:
-    header, old, new = MUTANTS[name]
-    weak = weakened(tmp_path, header, [(old, new)])
-    program = build_c(["fuzz/esp.c"], [*SANITIZERS, "-Wno-unused-parameter"], into=tmp_path, headers=weak)
-    assert run(program, "--seconds", 2, 1).returncode != 0
+    assert finds("esp", tmp_path, MUTANTS[name], 2)

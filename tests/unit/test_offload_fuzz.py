@@ -5,36 +5,22 @@ What it once found lies in tests/fuzz/offload, one input a file, and is run with
 
 from __future__ import annotations
 
-import random
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.framework.build import build_c, weakened
+from tests.framework.fuzz import SECONDS_LONG, built, find_nothing, finds, run
 
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 CORPUS = sorted((Path(__file__).parents[1] / "fuzz" / "offload").iterdir())
 SECONDS = 3
-SECONDS_LONG = 120
-INPUTS_LEAST = 5_000
-
-
-def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS_LONG + 60)
 
 
 def test_nothing_is_found(tmp_path: Path, long: bool) -> None:
-    program = build_c(["fuzz/offload.c"], SANITIZERS, into=tmp_path)
+    program = built("offload", tmp_path)
     assert CORPUS
     done = run(program, *CORPUS)
     assert done.returncode == 0, done.stderr
-    seed = random.randrange(1 << 32)
-    done = run(program, "--seconds", SECONDS_LONG if long else SECONDS, seed)
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    inputs, accepted = map(int, done.stdout.split())
-    assert inputs >= INPUTS_LEAST
+    inputs, accepted = find_nothing(program, SECONDS_LONG if long else SECONDS)
     assert accepted > inputs // 10  # or it would see refusals alone
 
 
@@ -53,7 +39,4 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_found(tmp_path: Path, name: str) -> None:
-    header, old, new = MUTANTS[name]
-    weak = weakened(tmp_path, header, [(old, new)])
-    program = build_c(["fuzz/offload.c"], [*SANITIZERS, "-Wno-unused-parameter"], into=tmp_path, headers=weak)
-    assert run(program, "--seconds", 5, 1).returncode != 0
+    assert finds("offload", tmp_path, MUTANTS[name], 5)
