@@ -426,20 +426,26 @@ def test_colour_only_on_a_terminal() -> None:
 
 
 def test_a_verb_starts_quickly_and_loads_only_what_it_needs(shell: Shell) -> None:
-    """Under 120 ms of processor time, the interpreter's own included (limit for people; 85 ms measured)."""
+    """At most six times the processor time of an interpreter that does nothing, measured in turn with it."""
     script = ("import sys; from tools import cli; cli.run(sys.argv[1:]); heavy = {'pydantic', 'yaml', 'fastapi',"
               " 'asyncio', 'psutil', 'prometheus_client', 'uvicorn', 'pyx.abi'};"
               " print(*sorted(heavy & set(sys.modules)))")
     words = ["list", "--runtime-dir", str(shell.runtime)]
     done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == ""
-    times = []
+    verb, bare = [], []
     for _ in range(5):
-        child = subprocess.Popen([sys.executable, "-m", "tools.cli", *words], cwd=ROOT, stderr=subprocess.DEVNULL)
-        _, _, usage = os.wait4(child.pid, 0)
-        child.returncode = 0
-        times.append(usage.ru_utime + usage.ru_stime)
-    assert min(times) < 0.120, times
+        verb.append(processor_time(["-m", "tools.cli", *words]))
+        bare.append(processor_time(["-c", "pass"]))
+    assert min(verb) < 6 * min(bare), (verb, bare)
+
+
+def processor_time(words: list[str]) -> float:
+    """Seconds of a run of the interpreter."""
+    child = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+    _, _, usage = os.wait4(child.pid, 0)
+    child.returncode = 0
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_the_scripts_start_hostctl(shell: Shell) -> None:

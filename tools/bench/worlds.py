@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hostd import families
+from hostd.errors import HostError
 from pyx.bare_switch import bare_switches
 from pyx.baseline import compute
 from tools.bench.crew import Crew, LoadGuest, crew
@@ -21,6 +22,7 @@ SECONDS = 30.0
 MECHANISMS = ("stop", "class")
 WEIGHTS = {"one": 100, "two": 200, "four": 400}
 SLICE = 0.005
+SETTLE = 0.6  # seconds in which a system world sees that the processor has nothing to spare, and turns begin
 WINDOWS = 4
 READS = 8
 PATH = "redirect"
@@ -105,13 +107,13 @@ def share_error(used: list[float]) -> float:
 def _while_computing(host: BenchHost, load: list[LoadGuest], seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The system world's counts at begin and end of a time in which all guests computed."""
     for guest in load:
-        guest.begin("compute", seconds=seconds)
-    time.sleep(seconds / 20)
+        guest.begin("compute", seconds=seconds + SETTLE)
+    time.sleep(SETTLE)
     before = _counts(host, load)
-    time.sleep(seconds * 0.85)
+    time.sleep(seconds * 0.9)
     after = _counts(host, load)
     for guest in load:
-        guest.result(seconds)
+        guest.result(seconds + SETTLE)
     return before, after
 
 
@@ -124,7 +126,10 @@ def _counts(host: BenchHost, load: list[LoadGuest]) -> dict[str, Any]:
 
 
 def _per(before: dict[str, Any], after: dict[str, Any], what: str, each: str) -> float:
-    return float((after[what] - before[what]) / (after[each] - before[each]))
+    count = after[each] - before[each]
+    if not count:
+        raise HostError("internal", f"no {each} were counted while the guests computed: measure for longer")
+    return float((after[what] - before[what]) / count)
 
 
 @contextmanager
