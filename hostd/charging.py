@@ -6,8 +6,9 @@ in the manifest the monitor reads them too, so that who schedules worlds can cha
 
 from __future__ import annotations
 
-from hostd.fabric import Fabric, ask, statistics_size
+from hostd.fabric import Fabric, ask
 from hostd.records import Record
+from hostd.role_segments import statistics_size
 from hostd.wire import close_fds
 
 

@@ -10,9 +10,10 @@ import os
 from typing import Any
 
 from hostd import mapcheck
-from hostd.fabric import Fabric, ask, seats
+from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
 from hostd.records import Record, is_python
+from hostd.role_segments import seats
 from hostd.wire import RemoteError, close_fds
 
 Row = dict[str, Any]

@@ -23,22 +23,15 @@ from hostd.hardware import Location
 from hostd.keeper import Keeper
 from hostd.queues import Queues
 from hostd.records import Record
+from hostd.role_segments import HARDWARE_CAPACITY, RoleSegments, statistics_size
 from hostd.told import extents_of, of_port, segment_of
 from hostd.wire import close_fds
 from hostd.wiring import Wiring
-from pyx import abi
-from pyx.statistics import Reader, initialize
-from pyx.vectors import VectorReader
 
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
-SEATS = 2  # of an office: one serves, one stands by
-HARDWARE_CAPACITY = 4096  # slots of the rings between monitor, device and server
-STATISTICS_ROWS = {"io": 512, "monitor": 257, "nic": 257, "disk": 257, "view": 257, "trap": 257, "world": 1}
-
-Segments = dict[str, tuple[int, int]]  # name -> (keeper's id, descriptor)
 
 
-class Fabric(Queues):
+class Fabric(RoleSegments, Queues):
     """The roles of the data plane by name, and the segments that only they share."""
 
     def __init__(self, keeper: Keeper, symmetric: bool, processors: list[int]) -> None:
@@ -46,16 +39,12 @@ class Fabric(Queues):
         self.keeper = keeper
         self.processors = processors  # of the data threads
         self.symmetric = symmetric
-        self.segments: Segments = {}
-        self.readers: list[tuple[str, Reader]] = []
-        self.vectors: list[tuple[str, VectorReader]] = []
         self._monitor: Record | None = None
         self.devices: dict[str, Record] = {}
         self.wiring = Wiring(ask)
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
         self.slots: dict[str, int] = {}  # of devices that a monitor knows
         self.host_managed: list[str] = []  # devices that the console drives by itself
-        self._of_kernel: list[str] = []  # names of the segments that go with the kernel
         self.charging = False  # the monitor reads what the roles spend for each partition
         self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"
 
@@ -75,79 +64,7 @@ class Fabric(Queues):
     def monitor(self, record: Record | None) -> None:
         self._monitor = record
 
-    # ---- building ----
-
-    async def make_device_segments(self, devices: dict[str, str]) -> None:
-        """At boot: doorbell, statistics, queue translation entries and interrupt vectors of each device. `devices`:
-        name -> kind."""
-        wanted = [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
-        wanted += [(f"vectors:{device}", "vectors", abi.vectors_size()) for device in devices]
-        await self._make(wanted, devices, [])
-        for device in devices:
-            await self._read_vectors(device)
-
-    async def _read_vectors(self, poster: str) -> None:
-        vectors = await self.read_only(f"vectors:{poster}")
-        self.vectors.append((poster, VectorReader(vectors)))
-        close_fds([vectors])
-
-    async def make_kernel_segments(self, servers: list[str], scheduled: list[int]) -> None:
-        """With the load call: kernel region, and what monitor and I/O partitions share with each other and with the
-        devices."""
-        wanted = [("kernel", "kernel", abi.kernel_size())]
-        wanted += [(f"vectors:{role}", "vectors", abi.vectors_size()) for role in ("monitor", *servers)]
-        ring = abi.ring_size(HARDWARE_CAPACITY)
-        for server in servers:
-            wanted += [(seat, "seat", abi.bell_size()) for seat in seats(server)]
-            for device in self.devices:
-                wanted.append((f"requests:{server}:{device}", "hardware", ring))
-                wanted.append((f"completions:{server}:{device}", "hardware", ring))
-        before = set(self.segments)
-        roles = {"monitor": "monitor", **dict.fromkeys(servers, "io")}
-        # The monitor's other threads count in segments of their own: each has one writer.
-        worlds = [(f"world{processor}", "monitor", "world") for processor in scheduled]
-        await self._make(wanted, roles, [("view", "monitor", "view"), ("traps", "monitor", "trap"), *worlds])
-        self._of_kernel = [name for name in self.segments if name not in before]
-        for role in ("monitor", *servers):
-            await self._read_vectors(role)
-
-    async def _make(
-        self, wanted: list[tuple[str, str, int]], roles: dict[str, str], more: list[tuple[str, str, str]]
-    ) -> None:
-        """(name, kind, size) each, and doorbell and statistics of `roles` (name -> kind); `more`: further threads of
-        theirs, with statistics of their own, as (name, role, kind)."""
-        threads = [*((role, role, kind) for role, kind in roles.items()), *more]
-        wanted = [
-            *wanted,
-            *((f"bell:{role}", "bell", abi.bell_size()) for role in roles),
-            *((f"statistics:{name}", "statistics", statistics_size(kind)) for name, _, kind in threads),
-        ]
-        made = await self.keeper.create_segments([(kind, size, f"hostd:{name}") for name, kind, size in wanted])
-        self.segments |= {name: one for (name, _, _), one in zip(wanted, made, strict=True)}
-        for name, role, kind in threads:
-            identity, descriptor = self.segments[f"statistics:{name}"]
-            initialize(descriptor, kind, STATISTICS_ROWS[kind])
-            (read_only,) = await self.keeper.get_segments([identity], read_only=True)
-            self.readers.append((role, Reader(read_only, statistics_size(kind), name if kind == "world" else "")))
-            close_fds([read_only])
-
-    async def drop_kernel_segments(self) -> None:
-        """After unload: monitor and I/O partitions have ended, and the devices have let go of theirs. Safe to call
-        twice. A scrape that reads their statistics at this moment keeps its mapping until it is done."""
-        gone = [self.segments.pop(name) for name in self._of_kernel]
-        roles = {name.removeprefix("statistics:") for name in self._of_kernel}
-        posters = {name.removeprefix("vectors:") for name in self._of_kernel}
-        self._of_kernel = []
-        self.readers = [(role, reader) for role, reader in self.readers if role not in roles]
-        self.vectors = [(poster, reader) for poster, reader in self.vectors if poster not in posters]
-        close_fds([descriptor for _, descriptor in gone])
-        await self.keeper.drop_segments([identity for identity, _ in gone])
-
-    def fd(self, name: str) -> int:
-        return self.segments[name][1]
-
-    async def read_only(self, name: str) -> int:
-        return (await self.keeper.get_segments([self.segments[name][0]], read_only=True))[0]
+    # ---- connecting ----
 
     def role_config(self, kind: str, **more: Any) -> dict[str, Any]:
         """What every role of the data plane is told. Only its data thread is pinned and real-time: its control
@@ -372,24 +289,6 @@ class Fabric(Queues):
     def roles(self) -> list[Record]:
         """Processes of the data plane."""
         return [*([self.monitor] if self.loaded else []), *self.servers.values(), *self.devices.values()]
-
-    def close(self) -> None:
-        for _, reader in self.readers:
-            reader.detach()
-        self.readers.clear()
-        self.vectors.clear()
-        close_fds([descriptor for _, descriptor in self.segments.values()])
-        self.segments.clear()
-
-
-def seats(server: str) -> list[str]:
-    """Names of the segments with the pages of the seats of an office."""
-    return [f"seat:{server}:{seat}" for seat in range(SEATS)]
-
-
-def statistics_size(kind: str) -> int:
-    counters, histograms = abi.STATISTICS_SHAPES[kind]
-    return abi.statistics_size(STATISTICS_ROWS[kind], counters, histograms)
 
 
 async def _detach(device: Record, partition: int, port: int) -> None:

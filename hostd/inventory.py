@@ -12,6 +12,7 @@ from typing import Any
 from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
 from hostd.records import Record
+from hostd.role_segments import LABEL
 
 PAGE = 500  # rows of one answer
 Row = dict[str, Any]
@@ -68,7 +69,7 @@ class Inventory:
         return ordered(
             {"label": row["label"], "kind": row["kind"], "size": row["size"]}
             for row in rows
-            if row["label"].startswith("hostd:")
+            if row["label"].startswith(LABEL)
         )
 
     async def _extents(self, device: Record) -> list[Row]:

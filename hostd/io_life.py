@@ -17,9 +17,9 @@ from hostd.asking import ask, release
 from hostd.boot import Boot
 from hostd.errors import HostError
 from hostd.events import EventLog
-from hostd.fabric import seats
 from hostd.monitor_life import RoleLife
 from hostd.records import Record
+from hostd.role_segments import seats
 from hostd.wire import close_fds
 
 Row = dict[str, Any]

@@ -21,10 +21,10 @@ from hostd import charging
 from hostd.asking import ask, release
 from hostd.boot import Boot
 from hostd.errors import HostError
-from hostd.fabric import statistics_size
 from hostd.io_life import Offices
 from hostd.mapcheck import identity_of, mapped
 from hostd.records import Record
+from hostd.role_segments import statistics_size
 from hostd.wire import Message, close_fds, pair
 
 SERVERS = ["io-a", "io-b"]  # each serves half of the endpoints and stands by for the other half

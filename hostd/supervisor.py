@@ -123,7 +123,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
             with suppress(EOFError):
                 await self.keeper.stop()
         finally:
-            self.fabric.close()
+            self.fabric.close_segments()
             sweep_stale(self.paths.runtime)  # a keeper that was killed could not
             self.finished.set()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hostd import hardware_region
-from hostd.fabric import statistics_size
+from hostd.role_segments import statistics_size
 from hostd.segments import create
 from pyx import config_page
 from pyx.abi import CONFIG_ADDRESS, CONFIG_REGION, HIDDEN_PAGES_MAX, PAGE

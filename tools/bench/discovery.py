@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from hostd import hardware_region
 from hostd.errors import HostError
-from hostd.fabric import statistics_size
+from hostd.role_segments import statistics_size
 from hostd.segments import create
 from pyx import config_page
 from pyx.abi import BUSES_MAX
