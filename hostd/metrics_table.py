@@ -214,6 +214,9 @@ COUNTERS = (
     Counter("thread", "broken_queues", "thread_broken_queues", "Queues found broken by their indices.", by=THREAD),
     Counter("thread", "foreign_completions", "thread_foreign_completions",
             "Completions that matched no request in flight.", by=THREAD),
+    *(Counter("thread", f"injected_{kind}", "injected_faults", "Faults on purpose (`hostctl faults`), by kind.",
+              by=THREAD, fixed={"kind": kind})
+      for kind in ("delay", "error", "duplicate", "lost", "late", "interrupt", "torn", "corrupt", "hung")),
     # Every such thread: its table of charges.
     Counter("charge", "cpu_ns", "client_cpu_seconds",
             "Processor time that a process of the data plane spent for a partition.", by=CHARGE, scale=NANOSECONDS),

@@ -46,6 +46,10 @@ enum pv_thread_counter {
     PV_THREAD_BROKEN_QUEUES, PV_THREAD_FOREIGN_COMPLETIONS,
     PV_THREAD_IDLE_CPU_NS,    /* processor time that no client caused: looking at rings, yields, going to sleep */
     PV_THREAD_CONTROL_CPU_NS, /* and that of the other threads of the process */
+    /* Faults on purpose, by kind, in the order of enum pv_inject (faults.h). */
+    PV_THREAD_INJECTED_DELAY, PV_THREAD_INJECTED_ERROR, PV_THREAD_INJECTED_DUPLICATE, PV_THREAD_INJECTED_LOST,
+    PV_THREAD_INJECTED_LATE, PV_THREAD_INJECTED_INTERRUPT, PV_THREAD_INJECTED_TORN, PV_THREAD_INJECTED_CORRUPT,
+    PV_THREAD_INJECTED_HUNG,
     PV_THREAD_COUNT,
 };
 
