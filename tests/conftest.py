@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
+    # A shell without job control has what it starts in the background ignore it, and so would all that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = hasattr(config, "workerinput")  # of pytest-xdist: its parent is guarded
     if not worker and not config.option.unguarded and not config.option.help and not config.option.version:
         guardian.guard()
