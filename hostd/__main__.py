@@ -97,7 +97,7 @@ async def serve(
             if address:
                 collector = HostCollector(
                     lambda: statistics_rows(supervisor.statistics()), supervisor.list, api.version()["version"],
-                    lambda: {**supervisor.device_refusals}, supervisor.wire_names,
+                    lambda: {**supervisor.device_refusals}, supervisor.wire_names, supervisor.pauses,
                 )  # fmt: skip
                 server = MetricsServer(address, collector)
                 server.start()

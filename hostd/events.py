@@ -28,6 +28,7 @@ class EventLog:
         self._last = 0
         self._waiting: set[asyncio.Future[None]] = set()
         self._closed = False
+        self.observer: Callable[[Event], None] | None = None  # is told of each event before `publish` returns
 
     @property
     def last(self) -> int:
@@ -40,6 +41,8 @@ class EventLog:
         event: Event = {"sequence": self._last, "time": time.time(), "kind": kind, **fields}
         self._events.append(event)
         self._wake()
+        if self.observer is not None:
+            self.observer(event)
         return event
 
     def history(self, since: int = 0) -> list[Event]:

@@ -7,7 +7,8 @@ A row of `list()` describes one process of the host, partition or device:
      "exit_status": None or {"exited": code} or {"signalled": number}, "restarts": times that its process was
      started again after it died, "sandbox": one of SANDBOX_STATES,
      "endpoints": [{"index": int, "name": str, "kind": "nic" or "disk", "device": str, "path": str,
-                    "wanted": str, "weight": int, "mac": str}]}
+                    "wanted": str, "weight": int, "mac": str,
+                    "connection": of a running guest's: hostd.connections.Connection.row(), otherwise None}]}
 
 `path` is the one in force, `wanted` differs from it while a change is under way. `memory` is what the
 process has resident, by the kernel's word. Types are those of the partition table; `keeper` and `hostd`
@@ -137,8 +138,8 @@ class Supervisor(Protocol):
     async def view(self, name: str) -> dict[str, Any]:
         """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says; and "charges":
         {role: seconds of processor time that it has spent for the partition}, "charged": seconds that count as the
-        partition's own, None where the host does not charge; "refused": {name: count} of its system calls, `touches` of
-        its memory among them."""
+        partition's own, None where the host does not charge; "connections": {endpoint: Connection.row()}; "refused":
+        {name: count} of its system calls, `touches` of its memory among them."""
 
     async def hardware(self, name: str) -> dict[str, Any]:
         """{"region": {...}, "believed": {...} or None, "true": [device]}: what a guest is shown of buses and devices,

@@ -15,11 +15,13 @@ from typing import Any
 
 from hostd.asking import ask, release
 from hostd.boot import Boot
+from hostd.connections import Connections
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.monitor_life import RoleLife
 from hostd.records import Record
 from hostd.role_segments import seats
+from hostd.takeovers import Takeovers
 from hostd.wire import close_fds
 
 Row = dict[str, Any]
@@ -39,13 +41,18 @@ class Offices:
     """All I/O partitions. `lost(record)` is called where one is given up."""
 
     def __init__(self, boot: Boot, events: EventLog, lost: Callable[[Record], Awaitable[None]]) -> None:
+        self.connections = Connections(boot.fabric, boot.records, self, events)
+        events.observer = self.connections.hear
         self._boot = boot
         self._fabric = boot.fabric
         self._events = events
         self._lost = lost
         self._lives: dict[str, IoLife] = {}
         self._switched = asyncio.Condition()
-        self.takeovers: dict[tuple[str, str], int] = {}  # (office, cause) -> how many
+        self.takeovers = Takeovers()
+        self._vacant: dict[str, str] = {}  # offices that nobody serves, and why
+        self._raised: set[str] = set()  # those of them that a living process is about to serve
+        self._terms: dict[str, tuple[int, str]] = {}  # office -> epoch of the last takeover that is known, its cause
 
     # ---- load and unload ----
 
@@ -65,6 +72,7 @@ class Offices:
         await self.tell_monitor()
         for seat, record in enumerate(self._fabric.servers.values()):
             self._fabric.serving[record.name] = seat
+            self.takeovers.begin(record.name)
             life = self._lives[record.name] = IoLife(
                 self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._lost
             )
@@ -88,6 +96,8 @@ class Offices:
         for name, life in self._lives.items():
             await life.rest(self._fabric.servers.get(name))
         self._lives.clear()
+        self._vacant.clear()
+        self._terms.clear()
         if self._fabric.loaded:
             await release(self._fabric.monitor, "close_offices", {})
 
@@ -101,23 +111,53 @@ class Offices:
     def died(self, record: Record) -> bool:
         """A process has ended. False: it is not started again."""
         life = self._lives.get(record.name)
+        seat = list(self._fabric.servers).index(record.name) if record.name in self._fabric.servers else None
+        for office, serving in self._fabric.serving.items():
+            if serving == seat:
+                self._vacant.setdefault(office, "death")
         return life is not None and life.died(record)
+
+    def vacated(self, name: str) -> str | None:
+        """Why nobody serves an office now; None: somebody does."""
+        return self._vacant.get(name)
+
+    def raised(self, name: str) -> bool:
+        """Was its epoch raised, because somebody is there who will serve it?"""
+        return name in self._raised
+
+    def cause(self, name: str) -> str:
+        """Of the last takeover of an office."""
+        return self._terms.get(name, (0, "planned"))[1]
 
     def hear(self, message: Row) -> None:
         """The monitor has taken over."""
         office = next((one for one in self._fabric.servers.values() if one.number & 0xFFFF == message["slot"]), None)
         if office is None:
             return
+        noticed, served = message["noticed"], message["served"]
+        self._vacant[office.name] = message["cause"]  # a hang that the monitor ended was a mere death so far
+        self._raised.add(office.name)
+        self.connections.refresh(noticed)
+        self._raised.discard(office.name)
+        self._serves(office.name, message["to"], message["epoch"], message["cause"], noticed + served)
+        self.takeovers.add(office.name, message["cause"], served)
         names = list(self._fabric.servers)
-        self._fabric.serving[office.name] = message["to"]
-        key = (office.name, message["cause"])
-        self.takeovers[key] = self.takeovers.get(key, 0) + 1
         facts = {name: message[name] for name in ("cause", "epoch", "found", "replayed", "drained", "served")}
         self._events.publish(
             "takeover", partition=office.name, source=names[message["from"]], target=names[message["to"]], **facts
         )
         task = asyncio.get_running_loop().create_task(self._notify())
         task.add_done_callback(lambda done: done.exception())
+
+    def _serves(self, office: str, seat: int, epoch: int, cause: str, since: float) -> None:
+        """A seat serves an office, under an epoch that nobody knew of here."""
+        self._fabric.serving[office] = seat
+        self._terms[office] = (epoch, cause)
+        self._vacant.pop(office, None)
+        if list(self._fabric.servers.values())[seat].exit_status is not None:  # since then
+            self._vacant[office] = "death"
+        self.connections.taken_over(office)
+        self.connections.refresh(since)
 
     async def _notify(self) -> None:
         async with self._switched:
@@ -155,7 +195,7 @@ class Offices:
                 "served_by": names[self._fabric.serving[name]],
                 "standby": names[1 - self._fabric.serving[name]],
                 "restarts": self._fabric.servers[name].restarts,
-                "takeovers": {cause: count for (one, cause), count in self.takeovers.items() if one == name},
+                "takeovers": self.takeovers.of(name),
             }
             for name in names
             if name in self._fabric.serving

@@ -24,6 +24,7 @@ from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec
 from hostd.monitor_life import MonitorLife
 from hostd.records import Record
+from hostd.takeovers import Pauses
 from hostd.wire import RemoteError
 
 Row = dict[str, Any]
@@ -220,6 +221,10 @@ class KernelLife:
             "monitor": await self._monitor_life.row(monitor),
             "offices": self._offices.rows(),
         }
+
+    def pauses(self) -> dict[tuple[str, str], Pauses]:
+        """Of takeovers, by office and cause. Safe from any thread."""
+        return dict(self._offices.takeovers.pauses)
 
     async def switch_over(self, name: str, target: str | None) -> Row:
         return await self._offices.switch_over(name, target)

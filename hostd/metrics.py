@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from hostd.interface import SANDBOX_STATES, STATES, Row
+from hostd.metrics_connections import of_connections, of_takeovers
 from hostd.metrics_table import (
     BUCKETS,
     COUNTERS,
@@ -30,6 +31,7 @@ from hostd.metrics_table import (
     Counter,
 )
 from hostd.metrics_wires import of_wires
+from hostd.takeovers import Pauses
 from hostd.vectors import HARDWARE
 from pyx.abi import ENDPOINT_HARDWARE, PATHS, STAGES, slot_of
 
@@ -62,7 +64,7 @@ class HostCollector(Collector):
     """Metrics of one host. `statistics` and `partitions` are called on every scrape, from its thread.
 
     `statistics()` gives rows as `statistics_rows` does; `partitions()` rows as Supervisor.list() does; `refusals()`
-    counts by type of partition, device and its class; `wires()` names by device and port.
+    counts by type of partition, device and its class; `wires()` names by device and port; `pauses()` of takeovers.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class HostCollector(Collector):
         version: str,
         refusals: Callable[[], Mapping[Labels, int]] = dict,
         wires: Callable[[], Mapping[tuple[str, int], str]] = dict,
+        pauses: Callable[[], Mapping[tuple[str, str], Pauses]] = dict,
     ) -> None:
+        self._pauses = pauses
         self._refusals = refusals
         self._wires = wires
         self._statistics = statistics
@@ -91,6 +95,8 @@ class HostCollector(Collector):
         yield from _counters(partitions, statistics)
         yield from _histograms(partitions, statistics)
         yield from of_wires(statistics, self._wires())
+        yield from of_connections(partitions)
+        yield from of_takeovers(self._pauses())
         yield from _processes(partitions, self._cpu)
         refused = CounterMetricFamily(
             PREFIX + "device_refused", "Partitions kept from a device by its class.", labels=["type", "device", "class"]

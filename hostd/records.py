@@ -43,6 +43,7 @@ class Record:
     spec: Any = None
     queues: list[int] = field(default_factory=list)  # numbers at the I/O partition
     served: dict[int, list[int]] = field(default_factory=dict)  # the same by generation of the endpoint
+    connections: dict[int, Any] = field(default_factory=dict)  # of endpoints, by generation (hostd.connections)
     hot: set[int] = field(default_factory=set)  # generations of endpoints that came while the guest ran
     lifecycle: Any = None  # the wire to a guest: its reports, and endpoints that come and go
     recorded: asyncio.Event | None = None  # of a guest: the database knows its process, or never will
@@ -96,10 +97,15 @@ class Record:
                     "wanted": endpoint["wanted"],
                     "weight": endpoint["weight"],
                     "mac": endpoint["mac"] or "",
+                    "connection": self._connection(endpoint["generation"]),
                 }
                 for endpoint in self.plan.get("endpoints", [])
             ],
         }
+
+    def _connection(self, generation: int) -> dict[str, Any] | None:
+        connection = self.connections.get(generation)
+        return None if connection is None else connection.row()
 
 
 def is_python(word: str) -> bool:

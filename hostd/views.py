@@ -19,8 +19,8 @@ BELIEVED = ("index", "name", "kind", "length", "read_only", "mac", "max_transfer
 
 
 async def of_partition(record: Record, command: Record, monitor: Record | None) -> Row:
-    """{"believed", "enforced", "true", "sandbox"}: as hostd.interface describes it. Without a monitor nobody enforces
-    anything."""
+    """{"believed", "enforced", "true", "sandbox", "connections"}: as hostd.interface describes it. Without a monitor
+    nobody enforces anything."""
     true = (await ask(command, "query", {"what": "partition", "partition": record.number}))["partition"]
     enforced = None
     known = record.attached or record.type in ("io", "ultravisor", "command", "operations")
@@ -31,7 +31,10 @@ async def of_partition(record: Record, command: Record, monitor: Record | None) 
         "memory": sum(extent["size"] for extent in record.plan["memory"]),
         "endpoints": [{key: endpoint[key] for key in BELIEVED} for endpoint in record.plan["endpoints"]],
     }
-    return {"believed": believed, "enforced": enforced, "true": true, "sandbox": record.sandbox}
+    ends = {endpoint["generation"]: endpoint["name"] for endpoint in record.plan["endpoints"]}
+    connections = {ends[number]: one.row() for number, one in record.connections.items() if number in ends}
+    answer = {"believed": believed, "enforced": enforced, "true": true, "sandbox": record.sandbox}
+    return {**answer, "connections": connections}
 
 
 async def of_hardware(record: Record, records: Iterable[Record], fabric: Fabric) -> Row:

@@ -139,8 +139,8 @@ cdef class Offices(Adoption):
         return rows
 
     def take_takeovers(self) -> list:
-        """Takeovers since the last time, in order: {"slot", "from", "to", "cause", "epoch", "found", "replayed"}, and in
-        seconds from when it was noticed: "drained", "served"."""
+        """Takeovers since the last time, in order: {"slot", "from", "to", "cause", "epoch", "found", "replayed",
+        "noticed": seconds of the monotonic clock}, and in seconds from then: "drained", "served"."""
         rows = []
         watch_lock(self.watch)
         if self.watch.logged - self.told > PV_TAKEOVERS_MAX:
@@ -148,8 +148,8 @@ cdef class Offices(Adoption):
         while self.told < self.watch.logged:
             t = &self.watch.log[self.told % PV_TAKEOVERS_MAX]
             rows.append({"slot": t.slot, "from": t.from_, "to": t.to, "cause": CAUSES[t.cause], "epoch": t.epoch,
-                         "found": t.found, "replayed": t.replayed, "drained": (t.drained - t.noticed) / 1e9,
-                         "served": (t.served - t.noticed) / 1e9})
+                         "found": t.found, "replayed": t.replayed, "noticed": t.noticed / 1e9,
+                         "drained": (t.drained - t.noticed) / 1e9, "served": (t.served - t.noticed) / 1e9})
             self.told += 1
         watch_unlock(self.watch)
         return rows

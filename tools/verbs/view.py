@@ -24,6 +24,13 @@ VECTORS: list[output.Column] = [
     ("PENDING", lambda row: "yes" if row["pending"] else "-"),
     *((event.upper(), itemgetter(event)) for event in ("raised", "delivered", "forwarded", "coalesced", "masked")),
 ]
+CONNECTIONS: list[output.Column] = [
+    ("ENDPOINT", itemgetter(0)),
+    ("CONNECTION", lambda row: row[1]["state"]),
+    ("CAUSE", lambda row: row[1]["cause"]),
+    ("SINCE", lambda row: output.seconds(row[1]["age"])),
+    ("ERROR", lambda row: row[1]["error"] or "-"),
+]
 CAPABILITIES: list[output.Column] = [
     ("ENDPOINT", itemgetter("endpoint")),
     ("DEVICE", itemgetter("device")),
@@ -121,6 +128,9 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
     columns: list[output.Column] = [("FACT", itemgetter(0))]
     columns += [(heading, itemgetter(place)) for place, (heading, _) in enumerate(SIDES, 1)]
     yield from output.table(rows, columns)
+    if document.get("connections"):
+        yield ""
+        yield from output.table(document["connections"].items(), CONNECTIONS)
     if document.get("charges"):
         yield ""
         yield from output.table(document["charges"].items(), [
