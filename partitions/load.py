@@ -7,12 +7,13 @@ benchmark can so measure many short windows, each begun at one instant in all gu
 
 from __future__ import annotations
 
+import select
 import time
 import traceback
 from typing import Any
 
 from hostd.wire import Message, Wire, error_reply
-from partitions import load_large, load_tcp
+from partitions import load_chaos, load_large, load_tcp
 from partitions.guest import Guest
 from pyx import abi, esp, load
 from pyx.baseline import compute
@@ -27,12 +28,14 @@ ETHERTYPE = b"\x88\xb5"  # for experiments in one network (IEEE 802)
 class Generators:
     """What one guest can do for a benchmark: a method for each command."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, wire: Wire) -> None:
         self.guest = guest
+        self.wire = wire
         self._disk: DiskLoad | None = None
         self._sender: FrameSender | None = None
         self._receiver: FrameReceiver | None = None
         self._tcp: load_tcp.GuestTcp | None = None
+        self._chaos: load_chaos.Chaos | None = None
 
     def open_disk(self, bytes_in_flight: int, seed: int = 1, name: str = "vda") -> dict[str, Any]:
         disk = self.guest.disk(name)
@@ -101,6 +104,20 @@ class Generators:
             self._tcp = load_tcp.GuestTcp(self.guest)
         return self._tcp
 
+    def chaos_open(self, **given: Any) -> dict[str, Any]:
+        """Load that is checked whatever dies meanwhile (load_chaos.py)."""
+        self._chaos = load_chaos.Chaos(self.guest, **given)
+        return {"mac": self._chaos.frames.nic.mac.hex()}
+
+    def chaos_run(self, peer: str) -> dict[str, Any]:
+        """Until the next command comes."""
+        assert self._chaos is not None
+        return self._chaos.run(peer, lambda: bool(select.select([self.wire], [], [], 0)[0]))
+
+    def chaos_finish(self, **given: Any) -> dict[str, Any]:
+        assert self._chaos is not None
+        return self._chaos.finish(**given)
+
     def discover(self, count: int, first: int) -> dict[str, float]:
         """Seconds of a first and of a second look at each of `count` functions from page `first` on, which are not
         there."""
@@ -150,8 +167,8 @@ class Generators:
 
 def serve(guest: Guest) -> None:
     """Until the benchmark closes its end."""
-    generators = Generators(guest)
     with Wire.connect(SOCKET) as wire:
+        generators = Generators(guest, wire)
         wire.send({"name": guest.name})
         while True:
             try:

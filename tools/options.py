@@ -99,7 +99,9 @@ def verb(default_form: str = "table", **settings: Any) -> Callable[[Callable[...
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def call(runtime_dir: str | None, form: str | None, as_json: bool, **arguments: Any) -> Any:
-            session = Session(resolve(runtime_dir), "json" if as_json else form or default_form)
+            inherited = _inherited()
+            form = "json" if as_json else form or inherited.get("form") or default_form
+            session = Session(resolve(runtime_dir or inherited.get("runtime_dir")), form)
             return function(session, **arguments)
 
         command: Any = call
@@ -111,6 +113,13 @@ def verb(default_form: str = "table", **settings: Any) -> Callable[[Callable[...
         return click.command(module.__name__.rpartition(".")[2], short_help=short, **settings)(command)
 
     return decorate
+
+
+def _inherited() -> dict[str, Any]:
+    """What was given to the group that a verb belongs to: `hostctl chaos --runtime-dir DIR delay ...`."""
+    context = click.get_current_context()
+    given = dict(context.parent.params) if context.parent is not None else {}
+    return given | ({"form": "json"} if given.get("as_json") else {})
 
 
 def _shared(default_form: str) -> list[Any]:

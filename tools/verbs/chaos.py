@@ -1,33 +1,100 @@
 """hostctl chaos: faults on purpose."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+import random
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tools import options
+from tools import chaos, options
+from tools.folders import FolderGroup
+
+if TYPE_CHECKING:
+    from tools.bench.host import BenchHost
+
+FAILED = 1  # exit status where a figure is not 0
+ROLES = ("io-a", "io-b", "monitor", "guest")  # struck by default: those that come back
+KINDS = ("kill", "stop", "slow")
+SECONDS = 600.0
 
 
-@options.verb()
-@click.argument("fault", type=click.Choice(["delay"]))
-@click.argument("role")
-@click.argument("stage")
-@click.argument("seconds", type=options.DURATION)
-def command(session: options.Session, fault: str, role: str, stage: str, seconds: float) -> None:
-    """Make ROLE lose time in one STAGE of every request, until it is set to 0 again.
+class Faults(FolderGroup):
+    members = chaos
 
-    ROLE is a process of the data plane: monitor, io-a or a device. The stage histograms of the metrics
-    must show the delay in that stage and nowhere else:
+
+class Words(click.ParamType):
+    """Words between commas; `known` empty: any."""
+
+    name = "words"
+
+    def __init__(self, *known: str) -> None:
+        self._known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        words = value if isinstance(value, list) else [word.strip() for word in value.split(",") if word.strip()]
+        wrong = [word for word in words if self._known and word not in self._known]
+        if wrong or not words:
+            self.fail(f"{value!r}: known: {', '.join(self._known)}", param, ctx)
+        return list(dict.fromkeys(words))
+
+
+@options.verb(cls=Faults, invoke_without_command=True)
+@click.option(
+    "--roles", type=Words(), default=",".join(ROLES), show_default=True,
+    help="Whom to strike: io-a, io-b, monitor, guest, a device's name, ultravisor, command, operations, hostd.",
+)  # fmt: skip
+@click.option("--kinds", type=Words(*KINDS), default=",".join(KINDS), show_default=True, help="How.")
+@click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="Faults of each role and kind.")
+@click.option("--pairs", is_flag=True, help="Strike a second role 0 to 200 ms after each.")
+@click.option("--seed", type=int, help="Of the sequence of faults and of the load. [default: drawn, and told]")
+@click.option("--path", type=click.Choice(["copy", "redirect", "direct"]), default="redirect", show_default=True,
+              help="Of the load's endpoints.")  # fmt: skip
+@click.option("--seconds", type=click.FloatRange(1.0), default=SECONDS, show_default=True,
+              help="No fault begins later.")  # fmt: skip
+@click.option("--running", is_flag=True, help="Strike the running host. [default: one of the verb's own]")
+def command(
+    session: options.Session, roles: list[str], kinds: list[str], count: int, pairs: bool, seed: int | None, path: str,
+    seconds: float, running: bool,
+) -> int:  # fmt: skip
+    """Kill (SIGKILL), stop (SIGSTOP, later SIGCONT) and slow roles of a host under load, and tell what came of it.
+
+    Two guests move frames and blocks, and check each; one more is there to be struck (guest). Exit status 1 where
+    anything was lost, repeated, changed, leaked or never answered, or a role did not come back. The same seed
+    gives the same sequence of faults:
 
     \b
-        hostctl chaos delay disk0 device 5ms
-        hostctl chaos delay disk0 device 0
+        hostctl chaos --roles io-a,io-b,monitor --kinds kill --count 20 --seed 1
+        hostctl chaos delay disk0 device 5ms     # a running host, no load of its own
     """
-    document = session.client().post("/v1/chaos", {"role": role, "stage": stage, "seconds": seconds})
+    if click.get_current_context().invoked_subcommand is not None:
+        return 0
+    # Loaded here: the others of this group do without.
+    from tools.bench.crew import crew
+    from tools.chaos import verdict
+    from tools.chaos.campaign import Campaign, known
+    from tools.chaos.faults import sequence
+    from tools.chaos.load import Load
+    from tools.measure.turns import Progress
 
-    def text() -> Iterable[str]:
-        if document["seconds"]:
-            yield f"{role} loses {document['seconds'] * 1e3:g} ms in the stage {stage} of each request"
-        else:
-            yield f"{role} loses nothing in the stage {stage} any more"
+    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+    faults = sequence(seed, roles, kinds, count, pairs)
+    progress = Progress("chaos")
+    with _host(session, running) as host, crew(host) as guests:
+        known(host, roles)
+        load = Load(host, guests, path, seed)
+        try:
+            outcome = Campaign(host, load, progress.show).run(faults, seconds)
+        finally:
+            progress.clear()
+            load.close()
+    document = verdict.document(seed, outcome)
+    session.emit(document, lambda: verdict.text(document), document["events"])
+    return FAILED if verdict.failed(document) else 0
 
-    session.emit(document, text)
+
+def _host(session: options.Session, running: bool) -> AbstractContextManager[BenchHost]:
+    from tools.bench.host import BenchHost, bench_host
+
+    return nullcontext(BenchHost(session.paths, "")) if running else bench_host()

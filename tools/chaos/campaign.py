@@ -1,0 +1,158 @@
+"""A campaign: one fault after the other under load, and what became of the load.
+
+    load begins -> fault -> its roles are back -> a while of undisturbed load -> fault ... -> load ends, and is judged
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hostd.errors import HostError
+from hostd.monitor_life import RESTARTS_MAX, SHORT, WINDOW
+from tools.bench.host import BenchHost
+from tools.chaos.faults import Blow, Fault
+from tools.chaos.holdings import Holdings, grown, holdings
+from tools.chaos.load import PREY, Load, Report
+from tools.chaos.targets import Gone, Target, await_back, row
+
+BACK = 20.0  # seconds within which a role has to be there again
+FRESH = SHORT + 0.05  # seconds that a role lives before it is struck: of shorter lives the host allows few
+STRUCK_MOST = RESTARTS_MAX - 5  # in WINDOW seconds, of one role: more would spend its restart budget
+SETTLE = 10.0  # seconds for connections and endings to be gone before holdings are compared
+ROLES = {"guest": PREY}  # whose process has another name
+
+
+@dataclass
+class Happened:
+    """What became of one fault; times in seconds of the monotonic clock. `back` None: a role did not come back."""
+
+    fault: Fault
+    begin: float
+    back: float | None = None
+    missed: list[str] = field(default_factory=list)  # roles that had no process to strike
+
+    @property
+    def end(self) -> float:
+        return self.back if self.back is not None else self.begin + BACK
+
+
+@dataclass
+class Outcome:
+    happened: list[Happened]
+    left_out: int  # faults that there was no time for
+    reports: dict[str, Report]
+    before: Holdings
+    after: Holdings
+
+
+def known(host: BenchHost, roles: Iterable[str]) -> None:
+    """HostError where the host has no role of such a name."""
+    for role in roles:
+        if role not in ROLES:
+            row(host, role)
+
+
+class Campaign:
+    """`show(done, what)` is told of progress."""
+
+    def __init__(self, host: BenchHost, load: Load, show: Callable[[float, str], None]) -> None:
+        self._host = host
+        self._load = load
+        self._show = show
+        self._fresh: dict[str, float] = {}  # since when each role is there
+        self._struck: dict[str, list[float]] = {}
+
+    def run(self, faults: Sequence[Fault], seconds: float) -> Outcome:
+        end = time.monotonic() + seconds
+        before = self._holdings()
+        self._load.begin()
+        happened: list[Happened] = []
+        for fault in faults:
+            if time.monotonic() > end or (happened and happened[-1].back is None):
+                break
+            self._show(len(happened) / len(faults), fault.name)
+            self._wait_until_fresh(fault)
+            time.sleep(fault.before)
+            happened.append(self._strike(fault))
+        time.sleep(FRESH)
+        reports = self._load.finish()
+        return Outcome(happened, len(faults) - len(happened), reports, before, self._settled(before))
+
+    # ---- one fault ----
+
+    def _wait_until_fresh(self, fault: Fault) -> None:
+        for blow in fault.blows:
+            struck = self._struck.setdefault(blow.role, [])
+            now = time.monotonic()
+            wait = self._fresh.get(blow.role, 0.0) + FRESH - now
+            if len(struck) >= STRUCK_MOST:
+                wait = max(wait, struck[-STRUCK_MOST] + WINDOW - now)
+            time.sleep(max(0.0, wait))
+
+    def _strike(self, fault: Fault) -> Happened:
+        """All blows, each in its time, whatever the others do; then waits for their roles."""
+        story = Happened(fault, time.monotonic())
+        targets: dict[Blow, Target] = {}
+        try:
+            for blow in fault.blows:
+                try:
+                    targets[blow] = Target(self._host, ROLES.get(blow.role, blow.role))
+                except Gone:
+                    story.missed.append(blow.role)
+            story.begin = time.monotonic()
+            threads = [threading.Thread(target=_in_time, args=(*both, story.begin)) for both in targets.items()]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            backs = [self._back(blow, target) for blow, target in targets.items()]
+            there = [back for back in backs if back is not None]
+            story.back = max(there, default=story.begin) if len(there) == len(backs) else None
+        finally:
+            for target in targets.values():
+                target.close()
+        return story
+
+    def _back(self, blow: Blow, target: Target) -> float | None:
+        self._struck[blow.role].append(time.monotonic())
+        died = blow.kind == "kill" or target.ended()
+        if blow.role == "guest" and died:
+            self._bury(target)
+        back = await_back(self._host, target, died, time.monotonic() + BACK)
+        if back is not None:
+            self._fresh[blow.role] = back
+        return back
+
+    def _bury(self, target: Target) -> None:
+        """A guest that has died is not started again by the host, but by us."""
+        body = {"state": "failed", "timeout": BACK}
+        self._host.client.post(f"/v1/partitions/{target.role}/wait", body, timeout=2 * BACK)
+        self._load.bury()
+        self._load.hunt()
+
+    # ---- holdings ----
+
+    def _holdings(self) -> Holdings:
+        rows = self._host.client.get("/v1/partitions")["partitions"]
+        return holdings(self._host.paths, {row["name"]: row["pid"] for row in rows if row["pid"]})
+
+    def _settled(self, before: Holdings) -> Holdings:
+        """As soon as nothing is there any more that was not there before, or after SETTLE seconds."""
+        end = time.monotonic() + SETTLE
+        while True:
+            try:
+                now = self._holdings()
+                if not grown(before, now) or time.monotonic() > end:
+                    return now
+            except (HostError, OSError):  # something ended while it was looked at
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.1)
+
+
+def _in_time(blow: Blow, target: Target, begin: float) -> None:
+    time.sleep(max(0.0, begin + blow.after - time.monotonic()))
+    target.strike(blow)

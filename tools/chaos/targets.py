@@ -1,0 +1,99 @@
+"""The processes of the host under test, and how a blow reaches one: by a pidfd of a process that the host tells.
+
+A pid from a list may be another process's by the time that a signal is sent. So the pidfd is opened first, then the
+host is asked again: the same pid in the same role means that the pidfd is of that process.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import Any
+
+from hostd.errors import HostError
+from tools.bench.host import BenchHost
+from tools.chaos.faults import Blow
+from tools.client import partition_path
+
+LOOK = 0.02  # seconds between two looks at the host
+ENDING = 0.02  # seconds for a process that was killed to be gone
+TURN, SHARE = 0.01, 0.1  # of a slowed process: seconds of each turn, and the share of it in which it runs
+
+
+class Gone(Exception):
+    """The role has no process at the moment."""
+
+
+class Target:
+    """The process of a role, as long as this object lives."""
+
+    def __init__(self, host: BenchHost, role: str) -> None:
+        self.role = role
+        self.row = row(host, role)
+        if not self.row["pid"]:
+            raise Gone(role)
+        try:
+            self.pidfd = os.pidfd_open(self.row["pid"])
+        except ProcessLookupError:
+            raise Gone(role) from None
+        if row(host, role)["pid"] != self.row["pid"]:
+            self.close()
+            raise Gone(role)
+
+    @property
+    def pid(self) -> int:
+        return int(self.row["pid"])
+
+    def signal(self, number: signal.Signals) -> bool:
+        """False: it has ended."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def strike(self, blow: Blow) -> None:
+        """Returns when the blow is over."""
+        if blow.kind == "kill":
+            self.signal(signal.SIGKILL)
+            return
+        end = time.monotonic() + blow.lasts
+        try:
+            if blow.kind == "stop":
+                self.signal(signal.SIGSTOP)
+                time.sleep(blow.lasts)
+            while blow.kind == "slow" and time.monotonic() < end and self.signal(signal.SIGSTOP):
+                time.sleep(TURN * (1 - SHARE))
+                self.signal(signal.SIGCONT)
+                time.sleep(TURN * SHARE)
+        finally:
+            self.signal(signal.SIGCONT)  # whatever happens here, nobody stays stopped
+
+    def ended(self) -> bool:
+        """Whether the process is gone; one that was killed a moment ago may need that long."""
+        return bool(select.select([self.pidfd], [], [], ENDING)[0])
+
+    def close(self) -> None:
+        os.close(self.pidfd)
+
+
+def row(host: BenchHost, role: str) -> dict[str, Any]:
+    """What the host says of a role. HostError where there is none of that name."""
+    return dict(host.client.get(partition_path(role)))
+
+
+def await_back(host: BenchHost, target: Target, died: bool, deadline: float) -> float | None:
+    """Waits until the role has a running process, another one where the first has `died`; the time of it by the
+    monotonic clock, None past `deadline`."""
+    while time.monotonic() < deadline:
+        try:
+            now = row(host, target.role)
+            if now["state"] == "running" and now["pid"] and (now["pid"] != target.pid or not died):
+                return time.monotonic()
+        except HostError as error:  # while hostd itself is away
+            if error.code not in ("unreachable", "timeout"):
+                raise
+        time.sleep(LOOK)
+    return None
