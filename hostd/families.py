@@ -35,15 +35,16 @@ def threads_of(process: int) -> set[int]:
         return set()
 
 
-def free(roots: list[int]) -> None:
-    """Lets processes with their descendants go that a monitor may have left held when it died."""
-    for processes in families(dict(enumerate(roots))).values():
+def free(roots: dict[int, int]) -> None:
+    """Lets processes with their descendants go that a monitor may have left held when it died, each back into the
+    scheduling class that it had: `roots` is process -> class."""
+    for root, processes in families({root: root for root in roots}).items():
         for process in processes:
             with contextlib.suppress(OSError):
                 send(process, signal.SIGCONT)
             for thread in threads_of(process):
                 with contextlib.suppress(OSError):
-                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+                    os.sched_setscheduler(thread, roots[root], os.sched_param(0))
 
 
 def send(process: int, number: int) -> None:

@@ -75,7 +75,8 @@ class WorldLife:
             return
         living = [record for record in self.records.values() if record.pid and record.exit_status is None]
         if self._manifest.host.scheduling.mechanism == "class":
-            free([record.pid for record in living if record.type in ("guest", "console") and record.pid])
+            held = [record for record in living if record.type in ("guest", "console")]
+            free({record.pid: os.SCHED_BATCH if record.export else os.SCHED_OTHER for record in held if record.pid})
         consoles = [record.pid for record in living if record.type == "console" and record.pid]
         for thread in [thread for pid in consoles for thread in threads_of(pid)]:
             with contextlib.suppress(OSError):  # it has ended

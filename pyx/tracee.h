@@ -52,6 +52,7 @@ struct pv_tracee {
     int state;   /* enum pv_tracee_state */
     int signal;  /* to be delivered when it goes on; 0: none */
     bool saved;  /* the image is of this stop */
+    int class_;  /* that it had before it was held; mechanism `class` */
     struct pv_image *image; /* two: the one that may be changed, and what the thread had when it stopped */
 };
 

@@ -104,6 +104,9 @@ static inline int pv_threads_add(struct pv_threads *w, int process, int tid, boo
     t = &w->tracees[w->count];
     struct pv_image *image = t->image; /* of an earlier thread in this place */
     *t = (struct pv_tracee){.tid = tid, .process = process, .image = image};
+    for (uint32_t i = 0; i < w->count; i++) /* of one that was made while its world was held the class is no witness */
+        if (w->tracees[i].process == process)
+            t->class_ = w->tracees[i].class_;
     if (w->mechanism == PV_MECHANISM_STOP) {
         if (t->image == NULL)
             t->image = calloc(2, sizeof(struct pv_image));
@@ -164,12 +167,18 @@ static inline int pv_threads_scan(struct pv_threads *w, int process)
     return failed;
 }
 
-static inline void pv_threads_class(struct pv_threads *w, int class_)
+/* Into the idle class, or back into the one that the thread had: an NBD export is SCHED_BATCH (hostd/exports.py). */
+static inline void pv_threads_class(struct pv_threads *w, bool idle)
 {
     struct sched_param parameters = {0};
-    for (uint32_t i = 0; i < w->count; i++)
-        if (sched_setscheduler(w->tracees[i].tid, class_, &parameters) != 0 && errno == ESRCH)
-            w->tracees[i].state = PV_TRACEE_GONE;
+    for (uint32_t i = 0; i < w->count; i++) {
+        struct pv_tracee *t = &w->tracees[i];
+        int before = idle ? sched_getscheduler(t->tid) : 0;
+        if (idle && before >= 0 && before != SCHED_IDLE)
+            t->class_ = before;
+        if (sched_setscheduler(t->tid, idle ? SCHED_IDLE : t->class_, &parameters) != 0 && errno == ESRCH)
+            t->state = PV_TRACEE_GONE;
+    }
     pv_threads_sweep(w);
 }
 
@@ -245,7 +254,7 @@ static inline void pv_threads_hold(struct pv_threads *w, bool frozen, uint64_t b
         if (frozen && !w->frozen)
             pv_threads_signal(w, SIGSTOP);
         w->frozen |= frozen;
-        pv_threads_class(w, SCHED_IDLE);
+        pv_threads_class(w, true);
     }
 }
 
@@ -257,7 +266,7 @@ static inline void pv_threads_release(struct pv_threads *w)
             pv_tracee_continue(&w->tracees[i]);
         pv_threads_sweep(w);
     } else if (w->mechanism == PV_MECHANISM_CLASS) {
-        pv_threads_class(w, SCHED_OTHER);
+        pv_threads_class(w, false);
         if (w->frozen)
             pv_threads_signal(w, SIGCONT);
         w->frozen = false;

@@ -19,7 +19,9 @@ import psutil
 import pytest
 
 from partitions.spare import idle_seconds
+from tests.framework.exported import EXPORTER
 from tests.framework.host import MANIFEST, Host, running
+from tests.framework.nbd import READ, Client
 from tests.framework.puppet import Puppet
 
 MECHANISMS = ("stop", "class")
@@ -299,6 +301,28 @@ def test_registers(host: Host) -> None:
     assert len({str(look[0]["registers"]) for look in looks}) > 1, "two looks, one image"
     host.client.request("PUT", path, {"thread": thread, "register": "rbx", "value": MARKER})
     assert call.result() == {"value": MARKER}
+
+
+def test_a_held_export_comes_back_into_its_class() -> None:
+    """The export's wake-ups stop no client (hostd/exports.py): also after its turn, and after the monitor's death."""
+    with running(scheduled("class")) as host:
+        disks = [{"name": "data", "size": "1MiB"}]
+        row = host.spawn("store", EXPORTER, memory="4MiB", disks=disks, export_nbd=True, directory=None, cap=0.01)
+        client = Client(host.paths.runtime / "store.nbd").transmit("")
+        tasks = Path(f"/proc/{row['pid']}/task")
+
+        def classes() -> set[int]:
+            return {os.sched_getscheduler(int(task.name)) for task in tasks.iterdir()}
+
+        host.until(lambda: classes() == {os.SCHED_BATCH})
+        # Over its cap it is held; looked at before it can answer.
+        host.until(lambda: (client.ask(READ, 0, 262144), classes(), client.hear())[1] == {os.SCHED_IDLE})
+        host.until(lambda: classes() == {os.SCHED_BATCH})
+        client.close()
+        restarts = host.row("monitor")["restarts"]
+        os.kill(host.row("monitor")["pid"], signal.SIGKILL)
+        host.until(lambda: host.row("monitor")["restarts"] > restarts)
+        host.until(lambda: classes() == {os.SCHED_BATCH})
 
 
 def test_the_monitors_death_leaves_no_guest_frozen() -> None:
