@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from hostd import tcp_networks
@@ -21,6 +21,7 @@ from hostd.asking import ask, release
 from hostd.errors import HostError
 from hostd.hardware import Location
 from hostd.keeper import Keeper
+from hostd.offloads import Offloads
 from hostd.queues import Queues
 from hostd.records import Record
 from hostd.role_segments import HARDWARE_CAPACITY, RoleSegments, statistics_size
@@ -31,7 +32,7 @@ from hostd.wiring import Wiring
 PRIORITY = 10  # SCHED_RR of data threads: above all guests, below the system worlds to come
 
 
-class Fabric(RoleSegments, Queues):
+class Fabric(RoleSegments, Queues, Offloads):
     """The roles of the data plane by name, and the segments that only they share."""
 
     def __init__(self, keeper: Keeper, symmetric: bool, processors: list[int]) -> None:
@@ -41,7 +42,7 @@ class Fabric(RoleSegments, Queues):
         self.symmetric = symmetric
         self._monitor: Record | None = None
         self.devices: dict[str, Record] = {}
-        self.wiring = Wiring(ask)
+        self.wiring = Wiring(ask, self.negotiate)
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
         self.slots: dict[str, int] = {}  # of devices that a monitor knows
         self.host_managed: list[str] = []  # devices that the console drives by itself
@@ -101,8 +102,7 @@ class Fabric(RoleSegments, Queues):
         """The monitor writes what the queue pairs of a device may touch; the device got them read-only. It is told
         where guests find the device, too, and routes its interrupts."""
         self.slots[device] = slot
-        offloads = await ask(self.devices[device], "offloads", {})
-        message = {"device": slot, "location": self.locations[device].document(), **offloads}
+        message = {"device": slot, "location": self.locations[device].document(), **await self.offered(device)}
         await ask(self.monitor, "connect_translations", message, [self.fd(f"translation:{device}")])
         forwarded = {"device": slot, "forwarded": device in self.host_managed}
         await ask(self.monitor, "connect_vectors", forwarded, [self.fd(f"vectors:{device}")])
@@ -169,6 +169,7 @@ class Fabric(RoleSegments, Queues):
                 await self.wiring.simulate(record, self.devices)
                 await self.wiring.expose(record, self.devices)
                 await tcp_networks.join(record, self.devices, self.wiring, ask)
+                await self.negotiate_for(record.plan["endpoints"])
             await self.route(record)
         except BaseException:
             await (self.detach(record) if record.attached else self._close(record))
@@ -272,15 +273,6 @@ class Fabric(RoleSegments, Queues):
             known = ", ".join(one.name for one in self.roles())
             raise HostError("not_found", f"{role!r} is no part of the data plane; known: {known}")
         await ask(record, "inject", {"stage": stage, "nanoseconds": nanoseconds})
-
-    async def weaken(self, device: str, offloads: Sequence[str], lies: bool) -> None:
-        """A fault on purpose: a NIC no longer does these offloads. Its endpoints are told, or it lies."""
-        if device not in self.devices:
-            raise HostError("not_found", f"{device!r} is no device; known: {', '.join(self.devices)}")
-        await ask(self.devices[device], "lie" if lies else "withhold", {"offloads": list(offloads)})
-        if not lies and self.loaded:
-            message = await ask(self.devices[device], "offloads", {})
-            await ask(self.monitor, "set_offloads", {"device": self.slots[device], **message})
 
     async def forget(self, record: Record) -> None:
         """Frees the statistics rows of a removed partition."""

@@ -165,6 +165,7 @@ class HotPlug:
             fabric.number_queues(record, endpoint)
             await fabric.add_queues(record, [endpoint], [events, *both])
             await fabric.route(record, endpoint)
+            await fabric.negotiate_for([endpoint])
             if not self._tell(record, {"attached": endpoint}, [events, pair, *channels]):
                 raise HostError("state", f"{record.name} takes no more endpoints: it never looked for the last ones")
         finally:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hostd import capabilities, vectors, volumes
+from hostd import vectors, volumes
 from hostd.boot import Boot
 from hostd.children import Children
 from hostd.errors import HostError
@@ -139,7 +139,7 @@ class KernelLife:
         await self._discard(record)
 
     async def capabilities(self, name: str) -> Row:
-        return await capabilities.of_partition(self._record(name), self.fabric.monitor)
+        return await self.fabric.capabilities(self._record(name))
 
     async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> Row:
         await self.fabric.weaken(role, offloads, lies)

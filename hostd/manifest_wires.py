@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -22,6 +24,7 @@ from hostd.manifest_checks import Found, Path, entries, unique
 from hostd.manifest_lines import Line
 from hostd.manifest_types import InterfaceAddress, Model, Name, Text, fault
 from hostd.tap import ADDRESSES_MAX, MTU_DEFAULT, MTU_LEAST, MTU_MOST, NAME_MOST
+from pyx import abi
 
 WIRES_MAX = 16
 VXLAN_PORT = 4789  # RFC 7348, section 8
@@ -66,6 +69,17 @@ def _absolute(value: str) -> str:
     return value
 
 
+SENT = tuple(name for name in abi.OFFLOADS if name == "checksum" or name.startswith("send_"))
+_UDP_SINCE = (6, 2)  # kernels that cut UDP for whoever writes to a TAP or packet socket
+
+
+def _sent(name: str) -> str:
+    if name not in SENT:
+        raise ValueError(f"nothing that NICs send could ask for it; known: {', '.join(SENT)}")
+    return name
+
+
+Sent = Annotated[str, AfterValidator(_sent)]
 InterfaceName = Annotated[str, AfterValidator(_interface)]
 UdpEndpoint = Annotated[str, AfterValidator(_endpoint)]
 File = Annotated[Text, AfterValidator(_absolute)]
@@ -91,9 +105,24 @@ class Wire(Model):
     file: File | None = Field(default=None, description="of pcap: frames to the wire are added to it")
     replay: File | None = Field(default=None, description="of pcap: its frames come from the wire, once")
     watches: bool = Field(default=False, description="gets all frames of the switch")
+    offloads: list[Sent] | None = Field(
+        default=None, description="of what NICs send: what they need not do for it; null: what it takes as it is"
+    )
     vlan: Vlan | None = Field(default=None, description="the VLAN whose frames have no tag there")
     trunk: Vlans = Field(default_factory=list, description="VLANs whose frames have a tag there")
     line: Line | None = Field(default=None, description="simulated, for the frames that come from there")
+
+
+def left_by(wire: Wire) -> list[str]:
+    """What endpoints need not do in frames that go out by a wire. Kernels take checksums and large frames as they are;
+    in a tunnel and in a file there are finished frames alone."""
+    if wire.offloads is not None:
+        return wire.offloads
+    if wire.kind not in ("tap", "packet"):
+        return []
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    old = release is not None and tuple(map(int, release.groups())) < _UDP_SINCE
+    return [name for name in SENT if not (old and name == "send_udp")]
 
 
 class Expose(Model):

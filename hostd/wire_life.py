@@ -6,7 +6,7 @@ from typing import Any
 
 from hostd.errors import HostError
 from hostd.events import EventLog
-from hostd.fabric import Fabric, ask
+from hostd.fabric import Fabric
 from hostd.manifest_checks import entries
 from hostd.manifest_wires import Wire, check_wires
 
@@ -39,15 +39,13 @@ class WireLife:
         if placed is None:
             names = ", ".join(one.wire.name for one in known) or "none"
             raise HostError("not_found", f"{device} has no wire {name!r} of its own; known: {names}")
-        await ask(record, "remove_wire", {"port": placed.number})
-        wiring.placed.remove(placed)
+        await wiring.remove(record, placed)
         return {"device": device, "name": name}
 
     def wire_names(self) -> dict[tuple[str, int], str]:
         """Of all wires, by device and port; a partition's own is named after it. Safe from any thread."""
         return {
-            (one.device, one.number): f"{one.partition}.{one.wire.name}" if one.partition else one.wire.name
-            for one in list(self.fabric.wiring.placed)
+            (one.device, one.number): one.name for one in list(self.fabric.wiring.placed)
         }
 
     def _nic(self, device: str) -> Any:

@@ -11,12 +11,13 @@ import ipaddress
 import os
 import socket
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hostd import netlink, tap
 from hostd.errors import HostError
-from hostd.manifest_wires import VXLAN_PORT, WIRES_MAX, Wire, endpoint_of
+from hostd.manifest_wires import SENT, VXLAN_PORT, WIRES_MAX, Wire, endpoint_of, left_by
 from hostd.records import Record
 from hostd.wire import RemoteError, close_fds
 from pyx.abi import NET_HEADER
@@ -40,14 +41,19 @@ class Placed:
     number: int
     wire: Wire
     partition: str | None = None  # that it was made for
-    closed: bool = field(default=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """One that was made for a partition is named after it."""
+        return f"{self.partition}.{self.wire.name}" if self.partition else self.wire.name
 
 
 class Wiring:
     """All wires of a host, by device and port."""
 
-    def __init__(self, ask: Any) -> None:
+    def __init__(self, ask: Any, changed: Callable[[str], Awaitable[None]]) -> None:
         self._ask = ask  # (record, operation, message, descriptors) -> reply
+        self._changed = changed  # the wires of a device are others now
         self.placed: list[Placed] = []
 
     async def add(
@@ -64,7 +70,7 @@ class Wiring:
             message = {
                 "port": placed.number, "kind": wire.kind, "vni": wire.vni or 0, "watches": wire.watches,
                 "vlan": wire.vlan or 0, "trunk": wire.trunk, "mtu": wire.mtu if wire.kind == "tap" else 0,
-                "descriptors": [name for name, fd in fds.items() if fd >= 0],
+                "descriptors": [name for name, fd in fds.items() if fd >= 0], "left": left_by(wire),
             }  # fmt: skip
             await self._ask(device, "add_wire", message, [fd for fd in fds.values() if fd >= 0])
         finally:
@@ -72,7 +78,18 @@ class Wiring:
         self.placed.append(placed)
         if wire.line is not None:
             await self._ask(device, "set_line", {"port": placed.number, **wire.line.message()})
+        await self._changed(device.name)
         return placed
+
+    async def remove(self, device: Record, placed: Placed) -> None:
+        """The device lets go of a wire."""
+        await self._ask(device, "remove_wire", {"port": placed.number})
+        self.placed.remove(placed)
+        await self._changed(device.name)
+
+    def withholds(self, device: str) -> bool:
+        """Has a device wires that do not take all that endpoints could leave to it?"""
+        return any(one.device == device and len(left_by(one.wire)) < len(SENT) for one in self.placed)
 
     async def simulate(self, record: Record, devices: dict[str, Record]) -> None:
         """The simulated lines of a partition's NICs."""
@@ -88,7 +105,8 @@ class Wiring:
             if nic.expose is None:
                 continue
             interface = nic.expose.interface or f"pv-{record.name}"[: tap.NAME_MOST]
-            wire = Wire(name=nic.name, kind="tap", interface=interface, addresses=nic.expose.addresses, mtu=nic.mtu)
+            facts = {"addresses": nic.expose.addresses, "mtu": nic.mtu, "vlan": nic.vlan, "trunk": nic.trunk}
+            wire = Wire(name=nic.name, kind="tap", interface=interface, **facts)
             try:
                 await self.add(devices[nic.device], wire, record.name)
             except BaseException:
@@ -98,11 +116,12 @@ class Wiring:
     async def withdraw(self, record: Record, devices: dict[str, Record], nic: str | None = None) -> None:
         """Takes away what was made for a partition, or for one NIC of it; safe to call twice."""
         for placed in [one for one in self.placed if one.partition == record.name and nic in (None, one.wire.name)]:
-            self.placed.remove(placed)
             try:
-                await self._ask(devices[placed.device], "remove_wire", {"port": placed.number})
+                await self.remove(devices[placed.device], placed)
             except (RemoteError, EOFError, OSError):
                 pass  # the device has ended, and its wires with it
+            if placed in self.placed:
+                self.placed.remove(placed)
 
     async def states(self, devices: dict[str, Record]) -> list[Row]:
         """All wires with their counts, for status."""
@@ -123,7 +142,7 @@ def open_wire(wire: Wire) -> dict[str, int]:
         if wire.kind == "tap":
             return {"fd": _open_tap(wire)}
         if wire.kind == "packet":
-            return {"fd": _open_packet(wire.interface or "")}
+            return {"fd": _open_packet(wire.interface or "", NET_HEADER if left_by(wire) else 0)}
         if wire.kind == "vxlan":
             return _open_tunnel(wire)
         return _open_files(wire)
@@ -145,14 +164,16 @@ def _open_tap(wire: Wire) -> int:
         if clash:
             raise HostError("conflict", f"wire {wire.name}: {clash} is an address of the host's {link} already")
     addresses = tuple(map(ipaddress.ip_interface, wire.addresses))
-    return open_offloading(tap.Interface(name, b"", wire.mtu, addresses, True))
+    headed = bool(left_by(wire))
+    return open_offloading(tap.Interface(name, b"", wire.mtu, addresses, headed))
 
 
 def open_offloading(interface: tap.Interface) -> int:
-    """A TAP in the namespace of the calling thread, up, whose kernel leaves checksums and segmentation to the wire."""
-    descriptor = tap.open_tap(interface.name, headers=True)
+    """A TAP in the namespace of the calling thread, up; with offloads its kernel leaves checksums and segmentation to
+    the wire."""
+    descriptor = tap.open_tap(interface.name, headers=interface.offloads)
     try:
-        for flags in _OFFLOADS:
+        for flags in _OFFLOADS if interface.offloads else ():
             try:
                 fcntl.ioctl(descriptor, _SET_OFFLOADS, flags)
                 break
@@ -166,11 +187,11 @@ def open_offloading(interface: tap.Interface) -> int:
     return descriptor
 
 
-def _open_packet(interface: str) -> int:
+def _open_packet(interface: str, header: int) -> int:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
     try:
         index = socket.if_nametoindex(interface)
-        sock.setsockopt(_SOL_PACKET, _HEADER_SIZE, NET_HEADER)
+        sock.setsockopt(_SOL_PACKET, _HEADER_SIZE, header)
         sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
         membership = struct.pack("=iHH8s", index, _PROMISCUOUS, 0, b"")
         sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, membership)

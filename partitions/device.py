@@ -104,8 +104,8 @@ class DevicePartition(DataPlane):
         return {}
 
     def handle_offloads(self, _message: Message, _fds: list[int]) -> Message:
-        """Bits of the offloads that this device withholds from all its endpoints, and those that its wire does."""
-        return {"withheld": 0, "peer": 0}
+        """Bits of the offloads that this device withholds from all its endpoints, and by port those that wires do."""
+        return {"withheld": 0, "peers": {}}
 
     def handle_memory(self, _message: Message, _fds: list[int]) -> Message:
         return {"extents": [{"hpa": hpa, "size": size} for hpa, size in sorted(self.loop.memory().items())]}

@@ -136,14 +136,18 @@ class MonitorPartition(DataPlane):
         guests find it in the configuration space."""
         (entries,) = fds
         self.view.locate(message["device"], message["location"])
-        self.loop.set_offloads(message["device"], message["withheld"], message["peer"])
+        self._set_offloads(message)
         self.loop.connect_translations(message["device"], entries)
         return {}
 
     def handle_set_offloads(self, message: Message, _fds: list[int]) -> Message:
         """What a device withholds has changed: its endpoints are told."""
-        self.loop.set_offloads(message["device"], message["withheld"], message["peer"])
+        self._set_offloads(message)
         return {}
+
+    def _set_offloads(self, message: Message) -> None:
+        by_peer = {int(port): bits for port, bits in message["peer"].items()}
+        self.loop.set_offloads(message["device"], message["withheld"], by_peer)
 
     def handle_offloads(self, message: Message, _fds: list[int]) -> Message:
         """{endpoint: what it is granted, and who withholds the rest}, as text keys: the table that the guest reads."""

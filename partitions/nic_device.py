@@ -43,7 +43,8 @@ class NicPartition(DevicePartition):
         named = dict(zip(message["descriptors"], fds, strict=True))
         descriptors = (named.get("fd", -1), named.get("other", -1))
         self.loop.set_rules(message["port"], message["vlan"], message["trunk"], message["mtu"])
-        self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"])
+        self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"],
+                           sum(abi.OFFLOADS[name] for name in message["left"]))  # fmt: skip
         return {}
 
     def handle_engage(self, message: Message, fds: list[int]) -> Message:
@@ -106,8 +107,10 @@ class NicPartition(DevicePartition):
         return super().handle_set_limits(message, fds)
 
     def handle_offloads(self, _message: Message, _fds: list[int]) -> Message:
-        """The switch between partitions finishes what a receiver does not take: it withholds nothing."""
-        return {"withheld": self._withheld | self._unable, "peer": 0}
+        """"peers": {port: {wire: bits}}. Between partitions nobody withholds anything: the switch finishes what a
+        receiver does not take."""
+        peers = {str(port): {str(wire): bits for wire, bits in by.items()} for port, by in self.loop.peers().items()}
+        return {"withheld": self._withheld | self._unable, "peers": peers}
 
     def handle_withhold(self, message: Message, _fds: list[int]) -> Message:
         """Fault plane: a weaker device does not do these offloads any more, and says so ("offloads": names)."""

@@ -8,7 +8,7 @@ from pyx.translator cimport Translator
 cdef class Pairs(Translator):
     cdef uint64_t translation_generation
     cdef uint32_t withheld[32]            # by each device: bits of enum pv_offload_bit
-    cdef uint32_t withheld_by_peer[32]    # by what lies behind it
+    cdef uint32_t withheld_by_peer[32][256]  # by what lies behind it, from the endpoint at each port
 
     cdef bint has_entry(self, Caller *c, uint32_t index) noexcept nogil
     cdef bint take_pair(self, Caller *c, uint32_t index) noexcept nogil

@@ -57,14 +57,18 @@ cdef class Pairs(Translator):
             path = path_of(c, endpoint)
         return names.PATH_NAMES[path]
 
-    def set_offloads(self, uint32_t device, uint32_t withheld, uint32_t by_peer):
-        """Bits that a device withholds from its endpoints, and those that its wire does. Told to all partitions at once."""
+    def set_offloads(self, uint32_t device, uint32_t withheld, by_peer):
+        """Bits that a device withholds from its endpoints, and by port those that its wires do. Told to all partitions at
+        once."""
         cdef uint32_t i
         if device >= PV_DEVICES_MAX:
             raise ValueError(f"device slot {device}: at most {PV_DEVICES_MAX}")
+        if any(not 0 <= port < PV_PORTS_MAX for port in by_peer):
+            raise ValueError(f"ports {list(by_peer)}: at most {PV_PORTS_MAX}")
         with self.quiet():
             self.withheld[device] = withheld
-            self.withheld_by_peer[device] = by_peer
+            for i in range(PV_PORTS_MAX):
+                self.withheld_by_peer[device][i] = by_peer.get(i, 0)
             for i in range(PV_PARTITIONS_MAX):
                 if self.callers[i].used:
                     self.viewed(&self.callers[i])
@@ -100,7 +104,9 @@ cdef class Pairs(Translator):
         withheld[0] = self.withheld[endpoint.device] if endpoint.device < PV_DEVICES_MAX else PV_OFFLOADS_ALL
         withheld[1] = PV_OFFLOADS_ALL & ~PV_PATH_OFFLOADS(path_of(c, index))
         withheld[2] = PV_NIC_WITHHELD(endpoint.length)
-        withheld[3] = self.withheld_by_peer[endpoint.device] if endpoint.device < PV_DEVICES_MAX else 0
+        withheld[3] = 0
+        if endpoint.device < PV_DEVICES_MAX and endpoint.port < PV_PORTS_MAX:
+            withheld[3] = self.withheld_by_peer[endpoint.device][endpoint.port]
         pv_grant_tell(<pv_monitor_page *>c.doorbell, index, withheld)
 
     def path(self, uint64_t partition, uint32_t endpoint) -> str:

@@ -38,6 +38,8 @@ cdef class Switch(Wires):
     cdef bint deliver(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil
     cdef uint32_t admit(self, Port *port, Form *frame) noexcept nogil
     cdef bint carries(self, const Port *port) noexcept nogil
+    cdef bint tagged(self, uint32_t port, uint32_t vlan) noexcept nogil
+    cdef bint meet(self, uint32_t one, uint32_t other) noexcept nogil
     cdef uint32_t rewrite(self, Port *port, Form *frame, uint32_t which) noexcept nogil
     cdef uint32_t check_source(self, Port *port, const uint8_t *header, uint64_t now) noexcept nogil
     cdef uint32_t pass_on(self, Port *port, Form *frame, uint64_t now) noexcept nogil

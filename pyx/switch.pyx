@@ -73,6 +73,33 @@ cdef class Switch(Wires):
             self.watchers += watches - p.watches
             p.watches = watches
 
+    def peers(self) -> dict:
+        """{port: {wire: bits of enum pv_offload_bit}}: what wires that an endpoint's frames can reach do not take as they
+        are, so that its driver is to do it (A2). Those of other VLANs, and wires that only watch, withhold nothing."""
+        cdef Port *port
+        cdef uint32_t i, j
+        told = {}
+        for i in range(self.active_count):
+            port = &self.ports[self.active[i]]
+            for j in range(self.wire_count if port.wire == 0 else 0):
+                if self.wires[j].withheld and self.meet(port.number, self.wires[j].port):
+                    told.setdefault(port.number, {})[self.wires[j].port] = self.wires[j].withheld
+        return told
+
+    cdef bint meet(self, uint32_t one, uint32_t other) noexcept nogil:
+        """Is there a VLAN of both ports, or have they nothing of VLANs?"""
+        cdef uint32_t i
+        if not (self.access[one] or self.trunks[one] or self.access[other] or self.trunks[other]):
+            return True
+        if self.access[one] and (self.access[one] == self.access[other] or self.tagged(other, self.access[one])):
+            return True
+        if self.access[other] and self.tagged(one, self.access[other]):
+            return True
+        for i in range(512):
+            if self.carried[one][i] & self.carried[other][i]:
+                return True
+        return False
+
     # ---- data thread: what the switch does ----
 
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
@@ -144,7 +171,11 @@ cdef class Switch(Wires):
         """Is the VLAN of this frame one of the port's?"""
         if self.access[port.number] == self.vlan and (self.vlan or not self.trunks[port.number]):
             return True
-        return self.trunks[port.number] and self.vlan and self.carried[port.number][self.vlan >> 3] & 1 << (self.vlan & 7)
+        return self.vlan and self.tagged(port.number, self.vlan)
+
+    cdef bint tagged(self, uint32_t port, uint32_t vlan) noexcept nogil:
+        """Does a port carry this VLAN with a tag?"""
+        return self.trunks[port] and self.carried[port][vlan >> 3] & 1 << (vlan & 7)
 
     cdef uint32_t rewrite(self, Port *port, Form *frame, uint32_t which) noexcept nogil:
         """Makes `frame` a copy without its tag (BARE), or with one (TAGGED). The reason against it."""

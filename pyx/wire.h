@@ -2,7 +2,7 @@
  *
  * | kind   | descriptor                                      | a frame on it                                           |
  * |--------|-------------------------------------------------|---------------------------------------------------------|
- * | tap    | TAP with IFF_VNET_HDR and a header of 12 bytes  | struct pv_net_header, frame                             |
+ * | tap    | TAP with IFF_VNET_HDR and a header of 12 bytes  | struct pv_net_header, frame; the frame alone without    |
  * | packet | AF_PACKET socket with PACKET_VNET_HDR_SZ 12     | the same                                                |
  * | vxlan  | UDP sockets: one bound, one connected           | VXLAN header of 8 bytes (RFC 7348, 5), frame            |
  * | pcap   | files to read and to write                      | record of a pcap file of magic a1b23c4d (ns), Ethernet  |
@@ -28,6 +28,12 @@ enum pv_wire_kind { PV_WIRE_NONE, PV_WIRE_TAP, PV_WIRE_PACKET, PV_WIRE_VXLAN, PV
 #define PV_VXLAN_VALID 0x08u /* flags: there is a network identifier */
 #define PV_PCAP_RECORD 16u   /* bytes in front of a record: seconds, nanoseconds, bytes kept, bytes of the frame */
 
+/* What endpoints leave to the device in frames that they send, and what receivers of such frames take: the same bits, moved. */
+#define PV_WIRE_SENT (PV_OFFLOAD_CHECKSUM | PV_OFFLOAD_SEND_TCP4 | PV_OFFLOAD_SEND_TCP6 | PV_OFFLOAD_SEND_UDP | PV_OFFLOAD_SEND_ECN)
+#define PV_WIRE_TAKEN(sent) ((sent) * (PV_OFFLOAD_RECEIVE_CHECKSUM / PV_OFFLOAD_CHECKSUM))
+_Static_assert(PV_WIRE_TAKEN(PV_OFFLOAD_SEND_ECN) == PV_OFFLOAD_RECEIVE_ECN
+               && PV_WIRE_TAKEN(PV_OFFLOAD_SEND_TCP4) == PV_OFFLOAD_RECEIVE_TCP4, "in the same order");
+
 struct pv_wire {
     enum pv_wire_kind kind;
     int fd;            /* of a pcap wire: -1; of a tunnel: where frames come in, whatever port they were sent from */
@@ -37,6 +43,7 @@ struct pv_wire {
     uint32_t vni;      /* vxlan: network identifier, 24 bits */
     uint16_t port;     /* number at the device */
     bool headed;       /* frames have a struct pv_net_header in front */
+    uint32_t withheld; /* of PV_WIRE_SENT: what endpoints that reach it are to do themselves (A2: the peer's part) */
     int failure;       /* errno that ended it; 0: it works */
     uint32_t waiting;  /* bytes of the frame in `incoming` that has no receiver yet; 0: none */
     uint8_t *incoming; /* one frame with its header */
@@ -82,9 +89,9 @@ static inline uint32_t pv_wire_read(struct pv_wire *w)
     if (w->kind == PV_WIRE_PCAP)
         return pv_wire_read_record(w);
     for (int tries = 0; tries < 8; tries++) { /* rubbish is passed over, but not for ever */
-        if (w->headed) {
-            length = read(w->fd, w->incoming, PV_HEADED_MAX);
-            if (length >= (ssize_t)(PV_NET_HEADER + PV_FRAME_MIN))
+        if (w->kind != PV_WIRE_VXLAN) {
+            length = read(w->fd, w->incoming, w->headed ? PV_HEADED_MAX : PV_FRAME_MAX);
+            if (length >= (ssize_t)((w->headed ? PV_NET_HEADER : 0) + PV_FRAME_MIN))
                 return (uint32_t)length;
         } else {
             length = readv(w->fd, parts, 2);
@@ -118,7 +125,7 @@ static inline int pv_wire_write(struct pv_wire *w, uint32_t length)
         uint32_t record[4] = {(uint32_t)now.tv_sec, (uint32_t)now.tv_nsec, length, length};
         return fwrite(record, sizeof record, 1, w->record) == 1 && fwrite(w->outgoing, length, 1, w->record) == 1 ? 0 : EIO;
     }
-    return (w->headed ? write(w->fd, w->outgoing, length) : writev(w->out, parts, 2)) < 0 ? errno : 0;
+    return (w->kind != PV_WIRE_VXLAN ? write(w->fd, w->outgoing, length) : writev(w->out, parts, 2)) < 0 ? errno : 0;
 }
 
 /* Before sleep: what was recorded can be read by others. */

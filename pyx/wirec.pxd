@@ -5,6 +5,8 @@ from libc.stdio cimport FILE
 
 
 cdef extern from "wire.h" nogil:
+    const uint32_t PV_WIRE_SENT
+    uint32_t PV_WIRE_TAKEN(uint32_t sent)
     enum pv_wire_kind:
         PV_WIRE_NONE
         PV_WIRE_TAP
@@ -20,6 +22,7 @@ cdef extern from "wire.h" nogil:
         uint32_t vni
         uint16_t port
         bint headed
+        uint32_t withheld
         int failure
         uint32_t waiting
         uint8_t *incoming

@@ -29,7 +29,7 @@ from pyx.wakerc cimport (
     pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_remove, pv_waker_run,
 )
 from pyx.wirec cimport (
-    PV_WIRE_PACKET, PV_WIRE_PCAP, PV_WIRE_TAP, PV_WIRE_VXLAN, pv_wire, pv_wire_close, pv_wire_flush, pv_wire_kind,
+    PV_WIRE_PACKET, PV_WIRE_PCAP, PV_WIRE_SENT, PV_WIRE_TAKEN, PV_WIRE_TAP, PV_WIRE_VXLAN, pv_wire, pv_wire_close, pv_wire_flush, pv_wire_kind,
     pv_wire_read, pv_wire_write,
 )
 
@@ -73,10 +73,11 @@ cdef class Wires(Groups):
             pv_rows_close(self.statistics, OWNER | <uint64_t>port.number << 16)
         free(port.histograms[0])
 
-    def add_wire(self, uint32_t number, str kind, int fd, int other=-1, uint32_t vni=0, bint watches=False):
+    def add_wire(self, uint32_t number, str kind, int fd, int other=-1, uint32_t vni=0, bint watches=False, uint32_t left=0):
         """Puts a wire at port `number`. `fd`: its nonblocking descriptor; of kind pcap the file to record in, -1: none, and
         `other` one to read from, past its header; of kind vxlan the bound socket, and `other` the connected one. The device
-        has its own copies afterwards. ValueError where the port is taken or there are too many wires."""
+        has its own copies afterwards. `left`: bits of PV_WIRE_SENT that endpoints need not do in frames that go out here. A
+        TAP or packet socket takes just these as they are; without any its frames have no header in front. ValueError where the port is taken or there are too many wires."""
         cdef pv_wire *wire = &self.wires[self.wire_count]
         cdef Port *p
         cdef uint32_t i, row
@@ -87,7 +88,8 @@ cdef class Wires(Groups):
         memset(wire, 0, sizeof(pv_wire))
         wire.fd = wire.out = -1
         wire.kind = <pv_wire_kind><int>KINDS[kind]
-        wire.headed = wire.kind == PV_WIRE_TAP or wire.kind == PV_WIRE_PACKET
+        wire.headed = left and (wire.kind == PV_WIRE_TAP or wire.kind == PV_WIRE_PACKET)
+        wire.withheld = 0 if watches else PV_WIRE_SENT & ~left
         wire.vni = vni
         wire.port = number
         wire.incoming = <uint8_t *>calloc(1, PV_HEADED_MAX)
@@ -122,7 +124,7 @@ cdef class Wires(Groups):
             p.histograms[i] = p.histograms[0]
         p.client = PV_CHARGE_IDLE
         p.held_for = p.peer = p.fd = -1
-        p.offloads = PV_OFFLOADS_ALL
+        p.offloads = PV_OFFLOADS_ALL & ~PV_WIRE_TAKEN(PV_WIRE_SENT & ~left if wire.headed else PV_WIRE_SENT)
         p.wire = self.wire_count + 1
         p.lead = number
         p.watches = watches

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,14 @@ from pyx.abi import OFFLOADS
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.packets import ACK, PSH, frame, objections, transport, without_checksum
 from tests.framework.puppet import Puppet
+from tests.system.test_offloads import headed
 
 MTU_FRAME = 1514
 SEGMENT = 1460
 FRAMES = {name for name in OFFLOADS if name != "tcp"}  # connections need an address
+SENT = {"checksum", "send_tcp4", "send_tcp6", "send_udp", "send_ecn"}
+ELSEWHERE = "02:77:00:00:00:01"  # nowhere known, so frames to it go to all wires
+TUNNEL = 8  # bytes of a VXLAN header
 LARGE = {name for name in FRAMES if "checksum" not in name and name != "esp"}
 
 
@@ -130,3 +138,99 @@ def test_limits_of_a_device_hold_for_all_its_endpoints() -> None:
         assert {name for name, row in told.items() if row["granted"]} == {"checksum"}
         assert all(row["withheld_by"] == ["device"] for name, row in told.items() if name in FRAMES - {"checksum"})
         assert all(offload.valid(piece) for piece in exchange(sender, receiver, source, to, 1))
+
+
+@contextmanager
+def tunnel(host: Host, **facts: Any) -> Iterator[socket.socket]:
+    """A wire to the other end of a tunnel, which the test holds; gone at the end."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        near = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # for a number that is free
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        far.settimeout(5)
+        for one in (far, near):
+            one.bind(("127.0.0.1", 0))
+        ends = [f"127.0.0.1:{one.getsockname()[1]}" for one in (far, near)]
+        near.close()
+        wire = {"name": "far", "kind": "vxlan", "remote": ends[0], "local": ends[1], "vni": 7, **facts}
+        host.client.post("/v1/devices/nic0/wires", wire)
+        try:
+            yield far
+        finally:
+            host.client.request("DELETE", "/v1/devices/nic0/wires/far")
+
+
+def send_away(sender: Puppet, source: str, far: socket.socket, number: int, driver: bool = True) -> None:
+    """A large frame of its own bytes to nobody known; its pieces come out of the tunnel finished. Without `driver` the
+    device is to finish it, whatever was negotiated."""
+    packet = frame(random.Random(number).randbytes(14000), source=source, to=ELSEWHERE, flags=ACK | PSH)
+    if driver:
+        sender.call("offloads:send_large", nic="eth0", frames=[without_checksum(packet).hex()], segment=SEGMENT)
+    else:
+        sender.call("offloads:send", nic="eth0", frames=[headed(packet, SEGMENT)])
+    pieces = [far.recv(70000)[TUNNEL:] for _ in range(10)]
+    assert b"".join(bytes(transport(Ether(piece)).payload) for piece in pieces) == bytes(transport(packet).payload)
+    assert max(map(len, pieces)) <= MTU_FRAME and all(offload.valid(piece) for piece in pieces)
+
+
+def completed(host: Host) -> float:
+    return host.metrics().value("network_completed_checksums_total", partition="sender")
+
+
+def test_a_peer_that_takes_less_withholds_while_it_is_there(host: Host) -> None:
+    """Nobody connects anew: driver and device change the work over between two frames, and back."""
+    sender, receiver, source, to = pair(host)
+    exchange(sender, receiver, source, to, 1)
+    done = completed(host)
+    with tunnel(host) as far:
+        shown = view(host, "sender")
+        assert {name for name, row in shown.items() if row["withheld_by"] == ["peer"]} == SENT
+        assert {tuple(row["peers"]) for name, row in shown.items() if name in SENT} == {("far",)}
+        told = sender.call("offloads:prove", nic="eth0")
+        assert {name for name, row in told.items() if row["withheld_by"] == ["peer"] and not row["granted"]} == SENT
+        send_away(sender, source, far, 2)
+        exchange(sender, receiver, source, to, 3)
+        assert completed(host) == done
+        send_away(sender, source, far, 4, driver=False)  # one that did not look yet
+        assert completed(host) == done + 10
+    assert all(row["granted"] and row["peers"] == [] for name, row in view(host, "sender").items() if name in FRAMES)
+    exchange(sender, receiver, source, to, 5)
+    assert completed(host) == done + 20
+
+
+def test_a_peer_withholds_from_nobody_else(host: Host) -> None:
+    """Neither from other VLANs, nor what the host's description leaves to the device, nor where it only watches."""
+    pair(host, vlan=5)
+    with tunnel(host, offloads=["checksum", "send_tcp4"]):
+        assert all(row["withheld_by"] == [] for name, row in view(host, "sender").items() if name in FRAMES)
+        withheld = {name for name, row in view(host, "receiver").items() if row["withheld_by"] == ["peer"]}
+        assert withheld == SENT - {"checksum", "send_tcp4"}
+    for facts, names in (({"vlan": 5}, ["sender"]), ({"trunk": [4, 5]}, ["sender"]), ({"watches": True}, [])):
+        with tunnel(host, **facts):
+            weakened = [name for name in ("sender", "receiver") if not view(host, name)["checksum"]["granted"]]
+            assert weakened == names, facts
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an interface of the host needs root")
+@pytest.mark.parametrize("takes", [[], ["checksum"]])
+def test_an_interface_gets_no_more_than_it_takes(host: Host, takes: list[str]) -> None:
+    """Frames as the host's kernel sees them: of the MTU, and finished where its TAP has no header."""
+    sender, _, source, _ = pair(host)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as ear:
+        wire = {"name": "near", "kind": "tap", "interface": "pvx7", "offloads": takes}
+        host.client.post("/v1/devices/nic0/wires", wire)
+        ear.bind(("pvx7", 3))
+        ear.settimeout(5)
+        whole = frame(random.Random(6).randbytes(5000), source=source, to=ELSEWHERE, flags=ACK)
+        for call, content in (("send_large", without_checksum(whole).hex()), ("send", headed(whole, SEGMENT))):
+            more = {"segment": SEGMENT} if call == "send_large" else {}
+            sender.call(f"offloads:{call}", nic="eth0", frames=[content], **more)
+            pieces = []
+            while len(pieces) < 4:
+                raw = ear.recv(70000)
+                if raw[6:12].hex(":") == source:
+                    pieces.append(raw)
+            assert max(map(len, pieces)) <= MTU_FRAME
+            assert takes or all(offload.valid(piece) for piece in pieces)
+        assert view(host, "sender")["send_tcp4"]["withheld_by"] == ["peer"]
+        assert view(host, "sender")["checksum"]["granted"] == bool(takes)
+        host.client.request("DELETE", "/v1/devices/nic0/wires/near")

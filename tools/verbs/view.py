@@ -37,7 +37,7 @@ CAPABILITIES: list[output.Column] = [
     ("PATH", itemgetter("path")),
     ("CAPABILITY", itemgetter("capability")),
     ("GRANTED", lambda row: "yes" if row["granted"] else "no"),
-    ("WITHHELD BY", lambda row: ", ".join(row["withheld_by"]) or "-"),
+    ("WITHHELD BY", lambda row: ", ".join(row["withheld_by"]) + "".join(f" {name}" for name in row["peers"]) or "-"),
     ("PROVED", lambda row: {True: "yes", False: "no: the device lies", None: "-"}[row["proved"]]),
 ]
 
