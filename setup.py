@@ -3,7 +3,8 @@
 `PARTVISOR_DEBUG=1` builds with line tracing and without optimization. All headers of `pyx/` are
 listed as dependencies of all modules: the shared layout is one file, and a module that was not
 rebuilt after a change of it would read other bytes than its peers write. Only the headers of the
-volume and of sockets, which share nothing with anybody, concern the modules alone that name `volumec` or `tcpc`.
+volume, of sockets and of faults on purpose, which share nothing with anybody, concern the modules
+alone that name `volumec`, `tcpc` or `faultsc`.
 """
 
 import os
@@ -24,7 +25,8 @@ class ParallelBuild(build_ext):
 
 DEBUG = os.environ.get("PARTVISOR_DEBUG") == "1"
 HEADERS = sorted(str(path) for path in Path("pyx").glob("*.h"))
-PRIVATE = {path: f"{name}c" for path in HEADERS for name in ("volume", "tcp") if Path(path).name.startswith(name)}
+OWN = ("volume", "tcp", "faults")
+PRIVATE = {path: f"{name}c" for path in HEADERS for name in OWN if Path(path).name.startswith(name)}
 OPTIMIZATION = ["-O0", "-g"] if DEBUG else ["-O3", "-g1"]
 
 

@@ -15,6 +15,7 @@ import psutil
 
 from hostd.errors import HostError
 from hostd.events import EventLog
+from hostd.fault_script import Script
 from hostd.keeper import Keeper
 from hostd.manifest import Manifest, PartitionSpec, Policy
 from hostd.paths import Paths
@@ -183,6 +184,15 @@ class AdoptedSupervisor:
         self._refuse()
 
     async def delay(self, role: str, stage: str, seconds: float) -> Row:
+        self._refuse()
+
+    async def arm_faults(self, script: Script) -> Row:
+        self._refuse()
+
+    async def show_faults(self) -> Row:
+        self._refuse()
+
+    async def clear_faults(self) -> Row:
         self._refuse()
 
     async def view(self, name: str) -> Row:

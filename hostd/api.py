@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 from starlette.exceptions import HTTPException
 
-from hostd import api_offices, api_offloads, api_queues, api_server, api_volumes, api_wires, api_worlds, plan
+from hostd import api_chaos, api_offices, api_offloads, api_queues, api_server, api_volumes, api_wires, api_worlds, plan
 from hostd.api_guard import Guard
 from hostd.errors import HTTP_METHOD, HostError, from_exception
 from hostd.idempotency import AnswerStore
@@ -30,13 +30,12 @@ from hostd.interface import Supervisor
 from hostd.manifest import Disk, Manifest, Model, Nic, PartitionSpec, export
 from hostd.manifest_problems import ManifestError, Path, problem_of
 from hostd.manifest_shares import Path as EndpointPath
-from hostd.manifest_types import Name, fault
+from hostd.manifest_types import fault
 from hostd.path_changes import TIMEOUT, TIMEOUT_MAX
 from hostd.wire import RemoteError, WireError
 
 API_VERSION = 1
 WAIT_SECONDS_MAX = 86400.0
-CHAOS_SECONDS_MAX = 1.0  # a role must still answer its control wire in time
 DEPTH_MAX = 32  # requests of the console's stream at once: its memory is small
 PATH_SHOWN_MAX = 100  # characters of a path in an error
 log = logging.getLogger("hostd.api")
@@ -65,12 +64,6 @@ class AttachRequest(Model):
 
 class AttributionRequest(Model):
     on: bool
-
-
-class ChaosRequest(Model):
-    role: Name
-    stage: Name
-    seconds: Annotated[float, Field(ge=0, le=CHAOS_SECONDS_MAX, strict=False)]
 
 
 class StopRequest(Model):
@@ -212,12 +205,8 @@ def create_app(supervisor: Supervisor) -> FastAPI:
     async def set_attribution(body: AttributionRequest) -> Response:
         return Document(await supervisor.set_attribution(body.on))
 
-    @app.post("/v1/chaos")
-    async def chaos(body: ChaosRequest) -> Response:
-        return Document(await supervisor.delay(body.role, body.stage, body.seconds))
-
     _add_kernel(app, supervisor, once)
-    for routes in (api_worlds, api_offices, api_offloads, api_queues, api_volumes, api_wires):
+    for routes in (api_worlds, api_chaos, api_offices, api_offloads, api_queues, api_volumes, api_wires):
         routes.add(app, supervisor, Document)
 
     @app.get("/v1/partitions/{name}/view")

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hostd.events import EventLog
+from hostd.fault_script import Script
 from hostd.manifest import Manifest, PartitionSpec, Policy
 from hostd.manifest_wires import Wire
 
@@ -134,6 +135,16 @@ class Supervisor(Protocol):
 
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
         """{"role", "stage", "seconds"}: a fault on purpose; the role loses that time in that stage of each request."""
+
+    async def arm_faults(self, script: Script) -> dict[str, Any]:
+        """As `show_faults`, with the script in place of what was armed. Code `not_found` where it names what is not
+        there; then nothing is armed."""
+
+    async def show_faults(self) -> dict[str, Any]:
+        """{"seed", "faults", "log"}: what is armed in the data plane, and what it has struck."""
+
+    async def clear_faults(self) -> dict[str, Any]:
+        """{"cleared"}: so many were armed."""
 
     async def view(self, name: str) -> dict[str, Any]:
         """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says; and "charges":

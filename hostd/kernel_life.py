@@ -17,6 +17,8 @@ from hostd.children import Children
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
+from hostd.fault_plane import FaultPlane
+from hostd.fault_script import Script
 from hostd.inventory import Inventory
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
@@ -76,6 +78,7 @@ class KernelLife:
         self._inventory = Inventory(self.records, self.fabric, self.keeper)
         self._unloaded: Row | None = None  # the resources as they were before the first load
         self.device_refusals = self._class_refusals()
+        self._faults = FaultPlane(self.fabric, self.records, self.events)
 
     def _tell_started(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -212,6 +215,15 @@ class KernelLife:
         await self.fabric.delay(role, stage, round(seconds * 1e9))
         self.events.publish("delay", role=role, stage=stage, seconds=seconds)
         return {"role": role, "stage": stage, "seconds": seconds}
+
+    async def arm_faults(self, script: Script) -> Row:
+        return await self._faults.arm(script)
+
+    async def show_faults(self) -> Row:
+        return await self._faults.show()
+
+    async def clear_faults(self) -> Row:
+        return await self._faults.clear()
 
     async def kernel_facts(self) -> Row:
         """Is there a kernel, and how often its monitor was started again."""

@@ -60,6 +60,11 @@ class DataPlane(Partition):
             raise HostError("invalid", text) from error
         return {}
 
+    def handle_hang(self, message: Message, _fds: list[int]) -> Message:
+        """A fault on purpose: the data thread stands still for so many nanoseconds, once."""
+        self.loop.hang(message["nanoseconds"])
+        return {}
+
     def handle_forget(self, message: Message, _fds: list[int]) -> Message:
         """Frees the statistics rows of a removed partition."""
         self.loop.forget(message["partition"])

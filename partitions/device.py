@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hostd.errors import HostError
 from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
 
@@ -97,6 +98,21 @@ class DevicePartition(DataPlane):
     def handle_settle(self, message: Message, _fds: list[int]) -> Message:
         self.loop.settle(message["port"])
         return {}
+
+    def handle_arm_faults(self, message: Message, _fds: list[int]) -> Message:
+        """The rules of the fault plane for ports of this device, in place of earlier ones."""
+        try:
+            self.loop.arm(message["rules"], message["seed"])
+        except KeyError as error:
+            raise HostError("conflict", f"{self.context.name}: {error.args[0]}") from error
+        return {}
+
+    def handle_clear_faults(self, _message: Message, _fds: list[int]) -> Message:
+        self.loop.clear_faults()
+        return {}
+
+    def handle_struck_faults(self, _message: Message, _fds: list[int]) -> Message:
+        return self.loop.struck()
 
     def handle_set_limits(self, message: Message, _fds: list[int]) -> Message:
         """Limits of the whole device; a new set replaces the earlier one."""

@@ -111,6 +111,14 @@ class IoPartition(DataPlane):
             super().handle_inject(message, fds)
         return {}
 
+    def handle_hang(self, message: Message, fds: list[int]) -> Message:
+        """What it serves stands still, and what it stands by for does not."""
+        for office in self.offices.values():
+            if office.serving:
+                self.loop = office
+                super().handle_hang(message, fds)
+        return {}
+
     def stop(self) -> None:
         for office in getattr(self, "offices", {}).values():
             office.stop()

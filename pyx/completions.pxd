@@ -19,6 +19,8 @@ cdef class Completions(Loop):
                      uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil
     cdef void complete(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
                        uint64_t start, uint64_t end) noexcept nogil
+    cdef void alter(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
+                    uint64_t start, uint64_t end) noexcept nogil
     cdef void mark(self, Port *port) noexcept nogil
     cdef void answer(self, Port *port, uint32_t queue, uint64_t id, uint32_t operation, uint32_t status,
                      uint32_t reason, uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil

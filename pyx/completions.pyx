@@ -16,10 +16,22 @@ from pyx.abi cimport (
 from pyx.loop cimport Loop
 from pyx.portc cimport Job, Pair, Port, Server, Tally
 from pyx.ringc cimport (
-    pv_consumer_release, pv_count, pv_meter_turn, pv_observe, pv_producer_publish, pv_push_completion, pv_run,
+    pv_consumer_release, pv_count, pv_meter_turn, pv_observe, pv_producer, pv_producer_publish, pv_push_completion, pv_run,
     pv_run_end, pv_run_extend, pv_saturate, pv_stamp_last,
 )
 from pyx.vectorc cimport pv_vector_raise
+
+cdef extern from *:
+    """
+    #include "ring.h"
+    /* Fault plane: an index that jumped beyond the ring, for good. */
+    static inline void pv_producer_spoil(struct pv_producer *p)
+    {
+        p->broken = true;
+        atomic_store_explicit(&p->ring->tail, p->tail + p->capacity + 1, memory_order_release);
+    }
+    """
+    void pv_producer_spoil(pv_producer *p) nogil
 
 
 cdef class Completions(Loop):
@@ -40,13 +52,20 @@ cdef class Completions(Loop):
     cdef void complete(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
                        uint64_t start, uint64_t end) noexcept nogil:
         """Completes a request at whoever sent it; there is room."""
-        if job.server != NULL:
+        if job.fault:
+            self.alter(port, job, status, reason, bytes, start, end)
+        elif job.server != NULL:
             self.finish(job.server, job.request, status, reason, bytes, start, end)
         else:
             self.answer(port, 0, job.id, job.operation, status, reason, bytes, start, end)
             if status == PV_STATUS_OK:
                 port.tally.enqueued = job.enqueued
                 port.tally.sent += 1
+
+    cdef void alter(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
+                    uint64_t start, uint64_t end) noexcept nogil:
+        """The completion of a request that the fault plane has struck."""
+        pass
 
     cdef void mark(self, Port *port) noexcept nogil:
         if not port.dirty:
@@ -133,7 +152,10 @@ cdef class Completions(Loop):
                 if self.attribution:
                     pv_stamp_last(&pair.completions[i], pv_saturate(end - now))
                 pv_producer_publish(&pair.completions[i])
-                raised[i] = True
+                raised[i] = not port.silent
+        if port.spoilt:
+            pv_producer_spoil(&pair.completions[0])
+        port.silent = port.spoilt = False
         self.count(port)
         pv_count(&port.counters[<int>PV_IO_COMPLETIONS], tally.completions)
         for i in range(1, PV_OP_COUNT):

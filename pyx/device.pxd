@@ -1,12 +1,12 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.dmac cimport pv_span
-from pyx.intake cimport Intake
+from pyx.faulty cimport Faulty
 from pyx.portc cimport Job, Port
 from pyx.segment cimport Window
 
 
-cdef class Device(Intake):
+cdef class Device(Faulty):
     cdef Window window
     cdef char *origin                 # what must be added to an hpa
     cdef uint64_t wait_until          # ns: when parked ports are looked at again
@@ -16,5 +16,4 @@ cdef class Device(Intake):
     cdef bint ready(self, Port *port) noexcept nogil
     cdef uint64_t ready_at(self, Port *port) noexcept nogil
     cdef void prepare(self, Port *port, uint32_t count) noexcept nogil
-    cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil
     cdef uint32_t serve(self, Port *port, uint64_t budget, uint64_t most, uint64_t *served) noexcept nogil

@@ -1,6 +1,6 @@
-from pyx.intake import Intake
+from pyx.faulty import Faulty
 
-class Device(Intake):
+class Device(Faulty):
     def __init__(
         self,
         bell_fd: int,

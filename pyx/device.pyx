@@ -20,7 +20,7 @@ from pyx.abi cimport (
     PV_TRANSLATIONS_SIZE, PV_VECTORS_SIZE, pv_kernel, pv_request, pv_translation, pv_vector,
 )
 from pyx.dmac cimport pv_span
-from pyx.intake cimport Intake
+from pyx.faulty cimport Faulty
 from pyx.loop cimport Loop
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Job, Port, Waiting
@@ -45,7 +45,7 @@ cdef uint64_t STALLED_NS = 200_000  # between two looks at a server that takes n
 cdef uint64_t FOREVER = <uint64_t>-1
 
 
-cdef class Device(Intake):
+cdef class Device(Faulty):
     """`window_first`, `window_size`: machine memory in bytes. `translations_fd`: the queue translation entries of this
     device, `kernel_fd`: the kernel region, both read-only here (-1: no kernel is loaded yet). `vectors_fd`: its interrupt
     vectors."""
@@ -156,11 +156,6 @@ cdef class Device(Intake):
         """`count` requests of this port are about to be executed."""
         pass
 
-    cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil:
-        """Executes and completes one request. `clock`: ns, begin of this one, moved on to its end by devices that
-        stamp each request. False: it has to wait; nothing happened."""
-        return True
-
     cdef uint32_t poll(self) noexcept nogil:
         cdef uint32_t i, count = 0, work = 0, round, chosen, done
         cdef uint16_t candidates[256]
@@ -170,6 +165,9 @@ cdef class Device(Intake):
         cdef Port *port
         self.stalled = False
         self.wait_until = FOREVER
+        if self.late_count:
+            work += self.give_late(pv_now())
+            self.wait_until = self.late_due()
         for i in range(self.server_count):
             self.fence(&self.servers[i])
             work += self.intake(&self.servers[i])
@@ -252,7 +250,7 @@ cdef class Device(Intake):
         cdef uint64_t bytes = 0, clock
         if most > BATCH:
             most = BATCH
-        cdef bint packed, paired = port.queue.head == port.queue.tail
+        cdef bint packed, faulty, paired = port.queue.head == port.queue.tail
         if not paired:
             while count < most and port.queue.head + count != port.queue.tail and bytes < budget:
                 entry = &port.queue.entries[(port.queue.head + count) & mask]
@@ -268,6 +266,7 @@ cdef class Device(Intake):
                 job.operation = entry.request.operation
                 job.flags = entry.request.flags
                 job.reason = PV_REASON_NONE
+                job.fault = 0
                 job.length = entry.request.length
                 job.device_offset = entry.request.device_offset
                 job.span_count = entry.request.extent_count
@@ -321,6 +320,7 @@ cdef class Device(Intake):
                     job.enqueued = request.enqueue_time
                     job.operation = request.operation
                     job.flags = request.flags
+                    job.fault = 0
                     job.length = request.length
                     job.device_offset = request.device_offset + port.pair.translation.endpoint.offset
                     job.spans = &self.scratch[count * PV_EXTENTS_MAX]
@@ -345,13 +345,14 @@ cdef class Device(Intake):
             clock = self.stamp()
         if self.delays[<int>PV_STAGE_DEVICE]:
             self.delay(PV_STAGE_DEVICE)
+        faulty = self.faults != NULL
         for i in range(count):
             job = &jobs[i]
             if paired:
                 if job.reason != PV_REASON_NONE:
                     self.complete(port, job, PV_STATUS_REFUSED, job.reason, 0, clock, clock)
                     continue
-            if not self.execute(port, job, &clock):
+            if not (self.interfere(port, job, &clock) if faulty else self.execute(port, job, &clock)):
                 count = i
                 break
             served[0] += job.length

@@ -24,10 +24,12 @@ cdef class Loop:
     cdef readonly bint realtime         # the data thread runs in a real-time class
     cdef public bint attribution        # stage stamps and histograms
     cdef uint64_t delays[8]             # ns, by stage: of the fault plane
+    cdef uint64_t hung                  # ns, of it: that the thread stands still when it goes on
 
     cdef uint64_t stamp(self) noexcept nogil
     cdef void delay(self, uint32_t stage) noexcept nogil
     cdef void work_for(self, uint32_t slot) noexcept nogil
+    cdef void stand_still(self) noexcept nogil
     cdef uint32_t poll(self) noexcept nogil
     cdef bint pending(self) noexcept nogil
     cdef void loop(self) noexcept nogil

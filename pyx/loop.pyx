@@ -10,7 +10,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_ID_SLOT, PV_PAGE, PV_PARTITIONS_MAX, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_IDLE_NS, PV_THREAD_POLLS, pv_doorbell, pv_statistics,
+    PV_ID_SLOT, PV_PAGE, PV_PARTITIONS_MAX, PV_THREAD_BUSY_NS, PV_THREAD_BUSY_POLLS, PV_THREAD_IDLE_NS, PV_THREAD_INJECTED_HUNG,
+    PV_THREAD_POLLS, pv_doorbell, pv_statistics,
     pv_statistics_row,
 )
 from pyx.ringc cimport (
@@ -23,6 +24,9 @@ from pyx.segment cimport Mapping
 
 from pyx import abi as names
 from pyx.process import become_data_thread
+
+cdef extern from "<unistd.h>" nogil:
+    int usleep(uint32_t microseconds)
 
 cdef extern from *:
     """
@@ -38,6 +42,7 @@ cdef uint64_t SLEEP_NS = 1_000_000_000
 # nobody else's (rules.md 16). A few empty rings are honest: the request was found before the thread slept.
 cdef uint32_t IDLE_RINGS_MAX = 16
 cdef uint64_t MUTE_NS = 1_000_000
+cdef uint32_t HUNG_STEP_US = 1000  # of a thread that hangs on purpose, between two looks at the time
 
 
 def register_membarrier() -> bool:
@@ -86,6 +91,19 @@ cdef class Loop:
         with self.quiet():
             self.delays[<int>number] = nanoseconds
 
+    def hang(self, uint64_t nanoseconds):
+        """Fault plane: the data thread stands still for so long from now on, wherever it is; once."""
+        with self.quiet():
+            self.hung = nanoseconds
+
+    cdef void stand_still(self) noexcept nogil:
+        """Neither looks nor listens, as a process that hangs: whoever wants the gate waits, `stop` too."""
+        cdef uint64_t until = pv_now() + self.hung
+        self.hung = 0
+        pv_count(&self.counters[<int>PV_THREAD_INJECTED_HUNG], 1)
+        while pv_now() < until:
+            usleep(HUNG_STEP_US)
+
     cdef uint32_t poll(self) noexcept nogil:
         return 0
 
@@ -121,6 +139,8 @@ cdef class Loop:
                 # The control thread may give a slot to another partition: nothing is left to be charged to the last one.
                 pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())
                 pv_gate_park(&self.gate)
+                if self.hung:
+                    self.stand_still()
                 # What that thread did meanwhile in the place of this one was not this one's time.
                 pv_meter_turn(&self.meter, PV_CHARGE_IDLE, 0)
                 pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())

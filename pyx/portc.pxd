@@ -75,6 +75,8 @@ cdef struct Port:
     bint backlogged                   # as the share was told
     bint parked                       # has requests, but waits for its rate or for a receiver
     bint broken_counted
+    bint silent                       # fault plane: what is published next wakes nobody
+    bint spoilt                       # and leaves the ring unusable
     # NIC
     uint8_t mac[6]
     uint64_t address                  # the same as a number
@@ -120,5 +122,7 @@ cdef struct Job:
     uint8_t operation
     uint8_t flags                     # PV_FLAG_*
     uint8_t reason                    # enum pv_reason: refused already
+    uint8_t fault                     # enum pv_inject: what becomes of its completion
+    uint64_t fault_ns
     const pv_span *spans
     pv_span one

@@ -15,6 +15,7 @@ from typing import Any
 from hostd import api
 from hostd.errors import HostError
 from hostd.events import EventLog
+from hostd.fault_script import Script
 from hostd.interface import Row
 from hostd.manifest import Device, Manifest, PartitionSpec, Policy, complete, with_path
 
@@ -184,6 +185,16 @@ class FakeSupervisor:
     async def delay(self, role: str, stage: str, seconds: float) -> dict[str, Any]:
         await self._begin("delay", f"{role} {stage} {seconds}", None, "")
         return {"role": role, "stage": stage, "seconds": seconds}
+
+    async def arm_faults(self, script: Script) -> dict[str, Any]:
+        await self._begin("arm_faults", f"{len(script.faults)} {script.seed}", None, "")
+        return await self.show_faults()
+
+    async def show_faults(self) -> dict[str, Any]:
+        return {"seed": None, "faults": [], "log": []}
+
+    async def clear_faults(self) -> dict[str, Any]:
+        return {"cleared": 0}
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
         await self._begin("set_policies", "", key, actor)

@@ -92,6 +92,7 @@ RULES = [
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),
             "pyx/intake.pyx": (1, "accessor beside its only user: the epoch in office"),
             "pyx/callers.pyx": (1, "an accessor beside its only user: epochs"),
+            "pyx/completions.pyx": (1, "an accessor beside its only user: the fault plane's index that lies"),
             "pyx/world.h": (2, "the running word"),
             "pyx/translator.pyx": (1, "accessor beside its only user: the epoch in office"),
         },

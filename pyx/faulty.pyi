@@ -1,0 +1,13 @@
+from typing import Any
+
+from pyx.intake import Intake
+
+KINDS: dict[str, int]
+NAMES: dict[int, str]
+RULES_MAX: int
+
+class Faulty(Intake):
+    def arm(self, rules: list[dict[str, Any]], seed: int) -> None: ...
+    def clear_faults(self) -> None: ...
+    def struck(self) -> dict[str, Any]: ...
+    def disconnect(self, server: int) -> None: ...
