@@ -1,7 +1,7 @@
 """hostd, the daemon: in the foreground, or under a supervisor that wants readiness (`--ready-fd`, sd_notify).
 
-Ctrl-C and SIGTERM stop the whole host. SIGKILL leaves partitions running under the keeper; the next hostd shows
-them and `hostctl down` removes them.
+Ctrl-C and SIGTERM stop the whole host. SIGKILL leaves partitions running under the keeper; the next hostd takes over
+what runs (hostd.succession), with the manifest that the host was started with.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from hostd import api, keeper, notify
-from hostd.adopted import AdoptedSupervisor
+from hostd import keeper, notify, succession
 from hostd.boot import ROLE_MODULES
 from hostd.errors import HostError
 from hostd.manifest import Manifest
 from hostd.manifest_problems import ManifestError
 from hostd.manifest_source import load
-from hostd.metrics import HostCollector, statistics_rows
-from hostd.metrics_server import MetricsServer
 from hostd.paths import Paths, lock_state, prepare, resolve
 from hostd.runtime import is_locked
 from hostd.supervisor import Supervisor
@@ -68,40 +66,45 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if is_locked(paths.runtime):
-        adopted = AdoptedSupervisor(await keeper.connect(paths.runtime), paths, manifest)
-        await adopted.adopt()
-        supervisor: Supervisor | AdoptedSupervisor = adopted
-    else:
-        client = await keeper.launch(paths.runtime, ROLE_MODULES)
-        supervisor = Supervisor(manifest, paths, client)
-    server: MetricsServer | None = None
+    client, notes = await find_keeper(paths)
+    if notes is not None:
+        manifest, metrics = succession.manifest_of(notes, paths), metrics or succession.metrics_of(notes)
+    supervisor = Supervisor(manifest, paths, client)
+    server: Any = None
     listening = asyncio.Event()
     serving: asyncio.Task[None] | None = None
+    failed = False
     try:
-        if isinstance(supervisor, Supervisor):
-            bring_up = asyncio.create_task(supervisor.up(load_kernel))
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait([bring_up, stopped], return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            if not bring_up.done():
-                bring_up.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await bring_up
-                return
-            try:
-                bring_up.result()
-            except EOFError as error:
-                raise HostError("internal", f"the keeper or a partition died during the start: {error}") from error
-            address = metrics or manifest.host.metrics
-            if address:
-                collector = HostCollector(
-                    lambda: statistics_rows(supervisor.statistics()), supervisor.list, api.version()["version"],
-                    lambda: {**supervisor.device_refusals}, supervisor.wire_names, supervisor.pauses,
-                )  # fmt: skip
-                server = MetricsServer(address, collector)
-                server.start()
-                supervisor.metrics_url = server.url
+        bring_up = asyncio.create_task(supervisor.adopt(notes) if notes else supervisor.up(load_kernel))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([bring_up, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not bring_up.done():
+            bring_up.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await bring_up
+            return
+        try:
+            bring_up.result()
+        except EOFError as error:
+            raise HostError("internal", f"the keeper or a partition died during the start: {error}") from error
+        finally:
+            failed = bring_up.exception() is not None
+        from hostd import api  # takes half a second; partitions need not wait for it
+
+        address = metrics or manifest.host.metrics
+        if address:
+            from hostd.metrics import HostCollector, statistics_rows
+            from hostd.metrics_server import MetricsServer
+
+            collector = HostCollector(
+                lambda: statistics_rows(supervisor.statistics()), supervisor.list, api.version()["version"],
+                lambda: {**supervisor.device_refusals}, supervisor.wire_names, supervisor.pauses,
+            )  # fmt: skip
+            server = MetricsServer(address, collector)
+            server.start()
+            supervisor.metrics_url = server.url
+            await supervisor.note_host()
         serving = asyncio.create_task(api.serve(supervisor, paths.api_socket, listening))
         await asyncio.wait([serving, asyncio.create_task(listening.wait())], return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
@@ -116,13 +119,28 @@ async def serve(
             raise HostError("internal", "the keeper died, and with it every partition of this host")
     finally:
         notify.notify("STOPPING=1")
-        await supervisor.down()
+        if not (failed and notes):  # partitions that cannot be taken over run on: nobody has asked for their end
+            await supervisor.down()
         if serving is not None:
             serving.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
         if server is not None:
             server.stop()
+
+
+async def find_keeper(paths: Paths) -> tuple[keeper.Keeper, succession.Notes | None]:
+    """The living keeper with what a dead hostd noted; or a new one. One whose host never came to life, or was between
+    two states of its kernel, is ended: it has no guests."""
+    if is_locked(paths.runtime):
+        client = await keeper.connect(paths.runtime)
+        notes = await succession.read(client)
+        if notes is not None:
+            return client, notes
+        await client.stop()
+    client = await keeper.launch(paths.runtime, ROLE_MODULES)
+    await client.lead()
+    return client, None
 
 
 def _document(error: Exception) -> dict:

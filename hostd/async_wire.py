@@ -34,7 +34,8 @@ Received = tuple[Message, list[int]]
 class AsyncWire:
     """Like Wire. Messages that answer no open request go to `on_event`, or without one to receive().
 
-    `on_event(message, fds)` and `on_close()` are called by the event loop; the callee owns the descriptors.
+    `on_event(message, fds)` and `on_close()` are called by the event loop; the callee owns the descriptors. Requests
+    are numbered above `first`: on a wire that another process used before, no late reply to that one is taken.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class AsyncWire:
         sock: socket.socket,
         on_event: Callable[[Message, list[int]], None] | None = None,
         on_close: Callable[[], None] | None = None,
+        first: int = 0,
     ) -> None:
         prepare(sock)
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self.on_event = on_event
         self.on_close = on_close
-        self._seq = 0
+        self._seq = first
         self._open: dict[int, asyncio.Future[Received]] = {}
         self._unasked: deque[Received] = deque()
         self._readers: deque[asyncio.Future[None]] = deque()

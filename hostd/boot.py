@@ -22,6 +22,7 @@ from hostd.keeper import Keeper
 from hostd.manifest import Device, Manifest, Processors
 from hostd.manifest_checks import CONSOLE_MEMORY
 from hostd.manifest_shares import limits_of
+from hostd.notes import Notes
 from hostd.paths import Paths
 from hostd.records import Record
 from hostd.wire import Message, Wire, close_fds, pair
@@ -42,6 +43,7 @@ class Boot:
         self.keeper = keeper
         self.children = children
         self.records: dict[str, Record] = {}
+        self.notes = Notes(keeper)
         self.processors = manifest.host.processors or default_processors()
         self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
         self.fabric.locations = locate(manifest)
@@ -228,6 +230,7 @@ class Boot:
         await self.transaction(
             [{**state, "state": "failed"}, {**state, "state": "starting"}, process, {**state, "state": "running"}]
         )
+        await self.notes.record(record)
 
     async def record_processes(self, records: list[Record]) -> None:
         """Tells the database which process each partition is."""
@@ -241,6 +244,8 @@ class Boot:
             )  # fmt: skip
             operations.append({"op": "partition.state", "partition": record.number, "state": "running"})
         await self.transaction(operations)
+        for record in records:
+            await self.notes.record(record)
 
 
 async def partition_descriptors(keeper: Keeper, plan: dict[str, Any]) -> dict[str, int]:

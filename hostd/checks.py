@@ -81,8 +81,7 @@ class Checks:
         if name == "hostd":
             return os.getpid()
         if name == "keeper":
-            assert self.keeper.process is not None
-            return self.keeper.process.pid
+            return self.keeper.pid
         pid = self.records[name].pid
         assert pid is not None
         return pid

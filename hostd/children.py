@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,7 @@ from hostd.records import Record
 from hostd.wire import Message, close_fds, pair
 
 READ_MAX = 64 << 10
+Row = dict[str, Any]
 
 
 class Children:
@@ -29,6 +32,7 @@ class Children:
         self.by_process: dict[int, Record] = {}
         self._on_exit = on_exit
         self._early: dict[int, dict[str, int]] = {}  # exits that overtook the start reply
+        self._strangers: dict[int, asyncio.Future[None]] = {}  # whose ends are waited for
         self._loop = asyncio.get_running_loop()
 
     async def start(
@@ -67,17 +71,53 @@ class Children:
         self._loop.add_reader(read, self._read, record, read, echo)
         if ours is not None:
             record.wire = AsyncWire(ours, on_event)
+        self._know(record)
+
+    async def resume(self, record: Record, on_event: Callable[[Message, list[int]], None] | None = None) -> None:
+        """The process of `record` lives, and another hostd started it: takes its pidfd and wires from the keeper."""
+        record.pidfd = (await self.keeper.get_process(record.process))["pidfd"]
+        read, *wires = await self.keeper.get_held(f"{record.name}:{record.process}") or [-1]
+        if read >= 0:
+            self._loop.add_reader(read, self._read, record, read, bool(wires))
+        if wires:
+            # Its answers to the other hostd, and what it was asked by it, may lie in the wire still.
+            record.wire = AsyncWire(socket.socket(fileno=wires[0]), on_event, first=time.monotonic_ns())
+        self._know(record)
+
+    async def end_stranger(self, row: Row) -> None:
+        """Ends a process that another hostd started without telling of it, if it lives (`row`: the keeper's)."""
+        ended = self._strangers[row["id"]] = self._loop.create_future()
+        try:
+            if row["status"] is None and row["id"] not in self._early:
+                pidfd = (await self.keeper.get_process(row["id"]))["pidfd"]
+                if pidfd is not None:
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    os.close(pidfd)
+                    await ended
+        finally:
+            del self._strangers[row["id"]]
+            self._early.pop(row["id"], None)
+        await self.keeper.forget_process(row["id"])
+
+    def _know(self, record: Record) -> None:
         self.by_process[record.process] = record
         if record.process in self._early:
             self._exited(record, self._early.pop(record.process))
+
+    def ended_before(self, record: Record, status: dict[str, int]) -> None:
+        """The process of `record` ended while there was no hostd."""
+        self._exited(record, status)
 
     def hear(self, message: Message, fds: list[int]) -> None:
         """The keeper's events."""
         close_fds(fds)
         if message.get("event") != "exit":
             return
-        record = self.by_process.get(message["process"])
-        if record is None:
+        record, stranger = self.by_process.get(message["process"]), self._strangers.get(message["process"])
+        if stranger is not None:
+            if not stranger.done():
+                stranger.set_result(None)
+        elif record is None:
             self._early[message["process"]] = message["status"]
         else:
             self._exited(record, message["status"])

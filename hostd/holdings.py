@@ -17,7 +17,8 @@ from hostd.tables import SlotTable, TableError
 from hostd.wire import DESCRIPTORS_MAX, Message, close_fds, error_reply
 
 SEGMENTS_MAX = 16384
-HELD_MAX = 4096  # keys; two or three per partition
+HELD_MAX = 4096  # keys; three or four per partition
+KEYS_LISTED = 2048  # keys of one reply, which must fit into a message
 JOBS_MAX = 256  # allocations under way or waiting
 
 Answer = tuple[Message, list[int]]
@@ -124,13 +125,22 @@ class Holdings:
             raise TableError("invalid", "hold: a key of 1 to 128 characters and descriptors are expected")
         if key not in self._held and len(self._held) >= HELD_MAX:
             raise TableError("conflict", f"{HELD_MAX} keys are held already")
-        close_fds(self._held.pop(key, []))
-        self._held[key] = fds[:]
+        before = self._held.get(key, [])
+        self._held[key] = fds[:]  # in its place in the order
+        close_fds(before)
         fds.clear()
         return {}, []
 
     def get_held(self, message: Message) -> Answer:
         return {}, self._held[self._key(message)]
+
+    def list_held(self, message: Message) -> Answer:
+        """Keys in the order of their first use, up to KEYS_LISTED from number `from` on; `next` as in `list`."""
+        first, keys = message.get("from", 0), list(self._held)
+        if type(first) is not int or not 0 <= first <= len(keys):
+            raise TableError("invalid", f"from: a number up to {len(keys)} is expected")
+        after = first + KEYS_LISTED
+        return {"keys": keys[first:after], "next": after if after < len(keys) else None}, []
 
     def release(self, message: Message) -> Answer:
         close_fds(self._held.pop(self._key(message)))

@@ -94,6 +94,7 @@ class HotPlug:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             record.spec = spec
             await self._refresh(record, endpoint)
+            await self._boot.notes.record(record)
         self.events.publish("attached", partition=name, endpoint=entry.name, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
         return {**_answer(record, endpoint, answer), "seconds": seconds}
@@ -110,6 +111,8 @@ class HotPlug:
                 answer = await self._decide_detach(record, found, key, actor)
                 if answer["replayed"]:  # another one of that name may have come since
                     return {**_answer(record, {**found, "index": None}, answer), "seconds": 0.0}
+                record.leaving = endpoint
+                await self._boot.notes.record(record)  # from here on it goes, whoever is hostd
                 try:
                     await self._unplug(record, found)
                 except RemoteError as error:
@@ -120,14 +123,48 @@ class HotPlug:
                 await self._forget(record, found)
             except RemoteError as error:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
-            self._tell(record, {"detached": endpoint}, [])
-            await self._refresh(record, found)
-            record.spec = _without(record.spec, endpoint)
+            finally:
+                record.leaving = None
+            await self._left(record, found)
         self.events.publish("detached", partition=name, endpoint=endpoint, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
         return {**_answer(record, found, answer), "seconds": seconds}
 
+    async def settle_endpoints(self, record: Record, queues: list[int]) -> None:
+        """After the death of an earlier hostd: one that it had only begun to attach goes again, one that it was
+        detaching goes for good. `queues`: numbers that the I/O partitions know of this partition."""
+        plan = await self._plan(record)
+        known = {end["generation"]: end for end in record.plan["endpoints"]}
+        unclaimed = [number for number in queues if number not in record.queues]
+        record.queues += unclaimed
+        for endpoint in plan["endpoints"]:
+            before = known.pop(endpoint["generation"], None)
+            if before is not None and endpoint["name"] != record.leaving:
+                endpoint |= {"unplugged": True} if before.get("unplugged") else {}
+                continue
+            record.served.setdefault(endpoint["generation"], unclaimed)
+            await self._unplug(record, endpoint)
+            subject = {"partition": record.number, "name": endpoint["name"], "drained": True}
+            await self._transaction([{"op": "endpoint.detach", **subject}])
+            known[endpoint["generation"]] = endpoint
+        record.plan = await self._plan(record) if known else plan
+        for endpoint in known.values():
+            numbers = record.served.pop(endpoint["generation"], [])
+            if numbers:
+                record.queues = [number for number in record.queues if number not in numbers]
+                await self.fabric.remove_queues(endpoint["server"], numbers)
+            record.hot.discard(endpoint["generation"])
+            await self._left(record, endpoint)
+        record.leaving = None
+
     # ---- steps ----
+
+    async def _left(self, record: Record, endpoint: Row) -> None:
+        """The guest is told that an endpoint has gone, and the next hostd will not look for it."""
+        self._tell(record, {"detached": endpoint["name"]}, [])
+        await self._refresh(record, endpoint)
+        record.spec = _without(record.spec, endpoint["name"])
+        await self._boot.notes.record(record)
 
     async def _refresh(self, record: Record, endpoint: Row) -> None:
         """The guest's hardware view follows its descriptor."""

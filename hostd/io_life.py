@@ -72,11 +72,29 @@ class Offices:
         await self.tell_monitor()
         for seat, record in enumerate(self._fabric.servers.values()):
             self._fabric.serving[record.name] = seat
-            self.takeovers.begin(record.name)
-            life = self._lives[record.name] = IoLife(
-                self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._lost
-            )
-            life.watch(record)
+            self._watch(record)
+
+    def resume(self, records: list[Record], serving: dict[str, int]) -> None:
+        """They run since an earlier hostd, which knew that these seats serve."""
+        for record in records:
+            self._fabric.servers[record.name] = record
+            self._fabric.serving[record.name] = serving[record.name]
+            self._watch(record)
+
+    async def look(self) -> None:
+        """Who serves is the monitor's word: it has taken over without hostd."""
+        for row in (await ask(self._fabric.monitor, "offices", {}))["offices"]:
+            office = self._of(row["slot"])
+            if office is not None:
+                self._fabric.serving[office.name] = row["seat"]
+                self._terms.setdefault(office.name, (row["epoch"], "planned"))
+
+    def _watch(self, record: Record) -> None:
+        self.takeovers.begin(record.name)
+        life = self._lives[record.name] = IoLife(
+            self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._lost
+        )
+        life.watch(record)
 
     async def tell_monitor(self) -> None:
         """Who lives, then the offices: what a monitor has to know to take over. One that follows another one leaves who
@@ -131,7 +149,7 @@ class Offices:
 
     def hear(self, message: Row) -> None:
         """The monitor has taken over."""
-        office = next((one for one in self._fabric.servers.values() if one.number & 0xFFFF == message["slot"]), None)
+        office = self._of(message["slot"])
         if office is None:
             return
         noticed, served = message["noticed"], message["served"]
@@ -158,6 +176,9 @@ class Offices:
             self._vacant[office] = "death"
         self.connections.taken_over(office)
         self.connections.refresh(since)
+
+    def _of(self, slot: int) -> Record | None:
+        return next((one for one in self._fabric.servers.values() if one.number & 0xFFFF == slot), None)
 
     async def _notify(self) -> None:
         async with self._switched:

@@ -120,12 +120,27 @@ class Keeper(AsyncWire):
                 return None
             raise
 
+    async def list_held(self) -> list[str]:
+        """All keys, in the order of their first use."""
+        keys: list[str] = []
+        first: int | None = 0
+        while first is not None:
+            reply, _ = await self.request({"op": "list_held", "from": first})
+            keys += reply["keys"]
+            first = reply["next"]
+        return keys
+
     async def release(self, key: str) -> None:
         await self.request({"op": "release", "key": key})
 
     async def watch(self) -> None:
         """From now on `on_event` gets {"event": "exit", "process", "pid", "name", "status"}."""
         await self.request({"op": "watch"})
+
+    async def lead(self) -> None:
+        """This process is the host's daemon from now on. Whatever an earlier one had asked for is over, and what it had
+        begun to start is ended."""
+        await self.request({"op": "lead"})
 
     async def stop(self) -> None:
         """End the keeper and everything that it started; returns when nothing of it is left.

@@ -36,11 +36,11 @@ LIST_MAX = 2048  # rows of one `list` reply, which must fit into a message
 
 
 class Client:
-    """One connected process; `watching` if it asked for events."""
+    """One connected process; `watching` if it asked for events, `leading` if it is the daemon of the host."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self.watching = False
+        self.watching = self.leading = False
         self.gone = False
 
 
@@ -68,12 +68,14 @@ class Keeper:
             "segment.drop": lambda _, message, __: holdings.drop(message),
             "hold": lambda _, message, fds: holdings.hold(message, fds),
             "get_held": lambda _, message, __: holdings.get_held(message),
+            "list_held": lambda _, message, __: holdings.list_held(message),
             "release": lambda _, message, __: holdings.release(message),
             "start": self._start,
             "process.get": self._get_process,
             "process.forget": self._forget_process,
             "list": self._list,
             "watch": self._watch,
+            "lead": self._lead,
             "stop": self._stop,
         }
 
@@ -148,17 +150,18 @@ class Keeper:
         self._clients.add(client)
         self._selector.register(client.wire, selectors.EVENT_READ, lambda: self._serve(client))
 
-    def _serve(self, client: Client) -> None:
+    def _serve(self, client: Client) -> bool:
+        """One message; False: there is none."""
         try:
             message, fds = client.wire.receive(0)
         except TimeoutError:
-            return
+            return False
         except EOFError:
             self._drop(client)
-            return
+            return False
         except WireError as error:
             self._send(client, error_reply(None, "usage", str(error)))
-            return
+            return True
         answer: Answer | None = None
         try:
             operation = self._operations.get(str(message.get("op")))
@@ -175,6 +178,7 @@ class Keeper:
             close_fds(fds)  # those that the operation did not remove from the list
         if answer is not None:
             self._send(client, {"reply": message.get("seq"), **answer[0]}, answer[1])
+        return True
 
     def _send(self, client: Client, message: Message, fds: list[int] | None = None) -> bool:
         """Never waits: a client that does not read its answers is cut off (rule 15)."""
@@ -196,6 +200,18 @@ class Keeper:
 
     def _watch(self, client: Client, _message: Message, _fds: list[int]) -> Answer | None:
         client.watching = True
+        return {}, []
+
+    def _lead(self, client: Client, _message: Message, _fds: list[int]) -> Answer | None:
+        """The client is the daemon from now on. What its predecessor asked for has been done before the reply, and
+        what had only begun is undone: nothing of it comes to life behind the back of the new one."""
+        for other in [one for one in self._clients if one.leading and one is not client]:
+            while self._serve(other):
+                pass
+            if not other.gone:
+                self._drop(other)
+        self._processes.give_up_starts()
+        client.leading = True
         return {}, []
 
     def _stop(self, client: Client, message: Message, _fds: list[int]) -> Answer | None:

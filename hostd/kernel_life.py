@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,6 +49,7 @@ class KernelLife:
     _manifest: Manifest
     _changed: asyncio.Condition
     _names: dict[str, Record]
+    note_host: Callable[..., Awaitable[None]]  # hostd.succession
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         raise NotImplementedError
@@ -95,14 +96,21 @@ class KernelLife:
             if self._unloaded is None:
                 self._unloaded = before
             known = set(self.records)
-            await self._loading.load()
+            await self.note_host("loading")
+            try:
+                await self._loading.load()
+            except BaseException:
+                await self.note_host()
+                raise
             self._monitor_life.watch(self.fabric.monitor)
             await self.schedule(self.records["console"])
             seconds = time.monotonic() - begin
             self._tell_started([record for name, record in self.records.items() if name not in known])
             self.events.publish("loaded", seconds=seconds)
+        await self.note_host(pending=True)
         for spec in self._manifest.partitions:
             await self.spawn(spec, key=None, actor="manifest")
+        await self.note_host()
         return {"seconds": seconds, "before": before, "after": await self._inventory.take()}
 
     async def unload(self, timeout: float) -> Row:
@@ -121,8 +129,10 @@ class KernelLife:
                     await self._changed.wait_for(lambda: not self._names)
                 for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
                     await self._remove_guest(record, timeout, None, "unload")
+                await self.note_host("unloading")
                 await self._monitor_life.rest(self.fabric.monitor)
                 await self._loading.unload()
+                await self.note_host()
             finally:
                 self._unloading = False
             after = await self._inventory.take()
@@ -165,7 +175,9 @@ class KernelLife:
         return await vectors.mask(self._record(name), self.fabric.monitor, endpoint, queue, on)
 
     async def hold(self, name: str, on: bool) -> Row:
-        return await vectors.hold(self._record(name), self.fabric.monitor, self._children, on)
+        answer = await vectors.hold(self._record(name), self.fabric.monitor, self._children, on)
+        await self._boot.notes.record(self._record(name))
+        return answer
 
     async def resources(self) -> Row:
         """Who has what: the resource database, the keeper's segments and the processes, without their generations."""

@@ -55,6 +55,16 @@ class Loading:
         self._connected = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    # ---- after the death of an earlier hostd ----
+
+    def noted(self) -> dict[str, Any]:
+        """Its channels, for the next hostd."""
+        return {"channels": self.channels, "numbers": self._numbers}
+
+    def restore(self, noted: dict[str, Any], slots: dict[str, int]) -> None:
+        self.channels = [(client, server, segment) for client, server, segment in noted["channels"]]
+        self._numbers, self.slots = noted["numbers"], slots
+
     # ---- load ----
 
     async def load(self) -> None:
@@ -73,7 +83,7 @@ class Loading:
         )
         for server in SERVERS:
             await boot.place(server, "io", boot.manifest.host.hosting_memory, [], [])
-        await fabric.make_kernel_segments(SERVERS, self._scheduled())
+        await fabric.make_kernel_segments(SERVERS, self.scheduled())
         await self.start_monitor(self._records["monitor"])
         kernel = await fabric.read_only("kernel")
         for device in fabric.devices.values():
@@ -106,12 +116,12 @@ class Loading:
                (("bell", "bell:monitor"), ("statistics", "statistics:monitor"), ("kernel", "kernel"),
                 ("vectors", "vectors:monitor"),
                 ("faults", "statistics:view"), ("traps", "statistics:traps"))}  # fmt: skip
-        fds |= {f"world{number}": fabric.fd(f"statistics:world{number}") for number in self._scheduled()}
+        fds |= {f"world{number}": fabric.fd(f"statistics:world{number}") for number in self.scheduled()}
         config = fabric.role_config(
             "monitor", faults_size=statistics_size("view"), traps_size=statistics_size("trap"), **self._boot.window(),
             worlds_size=statistics_size("world"), scheduling=self._system_worlds(), adopting=adopting,
         )
-        await self._boot.start(record, "partitions.monitor:main", config, fds, self._hear_monitor)
+        await self._boot.start(record, "partitions.monitor:main", config, fds, self.hear_monitor)
         fabric.monitor = record
         await ask(record, "ping", {})  # it answers once it has begun the kernel region, which the devices look for
 
@@ -122,7 +132,7 @@ class Loading:
             return None
         return {**asked.model_dump(), "processors": self._boot.processors.guests}
 
-    def _scheduled(self) -> list[int]:
+    def scheduled(self) -> list[int]:
         """Processors with a system world."""
         return (self._system_worlds() or {"processors": []})["processors"]
 
@@ -165,7 +175,7 @@ class Loading:
                 self._connected.clear()
                 await self._connected.wait()
 
-    def _hear_monitor(self, message: Message, fds: list[int]) -> None:
+    def hear_monitor(self, message: Message, fds: list[int]) -> None:
         """A connect call of a partition to an infrastructure service waits for its channel; or something that the
         supervisor wants to know."""
         close_fds(fds)

@@ -72,6 +72,16 @@ class PathChanges:
                     await self._plane.map_memory(record)
                 await self._plane.offer_path(record, endpoint)
 
+    async def catch_up(self, record: Record) -> None:
+        """After the death of an earlier hostd: what the database wants stands, now without a deadline."""
+        record.copied = not any("copy" in (one["path"], one["wanted"]) for one in record.plan["endpoints"])
+        await (self._plane.unmap_memory(record) if record.copied else self._plane.map_memory(record))
+        for endpoint in [one for one in record.plan["endpoints"] if one["wanted"] != one["path"]]:
+            await self._plane.settle(record, endpoint)
+            path = await self._plane.offer_path(record, endpoint)
+            if path != endpoint["path"]:  # the guest has gone over, and nobody heard
+                self.hear(record, {"endpoint": endpoint["index"], "path": path})
+
     # ---- what the monitor and the processes tell ----
 
     def hear(self, record: Record, message: Message) -> None:

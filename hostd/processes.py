@@ -266,6 +266,12 @@ class Processes:
             self._on_exit(identity, process)
         self.reap_strays()
 
+    def give_up_starts(self) -> None:
+        """Who asked for them is gone."""
+        for seq in list(self._starts):
+            self._fail(seq, "state", "another daemon leads the host")
+        self.reap_strays()
+
     def _hear_rest(self, seq: int) -> None:
         """What a dead process has said on its start socket, up to the end."""
         while seq in self._starts and not self._starts[seq].ended:

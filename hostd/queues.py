@@ -29,6 +29,14 @@ class Queues:
         record.served[endpoint["generation"]] = numbers
         record.queues += numbers
 
+    def restore_numbers(self, records: list[Record]) -> None:
+        """What an earlier hostd had given out."""
+        for record in records:
+            for endpoint in record.plan.get("endpoints", ()):
+                numbers = record.served.get(endpoint["generation"], [])
+                if numbers:
+                    self._numbers.setdefault(endpoint["server"], set()).update(numbers)
+
     async def add_queues(self, record: Record, endpoints: list[dict[str, Any]], fds: list[int]) -> None:
         """Descriptors: events segment, then channel and ledger of each queue in turn. The seat that serves opens what
         both share, so it is told first; one that is being started is told when it is there."""

@@ -45,6 +45,7 @@ class Record:
     served: dict[int, list[int]] = field(default_factory=dict)  # the same by generation of the endpoint
     connections: dict[int, Any] = field(default_factory=dict)  # of endpoints, by generation (hostd.connections)
     hot: set[int] = field(default_factory=set)  # generations of endpoints that came while the guest ran
+    leaving: str | None = None  # name of an endpoint that is being detached
     lifecycle: Any = None  # the wire to a guest: its reports, and endpoints that come and go
     recorded: asyncio.Event | None = None  # of a guest: the database knows its process, or never will
     attached: bool = False

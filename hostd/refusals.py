@@ -42,6 +42,11 @@ class Refusals:
         finally:
             close_fds(handed.values())
 
+    def resume(self, key: str) -> None:
+        """The keeper has this since an earlier hostd."""
+        if key.rpartition(":")[2] in (HANDED, MEMORY):
+            self._held.add(key)
+
     async def watch_again(self, record: Record) -> None:
         """The same for a monitor that follows one that was killed."""
         for name in (HANDED, MEMORY):

@@ -44,6 +44,7 @@ from hostd.queue_pairs import several
 from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
+from hostd.succession import Succession
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
 from hostd.wire_life import WireLife
 from hostd.world_life import WorldLife
@@ -56,7 +57,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
+class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -71,10 +72,9 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         self._children = Children(keeper, self._ended)
         keeper.on_event = self._children.hear
         keeper.on_close = self._keeper_ended
-        # A kernel without membarrier makes both sides of every wake-up use sequentially consistent operations.
+        # Without membarrier both sides of every wake-up use sequentially consistent operations.
         self._boot = Boot(manifest, paths, keeper, self._children, symmetric=not register_membarrier())
-        self.records, self._guests = self._boot.records, self._boot.processors.guests
-        self.fabric = self._boot.fabric
+        self.records, self._guests, self.fabric = self._boot.records, self._boot.processors.guests, self._boot.fabric
         self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
         self._plugging = asyncio.Lock()
@@ -101,6 +101,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         await self._boot.control_plane()
         await self._boot.resources()
         await self._boot.devices()
+        await self.note_host()
         self._tell_started(list(self.records.values()))
         if load:
             await self.load()
@@ -138,10 +139,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
     # ---- answers ----
 
     def list(self) -> list[Row]:
-        rows = [own_record("hostd", os.getpid())]
-        if self.keeper.process is not None:
-            rows.append(own_record("keeper", self.keeper.process.pid))
-        rows += self.records.values()
+        rows = [own_record("hostd", os.getpid()), own_record("keeper", self.keeper.pid), *self.records.values()]
         return [record.row(self._boot_time) for record in rows]
 
     def statistics(self) -> Sequence[tuple[str, Any]]:
@@ -157,8 +155,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
             "sandbox": self._manifest.host.sandbox,
             "wake_up": "symmetric" if self.fabric.symmetric else "membarrier",
             "scheduling": await self.data_threads(),
-            "metrics_url": self.metrics_url,
-            **await self.kernel_facts(),
+            "metrics_url": self.metrics_url, **await self.kernel_facts(),
             "wires": await self.fabric.wiring.states(self.fabric.devices), **await self.worlds(),
         }
         return {
@@ -179,8 +176,8 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
             return {}
 
     def manifest(self) -> Manifest:
-        guests = [record.spec for record in self.records.values() if record.type == "guest"]
-        return self._manifest.model_copy(update={"partitions": guests})
+        specs = [record.spec for record in self.records.values() if record.type == "guest"]
+        return self._manifest.model_copy(update={"partitions": specs})
 
     def _record(self, name: str) -> Record:
         record = self.records.get(name)
@@ -221,11 +218,10 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
         for policy in policies:
-            document = {"policy": policy.model_dump(), "actor": actor}
-            await ask(
-                self.records["command"], "policy.set", document | ({"key": f"{key}:{policy.name}"} if key else {})
-            )
+            more = {"key": f"{key}:{policy.name}"} if key else {}
+            await ask(self.records["command"], "policy.set", {"policy": policy.model_dump(), "actor": actor, **more})
         self._manifest = self._manifest.model_copy(update={"policies": list(policies)})
+        await self.note_host()
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         begin = time.monotonic_ns()
@@ -371,6 +367,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
         record = self._record(name)
         answer = await self._change_paths(record, endpoint, path, timeout, key=key, actor=actor)
         record.spec = with_path(record.spec, endpoint, answer["path"])
+        await self._boot.notes.record(record)
         return answer
 
     async def _decide_path(self, record: Record, endpoint: str, path: str, key: str | None, actor: str) -> Row:
@@ -447,6 +444,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
             await traps.release(self.keeper, record)
             await self._refusals.forget(record)
         self.records.pop(record.name, None)
+        await self._boot.notes.forget(record)
         async with self._changed:
             self._changed.notify_all()
 
@@ -513,6 +511,8 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues):
 
     async def _notify(self, kind: str, record: Record, **more: Any) -> None:
         self.events.publish(kind, partition=record.name, type=record.type, **more)
+        if self.records.get(record.name) is record:
+            await self._boot.notes.record(record)
         async with self._changed:
             self._changed.notify_all()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostd.errors import HostError
@@ -16,6 +17,7 @@ class WireLife:
 
     events: EventLog
     fabric: Fabric
+    note_host: Callable[[], Awaitable[None]]  # hostd.succession
 
     async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
         """{"device", "name"} once it is there. Wires of running hosts are not part of the exported manifest."""
@@ -28,6 +30,7 @@ class WireLife:
         if any(one.device == device and one.wire.name == wire.name for one in self.fabric.wiring.placed):
             raise HostError("conflict", f"{device} has a wire {wire.name} already")
         await self.fabric.wiring.add(record, wire)
+        await self.note_host()
         self.events.publish("wire", device=device, wire=wire.name)
         return {"device": device, "name": wire.name}
 
@@ -40,6 +43,7 @@ class WireLife:
             names = ", ".join(one.wire.name for one in known) or "none"
             raise HostError("not_found", f"{device} has no wire {name!r} of its own; known: {names}")
         await wiring.remove(record, placed)
+        await self.note_host()
         return {"device": device, "name": name}
 
     def wire_names(self) -> dict[tuple[str, int], str]:

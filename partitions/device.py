@@ -19,6 +19,7 @@ class DevicePartition(DataPlane):
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
         self._extents: dict[int, int] = {}  # partition -> ports that use its memory
         self._hpas: dict[int, list[int]] = {}
+        self._owners: dict[int, int] = {}  # port -> partition
         return self.device(
             **loop_arguments(self.context, fds),
             translations_fd=fds["translations"],
@@ -78,12 +79,17 @@ class DevicePartition(DataPlane):
                 self._forget(partition)
             raise
         self._extents[partition] += 1
+        self._owners[message["port"]] = partition
         self.loop.set_share(message["port"], message["weight"], message["limits"])
         return {}
 
     def handle_detach(self, message: Message, _fds: list[int]) -> Message:
-        """Detaches the port; with the last port of a partition its memory is unmapped."""
+        """Detaches the port; with the last port of a partition its memory is unmapped. What is detached already is no
+        fault: who asks again does not know the first answer."""
         partition = message["partition"]
+        if self._owners.get(message["port"]) != partition:
+            return {}
+        del self._owners[message["port"]]
         self.detach_port(message["port"])
         self._extents[partition] -= 1
         if self._extents[partition] == 0:

@@ -178,7 +178,10 @@ class Guest:
         self._endpoints[endpoint["name"]] = endpoint
 
     def _drop_endpoint(self, name: str) -> None:
-        """Its rings are unmapped once the program holds none of its drivers any more."""
+        """Its rings are unmapped once the program holds none of its drivers any more. One that was given up before this
+        guest was told of it is nothing to it."""
+        if name not in self.paths:
+            return
         self.paths.pop(name).leave()
         for known in (self._queues, self._endpoints, self._opened):
             known.pop(name, None)  # type: ignore[attr-defined]

@@ -3,8 +3,8 @@
 It has one seat of every office: in its own it serves, in the other one it stands by and takes over. Descriptors at
 start: `kernel` (read-only), and of each office, by its name: `seat`, `bell`, `statistics`, `call`, `events`, `vectors`.
 Messages, each with the "office" (id of the I/O partition that it is of): `connect_hardware`, `add_queues`,
-`remove_queues`, `in_flight`. It never gets a descriptor of guest memory, and none of its own either: the buffers of the
-copy path are filled by the monitor and by devices, and it only deals them out.
+`remove_queues`, `in_flight`, `taken`. It never gets a descriptor of guest memory, and none of its own either: the
+buffers of the copy path are filled by the monitor and by devices, and it only deals them out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pyx.office import Office
 
 class IoPartition(DataPlane):
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Office:
+        self._owners: dict[tuple[int, int], int] = {}  # (office, number of a queue) -> partition
         self.offices = {
             office["partition"]: self._office(office, fds, config) for office in config["offices"]
         }
@@ -66,9 +67,11 @@ class IoPartition(DataPlane):
                     queue["capacity"], rest[2 * index], rest[2 * index + 1], events, queue["budget"],
                 )  # fmt: skip
                 added.append(queue["number"])
+                self._owners[message["office"], queue["number"]] = message["partition"]
         except BaseException:
             for number in added:
                 office.remove_queue(number)
+                del self._owners[message["office"], number]
             raise
         return {}
 
@@ -76,6 +79,10 @@ class IoPartition(DataPlane):
         """Requests of queues that stand in their ledgers."""
         office = self.offices[message["office"]]
         return {"in_flight": sum(office.in_flight(number) for number in message["queues"])}
+
+    def handle_queues(self, _message: Message, _fds: list[int]) -> Message:
+        """All queues that it knows: numbers are of an office, partitions of the host."""
+        return {"queues": [{"number": number, "partition": owner} for (_, number), owner in self._owners.items()]}
 
     def handle_taken(self, message: Message, _fds: list[int]) -> Message:
         """Have their guests taken all completions of these queues?"""
@@ -88,6 +95,7 @@ class IoPartition(DataPlane):
         for number in message["queues"]:
             if office.has_queue(number):
                 office.remove_queue(number)
+                self._owners.pop((message["office"], number), None)
         return {}
 
     def handle_scheduling(self, _message: Message, _fds: list[int]) -> Message:

@@ -115,7 +115,8 @@ class MonitorPartition(DataPlane):
         self._watched.discard(message["partition"])
         self._trapped.discard(message["partition"])
         self.loop.unroute(message["partition"])
-        self.loop.close(message["partition"])
+        with suppress(KeyError):  # closed already: who asks again does not know the first answer
+            self.loop.close(message["partition"])
         return {}
 
     def handle_watch_calls(self, message: Message, fds: list[int]) -> Message:

@@ -129,31 +129,6 @@ def test_second_signal_changes_nothing(own: Host) -> None:
     answer.join(DEADLINE)
 
 
-def test_killed_daemon_leaves_partitions_running(own: Host) -> None:
-    """Guests work on; the next daemon shows them, refuses changes, and `down` removes them."""
-    own.start()
-    (work,) = begin_work(own, 1)
-    before = own.pids()
-    own.signal(signal.SIGKILL)
-    own.reap()
-    with pytest.raises(HostError) as unreachable:
-        own.rows()
-    assert unreachable.value.code == "unreachable" and str(before["keeper"]) in unreachable.value.message
-    own.start()
-    status = own.status()
-    assert {row["name"]: row["pid"] for row in status["processes"] if row["state"] == "running"} == {
-        name: pid for name, pid in before.items() if name not in ("hostd", "keeper")
-    }
-    assert [check["ok"] for check in status["checks"]] == [False]
-    with pytest.raises(HostError, match="daemon that was killed"):
-        own.spawn("other", ["ends:never"])
-    rounds = work.finish()["rounds"]
-    assert rounds > 0
-    # It is asked again: the daemon was gone for good when it did this.
-    assert own._puppets["g0"].call("work:verified", seed=2, most=50)["rounds"] == 50
-    own.stop()
-
-
 def test_down_without_a_daemon(own: Host) -> None:
     """`hostctl down` needs the keeper alone."""
     own.start()

@@ -1,0 +1,111 @@
+"""What a dead hostd left that no record claims: it had only begun, or had nearly ended (rule 32).
+
+Found by asking, not by what was written down: the keeper for processes and descriptors, devices and I/O partitions for
+what is attached, the ultravisor for partitions. Everything here can be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from hostd.asking import ask
+from hostd.boot import Boot
+from hostd.children import Children
+from hostd.notes import PREFIX
+from hostd.records import ENDED, Record
+from hostd.refusals import Refusals
+from hostd.wire import RemoteError, WireError
+
+ROWS_MAX = 500  # of one answer
+FAULTS = (RemoteError, WireError, OSError, EOFError, KeyError)
+
+Row = dict[str, Any]
+
+
+class Leftovers:
+    """`discard(record)` removes a partition without a process from the database and the data plane; `settle(record,
+    queues)` puts right what a guest that lives has."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        children: Children,
+        refusals: Refusals,
+        discard: Callable[[Record], Awaitable[None]],
+        settle: Callable[[Record, list[int]], Awaitable[None]],
+    ) -> None:
+        self._boot = boot
+        self._keeper = boot.keeper
+        self._fabric = boot.fabric
+        self._records = boot.records
+        self._children = children
+        self._refusals = refusals
+        self._discard = discard
+        self._settle = settle
+
+    async def end_strangers(self, processes: Iterable[Row]) -> None:
+        """Ends processes that nobody claims, and drops what the keeper knows of them and of their descriptors."""
+        await asyncio.gather(*(self._children.end_stranger(row) for row in processes))
+        known = {f"{record.name}:{record.process}" for record in self._records.values()}
+        for key in await self._keeper.list_held():
+            owner = ":".join(key.split(":")[:2])
+            if not key.startswith(PREFIX) and owner not in known:
+                await self._keeper.release(key)
+            elif owner in known:
+                self._refusals.resume(key)
+
+    async def remove(self) -> list[str]:
+        """Takes back what partitions without a record have, and what others have beside their plans. What could not be
+        done, in words."""
+        try:
+            rows = (await self._query("partitions", limit=ROWS_MAX))["partitions"]
+            queues = await self._queues()
+        except FAULTS as error:
+            return [str(error)]
+        numbers, existing = {one.number for one in self._records.values()}, {row["id"] for row in rows}
+        todo = [(row["name"], self._remove_partition(row, queues)) for row in rows if row["id"] not in numbers]
+        for record in [one for one in self._records.values() if one.type == "guest"]:
+            if record.number not in existing:
+                todo.append((record.name, self._remove_record(record)))
+            elif record.exit_status is None:
+                todo.append((record.name, self._settle(record, queues.get(record.number, []))))
+        problems: list[str] = []
+        for name, work in todo:
+            try:
+                await work
+            except FAULTS as error:
+                problems.append(f"{name}: {error}")
+        return problems
+
+    async def _remove_record(self, record: Record) -> None:
+        """The earlier hostd had removed all but its note."""
+        await self._fabric.detach(record)
+        try:
+            await self._discard(record)
+        except RemoteError as error:
+            if error.code != "not_found":
+                raise
+
+    async def _remove_partition(self, row: Row, queues: dict[int, list[int]]) -> None:
+        """As if its spawn had failed."""
+        plan = (await self._query("partition", partition=row["id"]))["partition"]
+        record = Record(row["name"], row["type"], number=row["id"], plan=plan, attached=True)
+        record.queues = queues.get(row["id"], [])
+        await self._fabric.detach(record)
+        if row["state"] not in ENDED:
+            await self._boot.transaction([{"op": "partition.state", "partition": row["id"], "state": "failed"}])
+        await self._discard(record)
+
+    async def _query(self, what: str, **more: int) -> Row:
+        return await ask(self._records["command"], "query", {"what": what, **more})
+
+    async def _queues(self) -> dict[int, list[int]]:
+        """Numbers of queues at the I/O partitions, by partition."""
+        found: dict[int, set[int]] = {}
+        for server in self._fabric.servers.values():
+            if server.exit_status is None:
+                for row in (await ask(server, "queues", {}))["queues"]:
+                    found.setdefault(row["partition"], set()).add(row["number"])
+        return {partition: sorted(numbers) for partition, numbers in found.items()}

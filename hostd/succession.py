@@ -1,0 +1,227 @@
+"""hostd after the death of an earlier one: it takes over what runs, as it runs (rules 28, 29 and 32).
+
+    keeper found -> the dead one's requests are over -> notes -> segments by their labels -> pidfds and wires of every
+    noted process -> processes without a note are ended -> roles have answered what the dead one asked of them
+    -> what no record claims goes: endpoints, queues, partitions in the database -> who died meanwhile is told of
+
+Guests do not notice: nothing of the data plane passes through hostd. What was only half done when the earlier one died
+is completed or undone by what is found, so it does not matter where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from hostd import notes as noted
+from hostd.asking import ask
+from hostd.boot import Boot
+from hostd.children import Children
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.fabric import Fabric
+from hostd.io_life import Offices
+from hostd.keeper import Keeper
+from hostd.leftovers import Leftovers
+from hostd.loading import SERVERS, Loading
+from hostd.manifest import Manifest, PartitionSpec, Processors
+from hostd.manifest_wires import Wire
+from hostd.monitor_life import MonitorLife
+from hostd.path_changes import PathChanges
+from hostd.paths import Paths
+from hostd.records import Record
+from hostd.refusals import Refusals
+from hostd.wire import RemoteError, WireError
+from hostd.wiring import Placed
+
+PATIENCE = 5.0  # seconds for a role to answer; one that is stopped must not keep the host from its API
+NOT_YET = ("defined", "starting")  # states of a record of which the next hostd is to know nothing: it undoes the start
+STOP_TIMEOUT = 2.0  # seconds that a guest gets which was being stopped
+
+Row = dict[str, Any]
+Notes = dict[str, Row]
+
+
+async def read(keeper: Keeper) -> Notes | None:
+    """From now on this process leads the host of a keeper that was found alive: what a dead hostd noted. None where it
+    had not come to a host that works, or was between two states of its kernel: then there are no guests."""
+    await keeper.lead()
+    found = await noted.Notes(keeper).read(await keeper.list_held())
+    return found if found.get(noted.HOST, {}).get("kernel") in ("loaded", "none") else None
+
+
+def manifest_of(notes: Notes, paths: Paths) -> Manifest:
+    """The manifest that the host was started with. HostError `conflict` for another state folder than its own."""
+    state = notes[noted.HOST]["state"]
+    if state != str(paths.state):
+        text = f"the host that runs in {paths.runtime} keeps its state in {state}, not in {paths.state}"
+        raise HostError("conflict", f"{text}; --state-dir names it")
+    return Manifest.model_validate(notes[noted.HOST]["manifest"])
+
+
+def metrics_of(notes: Notes) -> str | None:
+    """Where the metrics were, as HOST:PORT."""
+    url: str | None = notes[noted.HOST]["metrics"]
+    return urlsplit(url).netloc if url else None
+
+
+class Succession:
+    """Mixin of the supervisor, which owns everything that is named here without a value."""
+
+    events: EventLog
+    keeper: Keeper
+    paths: Paths
+    records: dict[str, Record]
+    fabric: Fabric
+    metrics_url: str | None
+    _boot: Boot
+    _children: Children
+    _guests: list[int]
+    _loading: Loading
+    _manifest: Manifest
+    _monitor_life: MonitorLife
+    _offices: Offices
+    _paths: PathChanges
+    _refusals: Refusals
+    _unloaded: Row | None
+    _endings: set[asyncio.Task[None]]
+
+    async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
+        raise NotImplementedError
+
+    settle_endpoints: Callable[[Record, list[int]], Awaitable[None]]
+
+    async def _terminate(self, record: Record, timeout: float) -> None:
+        raise NotImplementedError
+
+    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
+        raise NotImplementedError
+
+    def _hear_guest(self, record: Record, sock: Any, started: asyncio.Future[None]) -> None:
+        raise NotImplementedError
+
+    # ---- before a death ----
+
+    async def note_host(self, kernel: str | None = None, pending: bool = False) -> None:
+        """What is not of one process, and every record. `kernel`: "loading" or "unloading" while that is under way;
+        `pending`: guests of the manifest are still to be started."""
+        wires = [
+            {"device": one.device, "number": one.number, "wire": noted.plain(one.wire), "partition": one.partition}
+            for one in self.fabric.wiring.placed
+        ]
+        document = {
+            "manifest": {**noted.plain(self._manifest), "version": self._manifest.version},
+            "state": str(self.paths.state),
+            "metrics": self.metrics_url,
+            "processors": self._boot.processors.model_dump(),
+            "traps": self._boot.traps,
+            "machine": self._boot.machine,
+            "slots": self._boot.slots,
+            "kernel": kernel or ("loaded" if self.fabric.loaded else "none"),
+            "pending": pending,
+            "charging": self.fabric.charging,
+            "channels": self._loading.noted(),
+            "serving": self.fabric.serving,
+            "unloaded": self._unloaded,
+            "wires": wires,
+        }
+        for record in [one for one in self.records.values() if one.state not in NOT_YET]:
+            await self._boot.notes.record(record)
+        await self._boot.notes.write(noted.HOST, document)
+
+    # ---- after it ----
+
+    async def adopt(self, notes: Notes) -> None:
+        """Takes over. HostError or RemoteError where the host cannot be known any more."""
+        begin = time.monotonic()
+        host = notes[noted.HOST]
+        await self.keeper.watch()
+        listed = await self.keeper.list()
+        for record in [noted.to_record(note) for name, note in notes.items() if name.startswith(noted.RECORD)]:
+            self.records[record.name] = record
+        self._restore(host)
+        kinds = {device.name: device.kind for device in self._manifest.devices}
+        await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
+        processes = {row["id"]: row for row in listed["processes"]}
+        dead = [(one, status) for one in self.records.values() if (status := await self._take(one, processes))]
+        leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle)
+        await leftovers.end_strangers(processes.values())
+        problems = await self._barrier()
+        for record, status in dead:
+            self._children.ended_before(record, status)
+        took = time.monotonic() - begin
+        living = [record for record in self.records.values() if record.exit_status is None]
+        facts = {"processes": len(living), "ended": [one.name for one, _ in dead], "seconds": took}
+        self.events.publish("adopted", **facts)
+        await asyncio.gather(*self._endings, return_exceptions=True)
+        if self.fabric.loaded:
+            await self._offices.look()
+        for problem in [*problems, *await leftovers.remove()]:
+            self.events.publish("error", message=f"adoption: {problem}")
+        for record in [one for one in living if one.state == "stopping"]:  # who asked for it went with the dead hostd
+            self._endings.add(task := asyncio.create_task(self._terminate(record, STOP_TIMEOUT)))
+            task.add_done_callback(self._endings.discard)
+        if host["pending"]:
+            await self._spawn_rest()
+        await self.note_host()
+
+    def _restore(self, host: Row) -> None:
+        boot, fabric, records = self._boot, self.fabric, self.records
+        boot.processors = Processors.model_validate(host["processors"])
+        self._guests, fabric.processors = boot.processors.guests, boot.processors.infrastructure
+        boot.traps, boot.machine, boot.slots = host["traps"], host["machine"], host["slots"]
+        fabric.charging, self._unloaded = host["charging"], host["unloaded"]
+        fabric.wiring.placed = [
+            Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"])
+            for one in host["wires"]
+        ]
+        fabric.devices = {device.name: records[device.name] for device in self._manifest.devices}
+        fabric.restore_numbers(list(records.values()))
+        self._loading.restore(host["channels"], boot.slots)
+        if host["kernel"] == "loaded":
+            fabric.slots = dict(boot.slots)
+            fabric.monitor = records["monitor"]
+            self._monitor_life.watch(fabric.monitor)
+            self._offices.resume([records[name] for name in SERVERS], host["serving"])
+
+    async def _take(self, record: Record, processes: dict[int, Row]) -> dict[str, int] | None:
+        """What the keeper holds of the process of a record is ours from now on. How it ended, if it has meanwhile."""
+        row = processes.pop(record.process, None)
+        if record.exit_status is not None:
+            return None
+        if row is None or row["status"] is not None:
+            return row["status"] if row else {"signalled": signal.SIGKILL}
+        await self._children.resume(record, self._loading.hear_monitor if record.type == "monitor" else None)
+        held = await self.keeper.get_held(f"{record.name}:{record.process}:lifecycle")
+        for descriptor in held or []:
+            record.lifecycle = socket.socket(fileno=descriptor)
+            loop = asyncio.get_running_loop()
+            started: asyncio.Future[None] = loop.create_future()
+            started.set_result(None)
+            loop.add_reader(descriptor, self._hear_guest, record, record.lifecycle, started)
+        return None
+
+    async def _barrier(self) -> list[str]:
+        """After the return every role has done what the dead hostd asked of it. Names those that do not answer."""
+        roles = [record for record in self.records.values() if record.wire is not None and record.exit_status is None]
+        asked = [ask(record, "ping", {}) for record in roles]
+        answers = await asyncio.gather(*(asyncio.wait_for(one, PATIENCE) for one in asked), return_exceptions=True)
+        failed = [(record, error) for record, error in zip(roles, answers, strict=True) if isinstance(error, Exception)]
+        return [f"{record.name} does not answer: {error or 'it hangs'}" for record, error in failed]
+
+    async def _settle(self, record: Record, queues: list[int]) -> None:
+        await self.settle_endpoints(record, queues)
+        await self._paths.catch_up(record)
+
+    async def _spawn_rest(self) -> None:
+        """Guests of the manifest that the earlier hostd had not come to."""
+        for spec in [one for one in self._manifest.partitions if one.name not in self.records]:
+            try:
+                await self.spawn(spec, key=None, actor="manifest")
+            except (HostError, RemoteError, WireError, OSError, EOFError) as error:
+                self.events.publish("error", partition=spec.name, message=f"adoption: {error}")

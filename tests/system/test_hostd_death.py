@@ -1,0 +1,136 @@
+"""hostd dies, the next one takes over what runs: the same processes, and everything works as before (rule 28).
+
+Guests do not notice: they verify their I/O on all paths meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hostd.errors import HostError
+from tests.framework.exported import Exported
+from tests.framework.host import DEADLINE, Host
+from tests.framework.nbd import READ, WRITE
+from tools import daemon
+
+PATHS = ("copy", "redirect", "direct")
+BEST = 1.0  # seconds in which everything is adopted
+
+
+def endpoints(path: str) -> dict[str, Any]:
+    nics = [{"name": name, "path": path} for name in ("eth0", "eth1")]
+    return {"disks": [{"name": "vda", "size": "1MiB", "path": path}], "nics": nics}
+
+
+@pytest.fixture
+def own() -> Iterator[Host]:
+    """A host of the test's own; whatever becomes of it, nothing of it outlives the test."""
+    host = Host()
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+def await_rounds(host: Host, *names: str) -> None:
+    """Until each has written some more to its disk, whichever way."""
+    def written() -> list[float]:
+        return [host.metrics().value("disk_writes_completed_total", partition=name, endpoint="vda") for name in names]
+
+    before = written()
+    host.until(lambda: all(now >= then + 5 for now, then in zip(written(), before, strict=True)))
+
+
+def kill(host: Host) -> None:
+    host.signal(signal.SIGKILL)
+    host.reap()
+
+
+def others(pids: dict[str, int]) -> dict[str, int]:
+    return {name: pid for name, pid in pids.items() if name != "hostd"}
+
+
+def test_everything_is_adopted_and_works(own: Host) -> None:
+    own.start()
+    guests = {path: own.guest(path, **endpoints(path)) for path in PATHS}
+    works = [guest.begin("work:verified", seed=number) for number, guest in enumerate(guests.values())]
+    exported = Exported(own)
+    apart = {"name": "eth0", "addresses": ["10.9.0.1/24"], "vlan": 7}  # its kernel speaks to everybody
+    own.spawn("sleeper", ["/bin/sleep", "1000"], nics=[apart], directory=None)
+    own.attach("copy", disk={"name": "hot", "size": "1MiB"})
+    await_rounds(own, *PATHS)
+    before, listed, exportable = own.pids(), own.client.get("/v1/export"), exported.client()
+    kill(own)
+    with pytest.raises(HostError) as unreachable:
+        own.rows()
+    assert unreachable.value.code == "unreachable" and str(before["keeper"]) in unreachable.value.message
+    assert exportable.do(WRITE, length=4096, data=b"x" * 4096).error == 0  # nobody waits for hostd
+    own.start()
+    assert others(own.pids()) == others(before)
+    (adopted,) = [event for event in own.events() if event["kind"] == "adopted"]
+    assert adopted["processes"] == len(others(before)) - 1 and adopted["ended"] == []
+    assert own.failed_checks() == []
+    assert own.client.get("/v1/export") == listed
+    await_rounds(own, *PATHS)
+    assert exportable.do(READ, length=4096).data == b"x" * 4096
+    # What the dead one could do, this one can.
+    own.detach("copy", "hot")
+    own.attach("copy", disk={"name": "hot", "size": "1MiB"})
+    assert own.set_path("copy", "vda", "direct")["path"] == "direct"
+    more = own.guest("more", **endpoints("redirect"))
+    assert more.call("work:verified", seed=9, most=20)["rounds"] == 20
+    own.remove("more")
+    for role in ("monitor", "io-a"):
+        os.kill(own.row(role)["pid"], signal.SIGKILL)
+        own.until(lambda role=role: own.row(role)["restarts"] == 1 and own.row(role)["state"] == "running")
+    await_rounds(own, *PATHS)
+    assert own.kill("direct")["state"] == "failed"
+    assert [work.finish()["dropped"] for work in works[:2]] == [{}, {}]
+    own.remove_guests()
+    assert own.unload()["same"]
+    own.load()
+    assert own.failed_checks() == []
+    own.stop()
+
+
+def test_who_died_meanwhile(own: Host) -> None:
+    """Guests, an I/O partition and the monitor have died while there was no hostd: each as if one had been there."""
+    own.start()
+    guests = [own.guest(f"g{number}", **endpoints("redirect")) for number in range(2)]
+    work = guests[0].begin("work:verified", seed=1)
+    await_rounds(own, "g0")
+    pids = own.pids()
+    kill(own)
+    for name in ("g1", "io-a", "monitor"):
+        os.kill(pids[name], signal.SIGKILL)
+    own.start()
+    own.wait_for_end("g1")
+    assert own.row("g1")["exit_status"] == {"signalled": signal.SIGKILL}
+    for role in ("io-a", "monitor"):
+        own.until(lambda role=role: own.row(role)["state"] == "running" and own.row(role)["restarts"] == 1)
+    await_rounds(own, "g0")
+    assert work.finish()["dropped"] == {}
+    assert own.failed_checks() == []
+    assert others(own.pids())["g0"] == pids["g0"]
+    own.remove("g1")
+    assert own.guest("g1", **endpoints("redirect")).call("work:verified", seed=2, most=10)["rounds"] == 10
+    own.stop()
+
+
+def test_another_state_folder_is_refused(own: Host) -> None:
+    """The host that runs is not hurt by it."""
+    own.start()
+    before = own.pids()
+    kill(own)
+    paths, own.paths = own.paths, own.paths.__class__(own.paths.runtime, own.folder / "other")
+    with pytest.raises(HostError, match="keeps its state in"):
+        daemon.start(own.paths, str(own.manifest), DEADLINE)
+    own.paths = paths
+    own.start()
+    assert others(own.pids()) == others(before)
+    own.stop()
