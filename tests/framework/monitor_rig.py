@@ -41,16 +41,19 @@ _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c
 class Ring:
     """One end of a ring, played by the test: as consumer or as producer."""
 
-    def __init__(self, memory: mmap.mmap, offset: int = 0) -> None:
-        self.memory, self.offset = memory, offset
+    def __init__(self, memory: mmap.mmap, offset: int = 0, capacity: int = CAPACITY) -> None:
+        self.memory, self.offset, self.capacity = memory, offset, capacity
 
     def index(self, where: int) -> int:
         return int(struct.unpack_from("<Q", self.memory, self.offset + where)[0])
 
+    def tail(self) -> int:
+        return self.index(TAIL)
+
     def push(self, *slots: bytes) -> None:
         tail = self.index(TAIL)
         for number, slot in enumerate(slots):
-            at = self.offset + HEADER + (tail + number) % CAPACITY * SLOT
+            at = self.offset + HEADER + (tail + number) % self.capacity * SLOT
             self.memory[at : at + SLOT] = slot
         struct.pack_into("<Q", self.memory, self.offset + TAIL, tail + len(slots))
 
@@ -59,7 +62,7 @@ class Ring:
         head, tail = self.index(HEAD), self.index(TAIL)
         found = []
         for number in range(head, tail):
-            at = self.offset + HEADER + number % CAPACITY * SLOT
+            at = self.offset + HEADER + number % self.capacity * SLOT
             found.append(self.memory[at : at + SLOT])
         struct.pack_into("<Q", self.memory, self.offset + HEAD, tail)
         return found

@@ -73,6 +73,7 @@ CHARGES = [
 CHECKS = [
     ("UPDATE quota SET used = -1", "quota_negative"),
     ("UPDATE quota SET maximum = 1 WHERE resource = 'partitions'", "quota_exceeded"),
+    ("UPDATE quota SET maximum = used - 1 WHERE resource = 'frames'", "quota_exceeded"),
     ("UPDATE partition SET name = 'two' WHERE name = 'one'", "immutable"),
     ("INSERT INTO segment VALUES (:memory, :two, 'memory', 4096, 0)", "segment.id"),
     ("INSERT INTO segment VALUES (5, :two, 'view', 4096, 0)", "segment_single|segment.partition, segment.kind"),

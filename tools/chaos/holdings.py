@@ -25,7 +25,7 @@ Holdings = dict[str, dict[str, int]]  # kind -> of what -> how many
 def holdings(paths: Paths, pids: Mapping[str, int]) -> Holdings:
     """`pids` by role, keeper included."""
     with Wire.connect(paths.keeper_socket) as wire:
-        segments, processes = _listed(wire)
+        segments, processes = listed(wire)
         statistics = {row["label"]: _statistics_rows(wire, row) for row in segments if row["kind"] == "statistics"}
     return {
         "descriptors": {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in pids.items()},
@@ -48,7 +48,7 @@ def grown(before: Holdings, after: Holdings) -> dict[str, int]:
     }
 
 
-def _listed(wire: Wire) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def listed(wire: Wire) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Segments and processes that the keeper has."""
     segments: list[dict[str, Any]] = []
     processes: list[dict[str, Any]] = []

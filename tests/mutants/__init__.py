@@ -1,0 +1,1 @@
+"""Seeded defects of the real code, and the proof that tests see each."""

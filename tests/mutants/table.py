@@ -1,0 +1,138 @@
+"""The defects: one text of the real code each, what stands there instead, and which tests have to see it.
+
+`old` occurs exactly once in `file` (test_texts.py), so a mutant whose text has changed is noticed and written anew.
+Tests are named as pytest names them; several where any of them may be the first to see it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    file: str
+    old: str
+    new: str
+    why: str  # what the line is for, that is: what goes wrong without it
+    tests: tuple[str, ...]
+    build: bool = True  # False: its tests compile the header themselves
+
+
+TAKEOVER = ("tests/system/test_failover.py::test_killed_under_load",)
+
+MUTANTS = {
+    # ---- takeover ----
+    "nothing is replayed": Mutant(
+        "pyx/office.pyx",
+        "            self.queue_up(number, slot)\n            self.replays += 1",
+        "            self.replays += 0",
+        "requests in flight when a server dies are sent again by the next one (rules.md 20)",
+        TAKEOVER,
+    ),
+    "answers of the dead server are thrown away": Mutant(
+        "pyx/office.pyx",
+        "                self.completions(&self.hardware[i], n, pv_now())",
+        "                pv_consumer_release(&self.hardware[i], n)",
+        "what has been executed is not executed again: a frame would be sent twice (rules.md 21)",
+        TAKEOVER,
+    ),
+    "nothing stands in the ledger": Mutant(
+        "pyx/io.pyx",
+        "            pv_ledger_set(entry, id)\n            submitted += 1",
+        "            pv_ledger_set(entry, 0)\n            submitted += 1",
+        "a request is recorded before it is taken off its ring (rules.md 18)",
+        TAKEOVER,
+    ),
+    "a seat that hangs is left alone": Mutant(
+        "pyx/takeover.h",
+        "        pv_watch_kill(w, seat);\n}",
+        "        w->hung[seat] = true;\n}",
+        "a server without progress is killed, for its pidfd alone proves that it writes nothing any more (rules.md 22)",
+        ("tests/system/test_failover.py::test_stopped_and_going_on",),
+    ),
+    # ---- the fence ----
+    "no fence in the device": Mutant(
+        "pyx/intake.pyx",
+        "            if not self.in_office(&request, server.slot):",
+        "            if False:",
+        "the device compares the epoch in the step that acts (rules.md 19)",
+        ("tests/system/test_zombie.py",),
+    ),
+    "no fence in the monitor": Mutant(
+        "pyx/translator.pyx",
+        "        if pv_epoch_load(self.kernel, PV_ID_SLOT(c.id)) != call.submit.epoch or call.submit.epoch == 0:",
+        "        if False:",
+        "the monitor compares the epoch in the step that acts (rules.md 19)",
+        ("tests/system/test_zombie.py",),
+    ),
+    # ---- the monitor's death ----
+    "taken calls are not sealed": Mutant(
+        "pyx/commit.h",
+        "    atomic_store_explicit(&c->caller, caller, memory_order_release);\n    atomic_signal_fence",
+        "    atomic_store_explicit(&c->caller, 0, memory_order_release);\n    atomic_signal_fence",
+        "a batch of a monitor that dies becomes visible whole or not at all (rules.md 18)",
+        ("tests/unit/test_commit.py",),
+    ),
+    "calls are taken before everybody is adopted": Mutant(
+        "pyx/monitor.pyx",
+        "        if self.adopting:\n            return 0\n",
+        "",
+        "while a monitor has not adopted everybody nothing is translated (rules.md test 26)",
+        ("tests/system/test_monitor_restart.py::test_killed_again_and_again_under_load",),
+    ),
+    "answers before calls are given back": Mutant(
+        "pyx/monitor.pyx",
+        "        pv_commit_seal(&self.kernel.commit, c.id)\n",
+        "",
+        "what a batch decided is sealed before any of it is seen (rules.md 18)",
+        ("tests/unit/test_commit.py",),
+    ),
+    # ---- requests ----
+    "memory range by addition": Mutant(
+        "pyx/validate.h",
+        "if (gpa > size || length > size - gpa)",
+        "if (gpa + length > size)",
+        "bounds are written so that they cannot wrap (rules.md 10)",
+        ("tests/unit/test_validate.py::test_borders_of_memory",),
+    ),
+    "a generation is as good as another": Mutant(
+        "pyx/validate.h",
+        "if (e->generation != r->endpoint_generation)",
+        "if (false)",
+        "an old handle opens nothing in a later life of its slot (rules.md 13, 25)",
+        ("tests/unit/test_validate.py::test_borders_of_the_other_fields",),
+    ),
+    # ---- sleep and wake ----
+    "no look before sleep": Mutant(
+        "pyx/ring.h",
+        "return !c->broken && atomic_load_explicit(&c->ring->tail, memory_order_seq_cst) != c->head;",
+        "(void)c; return false;",
+        "a ring is looked at again after sleep was announced (rules.md 16)",
+        ("tests/unit/test_ring_wake.py::test_no_wake_up_is_lost[seq_cst]",),
+        build=False,
+    ),
+    # ---- endpoints ----
+    "detached before it is drained": Mutant(
+        "pyx/disk.pyx",
+        '        self.drain(&p.flying, f"of port {port}")',
+        "        pass",
+        "a port goes when the kernel has ended what it works on for it (rules.md 24)",
+        ("tests/system/test_medium.py::test_a_guest_that_dies_with_requests_at_the_medium",),
+    ),
+    # ---- the database ----
+    "a slot's generation is used again": Mutant(
+        "partitions/ultravisor/change.py",
+        "ON CONFLICT DO UPDATE SET generation = generation + 1 RETURNING",
+        "ON CONFLICT DO UPDATE SET generation = generation RETURNING",
+        "no id names two lives of a slot (rules.md 25)",
+        ("tests/unit/test_database.py",),
+    ),
+    "quotas are too large by one": Mutant(
+        "partitions/ultravisor/schema.sql",
+        "CONSTRAINT quota_exceeded CHECK (used <= maximum)",
+        "CONSTRAINT quota_exceeded CHECK (used <= maximum + 1)",
+        "what is not there is not given out (rules.md 33)",
+        ("tests/unit/test_database_rules.py",),
+    ),
+}
