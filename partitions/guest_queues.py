@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from partitions.guest_esp import Associations
 from partitions.guest_nic import SEND, SEND_HEADED, Nic
 from pyx import abi, offload
 from pyx.memory import Buffer
@@ -37,6 +38,11 @@ class QueuedNic:
             for reason, count in pair.dropped.items():
                 total[reason] = total.get(reason, 0) + count
         return total
+
+    @property
+    def associations(self) -> Associations:
+        """Those of the NIC: the device keeps one set, whichever pair a frame comes by."""
+        return self.pairs[0].associations
 
     def open(self, buffers: int = 256, frame_size: int = 2048, headed: bool = False) -> None:
         """Number and size of the receive buffers of each pair; before the first receive only."""

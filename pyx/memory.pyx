@@ -3,6 +3,7 @@
 
 import os
 
+cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.errno cimport errno
 from libc.stdint cimport uint32_t, uint64_t
@@ -46,6 +47,7 @@ def map_fixed(int fd, uint64_t gpa, uint64_t size) -> None:
         raise OSError(errno, os.strerror(errno), f"mapping partition memory {gpa:#x}+{size:#x}")
 
 
+@cython.no_gc_clear  # buffers that go with it in one cycle give their pages back
 cdef class Memory:
     """Partition memory of `size` bytes: gpa 0 is its first byte. `allocate` hands out page-aligned buffers.
 

@@ -62,12 +62,16 @@ class Switch:
         self.nic = Nic(
             self._fds["bell"], self._fds["statistics"], sizes["statistics"],
             translations_fd=self._fds["translations"], vectors_fd=self._fds["vectors"],
-            window_first=abi.FIRST_FRAME, window_size=1 << 20,
+            window_first=abi.FIRST_FRAME * abi.PAGE, window_size=1 << 20,
         )  # fmt: skip
         self.cables: list[Cable] = []
         self._threads = [threading.Thread(target=self.nic.run), threading.Thread(target=self.nic.wake)]
         for thread in self._threads:
             thread.start()
+
+    def fd(self, name: str) -> int:
+        """Of one of its segments: bell, statistics, translations, vectors."""
+        return self._fds[name]
 
     def cable(self, vlan: int = 0, trunk: tuple[int, ...] = (), watches: bool = False, mtu: int = 0) -> Cable:
         number = 255 - len(self.cables)

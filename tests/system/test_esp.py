@@ -7,6 +7,7 @@ import base64
 import os
 import random
 import secrets
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,12 @@ def receive(end: Puppet, count: int, timeout: float = 5.0) -> list[bytes]:
 def drops(host: Host, name: str, way: str = "receive") -> dict[str, int]:
     series = host.metrics().series(f"network_{way}_drops_total", partition=name)
     return {dict(labels)["reason"]: int(value) for labels, value in series.items() if value}
+
+
+def counts(host: Host) -> list[int]:
+    metrics = host.metrics()
+    return [int(metrics.value(f"network_{what}_packets_total", partition=name))
+            for what, name in (("sealed", "sender"), ("opened", "receiver"))]  # fmt: skip
 
 
 @pytest.mark.parametrize(("mode", "version", "inner"), MODES)
@@ -181,6 +188,39 @@ def test_on_other_paths_nothing_goes_plain(host: Host, ends: tuple[Puppet, Puppe
     send(sender, plain)
     (sealed,) = receive(receiver, 2, 0.3)
     assert b"not for" not in sealed
+
+
+def test_associations_are_those_of_the_whole_nic(host: Host) -> None:
+    """Of NICs with several queue pairs: what any pair sends is sealed, each flow stays in order while the number of
+    pairs changes under it, and without the associations of the sender nothing comes in."""
+    ends = ("10.0.0.1", "10.0.0.2")  # of tests/system/guests/flows.py
+    sender, receiver = (
+        host.guest(name, nics=[{"name": "eth0", "path": "direct", "queues": queues}], memory="16MiB")
+        for name, queues in (("sender", 2), ("receiver", 4))
+    )
+    for end in (sender, receiver):
+        address = end.call("offloads:open", nic="eth0", buffers=64)
+    way = [SPI, *ends]
+    for end, direction in ((sender, "out"), (receiver, "in")):
+        end.call("associations:add", nic="eth0", way=[direction, *way], key=KEYS[16].hex())
+    before = counts(host)
+    taking = receiver.begin("flows:receive", nic="eth0", seed=1)
+    sending = sender.begin("flows:send", nic="eth0", peer=address.replace(":", ""), seed=1)
+    for count in (1, 3, 2, 4):
+        host.set_queues("receiver", "eth0", count)
+        time.sleep(0.05)
+    sent, took = sending.finish(), taking.finish()
+    assert sent["dropped"] == {} and sum(sent["sent"]) > 100
+    assert took["disordered"] == 0 and took["next"] == sent["sent"]
+    assert [after - old for after, old in zip(counts(host), before, strict=True)] == [sum(sent["sent"])] * 2
+    assert min(sent["given"]) > 20, sent["given"]
+    sender.call("associations:remove", nic="eth0", way=["out", *way])
+    sending = sender.begin("flows:send", nic="eth0", peer=address.replace(":", ""), seed=2)
+    time.sleep(0.05)
+    plain = sum(sending.finish()["sent"])
+    lost = host.metrics().value("network_receive_drops_total", partition="receiver", reason="esp_policy")
+    assert lost == plain > 0
+    assert receive(receiver, 1, timeout=0.05) == []
 
 
 def weaken(host: Host, lies: bool = False, *, names: tuple[str, ...] = ("esp",)) -> None:

@@ -19,6 +19,7 @@ from hostd.errors import HostError
 from hostd.manifest_wires import WIRES_MAX
 from pyx.abi import OPERATIONS, tcp_address
 from tests.framework.host import Host
+from tests.framework.packets import frame
 from tests.framework.puppet import Puppet
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -137,6 +138,29 @@ def test_who_does_not_receive_stops_the_sender_alone(host: Host, listener: socke
         waited = host.metrics().value("network_tcp_waited_requests_total", partition="talker")
         assert waited >= 1
         going = guest.begin("tcp:go_on", name="c")
+        drained_of(peer, filled + 65536)
+        assert going.result() is None
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_full_socket_holds_up_nobody_else(host: Host, listener: socket.socket, path: str) -> None:
+    """Neither frames of the same NIC, nor connections of another guest at the same device and server."""
+    guest, other = exposed(host, path), talker(host, "other", PEER, path)
+    ear = host.guest("ear", nics=[{"name": "eth0", "path": path}], memory="8MiB")
+    source, to = (end.call("offloads:open", nic="eth0", buffers=128) for end in (guest, ear))
+    with taken(listener, guest) as peer:
+        filled = guest.call("tcp:fill", name="c")
+        assert other.call("tcp:connect", name="d", address=HOST, port=listener.getsockname()[1]) is None
+        theirs, _ = listener.accept()
+        theirs.settimeout(10.0)
+        with theirs:
+            sending = other.begin("tcp:send", name="d", seed=4, total=2_000_000)
+            frames = [bytes(frame(bytes([number]) * 200, source=source, to=to)).hex() for number in range(60)]
+            assert guest.call("offloads:send", nic="eth0", frames=frames, headed=False) == {}
+            heard = ear.call("offloads:receive", nic="eth0", count=100, timeout=0.3)  # what goes to all, too
+            assert [one for one in heard if one in frames] == frames
+            assert drained_of(theirs, 2_000_000) == sending.result()
+        going = guest.begin("tcp:go_on", name="c")  # it waited all the time
         drained_of(peer, filled + 65536)
         assert going.result() is None
 

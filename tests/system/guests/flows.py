@@ -32,8 +32,10 @@ def content(to: bytes, source: bytes, flow: int, number: int) -> bytes:
 
 
 def send(puppet: Puppet, nic: str, peer: str, seed: int) -> dict[str, Any]:
-    """Sends frames of all flows until the test wants the end: how many of each."""
+    """Sends frames of all flows until the test wants the end: how many of each, and by each pair."""
     device, generator, to = puppet.guest.nic(nic), random.Random(seed), bytes.fromhex(peer)
+    queues = [pair.transmit for pair in getattr(device, "pairs", [device])]
+    begin = [queue.completed for queue in queues]
     buffers = [puppet.guest.memory.allocate(64) for _ in range(BATCH)]
     sent = [0] * FLOWS
     while not puppet.wanted():
@@ -45,7 +47,8 @@ def send(puppet: Puppet, nic: str, peer: str, seed: int) -> dict[str, Any]:
             batch.append(buffer[: len(frame)])
             sent[flow] += 1
         device.send_many(batch)
-    return {"sent": sent, "dropped": device.dropped}
+    given = [queue.completed - before for queue, before in zip(queues, begin, strict=True)]
+    return {"sent": sent, "given": given, "dropped": device.dropped}
 
 
 def receive(puppet: Puppet, nic: str, seed: int) -> dict[str, Any]:
