@@ -19,7 +19,7 @@ from hostd.fabric import Fabric, ask
 from hostd.hardware import locate, numbers
 from hostd.hardware_region import traps_work
 from hostd.keeper import Keeper
-from hostd.manifest import Device, Manifest, Processors
+from hostd.manifest import Manifest, Processors
 from hostd.manifest_checks import CONSOLE_MEMORY
 from hostd.manifest_shares import limits_of
 from hostd.notes import Notes
@@ -179,7 +179,7 @@ class Boot:
         await fabric.make_device_segments({device.name: device.kind for device in self.manifest.devices})
         for wanted in self.manifest.devices:
             fabric.devices[wanted.name] = self.records[wanted.name]
-            await self._start_device(self.records[wanted.name], wanted)
+            await self.start_device(self.records[wanted.name])
             for wire in wanted.wires:
                 await fabric.wiring.add(self.records[wanted.name], wire)
         await fabric.attach_devices(self.records["console"])
@@ -190,12 +190,14 @@ class Boot:
         """The range of machine memory, in which monitor and devices map partitions."""
         return {"window_first": self.machine["first_frame"] * 4096, "window_size": self.machine["frames"] * 4096}
 
-    async def _start_device(self, record: Record, device: Device) -> None:
+    async def start_device(self, record: Record, successor: bool = False) -> None:
+        """The process of a device, and what the manifest says of it. `successor`: it follows one that died."""
         fabric, name = self.fabric, record.name
+        device = next(one for one in self.manifest.devices if one.name == name)
         simulated = device.simulated.model_dump() if device.simulated else None
         volume = device.volume.model_dump() if device.volume else None
         config = fabric.role_config(
-            device.kind, medium=device.medium, simulated=simulated, volume=volume, **self.window()
+            device.kind, medium=device.medium, simulated=simulated, volume=volume, successor=successor, **self.window()
         )
         translations = await fabric.read_only(f"translation:{name}")
         fds = {

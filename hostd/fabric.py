@@ -80,13 +80,16 @@ class Fabric(RoleSegments, Queues, Offloads):
 
     async def connect(self, server: Record, device: Record, slot: int) -> None:
         """Connects the hardware rings of (I/O partition, device) at all three ends."""
-        requests = self.fd(f"requests:{server.name}:{device.name}")
-        completions = self.fd(f"completions:{server.name}:{device.name}")
-        common = {"server": server.number, "device": slot, "capacity": HARDWARE_CAPACITY}
-        await ask(device, "connect", common, [requests, completions, self.fd(f"bell:{server.name}")])
+        await self.connect_device(server, device)
         for seat in self.servers.values():
             await self.connect_seat(seat, server, device.name, slot)
         await self.connect_monitor(server, device.name, slot)
+
+    async def connect_device(self, server: Record, device: Record) -> None:
+        """The device's ends of them."""
+        rings = [self.fd(f"{ring}:{server.name}:{device.name}") for ring in ("requests", "completions")]
+        message = {"server": server.number, "capacity": HARDWARE_CAPACITY}
+        await ask(device, "connect", message, [*rings, self.fd(f"bell:{server.name}")])
 
     async def connect_seat(self, process: Record, server: Record, device: str, slot: int) -> None:
         """The completion ring of a device, for a seat of the office of `server`."""
@@ -202,6 +205,7 @@ class Fabric(RoleSegments, Queues, Offloads):
                 seen.add(endpoint["device"])
                 message = of_port(record, endpoint, plan["memory"] if first else [])
                 await ask(device, "attach", message, [fds[0], pair, *(memory if first else [])])
+                endpoint["placed"] = True  # a device that dies before all are there gets it back (hostd.device_life)
                 done.append(functools.partial(_detach, device, record.number, endpoint["port"]))
             if queue_ids:
                 for endpoint in plan["endpoints"]:
@@ -211,6 +215,8 @@ class Fabric(RoleSegments, Queues, Offloads):
         except BaseException:
             for undo in reversed(done):
                 await undo()
+            for endpoint in plan["endpoints"]:
+                endpoint.pop("placed", None)
             await self.forget_queues(record)
             raise
         finally:
@@ -225,6 +231,7 @@ class Fabric(RoleSegments, Queues, Offloads):
         for endpoint in record.plan["endpoints"]:
             if not endpoint.get("unplugged"):
                 await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
+            endpoint.pop("placed", None)
         await self.forget_queues(record)
         await self.wiring.withdraw(record, self.devices)  # after them: peers of its connections were told by these ways
 
@@ -255,9 +262,11 @@ class Fabric(RoleSegments, Queues, Offloads):
 
     async def recall(self, record: Record, endpoint: dict[str, Any], path: str) -> None:
         """The device gives back what was not executed yet and came by `path`, until `settle`."""
+        endpoint["away"] = path  # also at the device's next process, if this one dies
         await ask(self.devices[endpoint["device"]], "recall", {"port": endpoint["port"], "path": path})
 
     async def settle(self, record: Record, endpoint: dict[str, Any]) -> None:
+        endpoint.pop("away", None)
         await ask(self.devices[endpoint["device"]], "settle", {"port": endpoint["port"]})
 
     # ---- measuring ----

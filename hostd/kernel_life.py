@@ -14,6 +14,7 @@ from typing import Any
 from hostd import vectors, volumes
 from hostd.boot import Boot
 from hostd.children import Children
+from hostd.device_life import Devices
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
@@ -73,7 +74,13 @@ class KernelLife:
     async def schedule(self, record: Record) -> None:
         raise NotImplementedError
 
+    async def _after_end(self, record: Record) -> None:
+        raise NotImplementedError
+
     def _begin_unloaded(self) -> None:
+        self._devices = Devices(self._boot, self.events, self._after_end)
+        # Of roles that are started again when they die, by type.
+        self._lives = {"monitor": self._monitor_life, "io": self._offices, "device": self._devices}
         self._moving = asyncio.Lock()  # load or unload under way
         self._unloading = False
         self._inventory = Inventory(self.records, self.fabric, self.keeper)
@@ -84,6 +91,10 @@ class KernelLife:
     def _tell_started(self, records: Sequence[Record]) -> None:
         for record in records:
             self.events.publish("started", partition=record.name, type=record.type, pid=record.pid)
+
+    async def _start_devices(self) -> None:
+        await self._boot.devices()
+        self._devices.watch(self.fabric.devices.values())
 
     async def load(self) -> Row:
         """Brings in the kernel, then the guests of the manifest. HostError `state` where one is loaded. A load that

@@ -14,7 +14,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from hostd.asking import ask
+from hostd.asking import ask, reviving
 from hostd.errors import HostError
 from hostd.records import Record
 from hostd.wiring import Wiring
@@ -47,6 +47,8 @@ class Offloads:
 
     async def negotiate(self, device: str) -> None:
         """Tells the monitor, and so the guests, what a device and its wires withhold now."""
+        if reviving.get() is self.devices[device]:
+            return  # it is told of once the device is there: the monitor may be waiting for that itself
         if self.loaded and device in self.slots:
             message = await self.offered(device)
             await ask(self.monitor, "set_offloads", {"device": self.slots[device], **message})

@@ -22,6 +22,7 @@ from hostd import notes as noted
 from hostd.asking import ask
 from hostd.boot import Boot
 from hostd.children import Children
+from hostd.device_life import Devices
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric
@@ -85,6 +86,7 @@ class Succession:
     _loading: Loading
     _manifest: Manifest
     _monitor_life: MonitorLife
+    _devices: Devices
     _offices: Offices
     _paths: PathChanges
     _refusals: Refusals
@@ -111,7 +113,10 @@ class Succession:
         """What is not of one process, and every record. `kernel`: "loading" or "unloading" while that is under way;
         `pending`: guests of the manifest are still to be started."""
         wires = [
-            {"device": one.device, "number": one.number, "wire": noted.plain(one.wire), "partition": one.partition}
+            {
+                "device": one.device, "number": one.number, "wire": noted.plain(one.wire), "partition": one.partition,
+                "network": one.network,
+            }
             for one in self.fabric.wiring.placed
         ]
         document = {
@@ -177,10 +182,11 @@ class Succession:
         boot.traps, boot.machine, boot.slots = host["traps"], host["machine"], host["slots"]
         fabric.charging, self._unloaded = host["charging"], host["unloaded"]
         fabric.wiring.placed = [
-            Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"])
+            Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"], one["network"])
             for one in host["wires"]
         ]
         fabric.devices = {device.name: records[device.name] for device in self._manifest.devices}
+        self._devices.watch(fabric.devices.values())
         fabric.restore_numbers(list(records.values()))
         self._loading.restore(host["channels"], boot.slots)
         if host["kernel"] == "loaded":

@@ -100,7 +100,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         disk_folder(self._manifest, self.paths, "").mkdir(mode=0o700, exist_ok=True)
         await self._boot.control_plane()
         await self._boot.resources()
-        await self._boot.devices()
+        await self._start_devices()
         await self.note_host()
         self._tell_started(list(self.records.values()))
         if load:
@@ -113,8 +113,8 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
             await self.finished.wait()
             return
         self._going_down = True
-        self._monitor_life.stop()
-        self._offices.stop()
+        for life in self._lives.values():
+            life.stop()
         try:
             running = (record for record in self.records.values() if record.type == "guest")
             guests = [record for record in running if record.state not in ENDED]
@@ -478,7 +478,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         """A process ended, by itself or not."""
         if self._going_down and record.type != "guest":
             return
-        if {"monitor": self._monitor_life.died, "io": self._offices.died}.get(record.type, lambda _: False)(record):
+        if record.type in self._lives and self._lives[record.type].died(record):
             return
         task = asyncio.create_task(self._after_end(record))
         self._endings.add(task)

@@ -7,7 +7,7 @@ from itertools import accumulate
 
 from hostd.metrics_table import BUCKETS
 
-CAUSES = ("death", "hang", "planned")
+CAUSES = ("death", "hang", "planned", "device")
 
 
 class Pauses:

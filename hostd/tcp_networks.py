@@ -44,10 +44,11 @@ def make(interface: tap.Interface) -> list[int]:
 
 
 async def join(record: Record, devices: dict[str, Record], wires: wiring.Wiring, ask: Any) -> None:
-    """The networks that a partition's NICs ask for. HostError `denied` names what is missing; nothing is left then."""
+    """The networks that a partition's NICs at these devices ask for. HostError `denied` names what is missing;
+    nothing is left then."""
     ports = {endpoint["name"]: endpoint["port"] for endpoint in record.plan["endpoints"]}
     for nic in record.spec.nics:
-        if nic.tcp is None:
+        if nic.tcp is None or nic.device not in devices:
             continue
         addresses = tuple(map(ipaddress.ip_interface, nic.addresses))
         try:

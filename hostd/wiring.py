@@ -41,6 +41,7 @@ class Placed:
     number: int
     wire: Wire
     partition: str | None = None  # that it was made for
+    network: bool = False  # it leads to a network namespace that is gone with its device (hostd.tcp_networks)
 
     @property
     def name(self) -> str:
@@ -63,10 +64,27 @@ class Wiring:
         its descriptors, where it was opened elsewhere; they are closed here."""
         fds = open_wire(wire) if opened is None else opened
         taken = {one.number for one in self.placed if one.device == device.name}
-        placed = Placed(device.name, next(n for n in range(PORT_FIRST, 0, -1) if n not in taken), wire, partition)
+        number = next(n for n in range(PORT_FIRST, 0, -1) if n not in taken)
+        placed = Placed(device.name, number, wire, partition, opened is not None)
+        if len(taken) == WIRES_MAX:
+            close_fds(fd for fd in fds.values() if fd >= 0)
+            raise HostError("conflict", f"wire {wire.name}: {device.name} has {WIRES_MAX} wires already, its most")
+        await self._place(device, placed, fds)
+        self.placed.append(placed)
+        await self._changed(device.name)
+        return placed
+
+    async def place_again(self, device: Record) -> None:
+        """A device has another process: its wires are opened anew, under the same numbers. Those that led to a network
+        are forgotten; what made it makes another one. A file of frames to be sent is sent once more."""
+        self.placed = [one for one in self.placed if one.device != device.name or not one.network]
+        for placed in [one for one in self.placed if one.device == device.name]:
+            await self._place(device, placed, open_wire(placed.wire))
+
+    async def _place(self, device: Record, placed: Placed, fds: dict[str, int]) -> None:
+        """Hands a wire to its device. The descriptors are closed."""
+        wire = placed.wire
         try:
-            if len(taken) == WIRES_MAX:
-                raise HostError("conflict", f"wire {wire.name}: {device.name} has {WIRES_MAX} wires already, its most")
             message = {
                 "port": placed.number, "kind": wire.kind, "vni": wire.vni or 0, "watches": wire.watches,
                 "vlan": wire.vlan or 0, "trunk": wire.trunk, "mtu": wire.mtu if wire.kind == "tap" else 0,
@@ -75,11 +93,8 @@ class Wiring:
             await self._ask(device, "add_wire", message, [fd for fd in fds.values() if fd >= 0])
         finally:
             close_fds(fd for fd in fds.values() if fd >= 0)
-        self.placed.append(placed)
         if wire.line is not None:
             await self._ask(device, "set_line", {"port": placed.number, **wire.line.message()})
-        await self._changed(device.name)
-        return placed
 
     async def remove(self, device: Record, placed: Placed) -> None:
         """The device lets go of a wire."""
@@ -92,11 +107,11 @@ class Wiring:
         return any(one.device == device and len(left_by(one.wire)) < len(SENT) for one in self.placed)
 
     async def simulate(self, record: Record, devices: dict[str, Record]) -> None:
-        """The simulated lines of a partition's NICs."""
+        """The simulated lines of a partition's NICs at these devices."""
         lines = {nic.name: nic.line for nic in record.spec.nics if nic.line is not None}
         for endpoint in record.plan["endpoints"]:
             line = lines.get(endpoint["name"])
-            if line is not None:
+            if line is not None and endpoint["device"] in devices:
                 await self._ask(devices[endpoint["device"]], "set_line", {"port": endpoint["port"], **line.message()})
 
     async def expose(self, record: Record, devices: dict[str, Record]) -> None:

@@ -20,16 +20,21 @@ class DevicePartition(DataPlane):
         self._extents: dict[int, int] = {}  # partition -> ports that use its memory
         self._hpas: dict[int, list[int]] = {}
         self._owners: dict[int, int] = {}  # port -> partition
-        return self.device(
+        loop = self.device(
             **loop_arguments(self.context, fds),
             translations_fd=fds["translations"],
             vectors_fd=fds["vectors"],
             window_first=config["window_first"],
             window_size=config["window_size"],
         )
+        if config["successor"]:
+            loop.succeed()
+        return loop
 
     def handle_connect(self, message: Message, fds: list[int]) -> Message:
         ring, completions, bell = fds
+        if self.loop.connected(message["server"]):
+            return {}  # hostd asks once more what a process that died did not answer
         self.loop.connect(message["server"], ring, completions, message["capacity"], bell)
         return {}
 
@@ -45,6 +50,8 @@ class DevicePartition(DataPlane):
 
     def handle_attach_memory(self, message: Message, fds: list[int]) -> Message:
         """Maps memory of an I/O partition until `disconnect`: the buffers of the copy path."""
+        if message["partition"] in self._hpas:
+            return {}
         hpas = self._hpas.setdefault(message["partition"], [])
         for extent, fd in zip(message["memory"], fds, strict=True):
             self.loop.attach_memory(fd, extent["hpa"], extent["size"])

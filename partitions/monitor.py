@@ -236,6 +236,16 @@ class MonitorPartition(DataPlane):
         self.loop.switch_over(message["server"], message["seat"])
         return {}
 
+    def handle_send_again(self, message: Message, _fds: list[int]) -> Message:
+        """A device has another process: an office sends what is in flight once more."""
+        self.loop.send_again(message["server"])
+        return {}
+
+    def handle_device_gone(self, message: Message, _fds: list[int]) -> Message:
+        """Takeovers do not wait for a device that nobody starts again, until somebody has ("gone": False)."""
+        self.loop.device_gone(message["device"], message["gone"])
+        return {}
+
     def handle_offices(self, _message: Message, _fds: list[int]) -> Message:
         return {"offices": self.loop.offices()}
 

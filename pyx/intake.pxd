@@ -1,4 +1,4 @@
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport pv_dma_request
 from pyx.dmac cimport pv_span
@@ -9,6 +9,8 @@ from pyx.segment cimport Mapping
 
 cdef class Intake(Ports):
     cdef Mapping kernel_mapping
+    cdef bint successor               # of a process that died: what that one had taken is sent again
+    cdef uint64_t patient_until       # ns: until then it may be on its way
     cdef bint stalled                 # a server takes no completions: its requests wait
 
     cdef void servers_moved(self, uint32_t at) noexcept nogil

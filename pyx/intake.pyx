@@ -34,8 +34,16 @@ cdef extern from *:
     void pv_drained(pv_ring *ring, uint64_t epoch) nogil
 
 
+cdef uint64_t PATIENCE_NS = 2_000_000_000    # for every office to be told that this device has another process
+cdef uint64_t SENDING_NS = 100_000_000       # for what it has in flight, once it was
+
+
 cdef class Intake(Ports):
     """The servers' rings, and who of them holds an office."""
+
+    def succeed(self):
+        """This device follows a process that died. Before any server is connected."""
+        self.successor = True
 
     def connect(self, uint64_t server, int ring_fd, int completion_fd, uint32_t capacity, int server_bell_fd):
         """Connects both hardware rings of (I/O partition `server`, this device)."""
@@ -55,6 +63,8 @@ cdef class Intake(Ports):
             pv_producer_attach(&s.completions, completions.base, capacity, <pv_doorbell *>bell.base, self.symmetric)
             s.used = True
             self.server_count += 1
+            if self.successor:
+                self.patient_until = pv_now() + PATIENCE_NS
             self.kept["server", server] = (ring, completions, bell)
 
     def connected(self, uint64_t server) -> bool:
@@ -133,6 +143,8 @@ cdef class Intake(Ports):
         if epoch == server.drained:
             return
         if epoch != server.epoch:
+            if server.epoch and self.patient_until:
+                self.patient_until = pv_now() + SENDING_NS
             server.epoch = epoch
             for i in range(self.active_count):
                 port = &self.ports[self.active[i]]

@@ -153,7 +153,13 @@ cdef class Nic(Associations):
             return pv_now() >= self.ports[receiver.lead].held_until
         if self.has_buffer(receiver):
             return True
-        return not receiver.away and pv_now() - port.held_since > HOLD_NS
+        return not receiver.away and pv_now() - port.held_since > HOLD_NS and not self.patient()
+
+    cdef bint patient(self) noexcept nogil:
+        """May buffers that were posted to the process before this one still be on their way?"""
+        if self.patient_until and pv_now() > self.patient_until:
+            self.patient_until = 0
+        return self.patient_until != 0
 
     cdef uint64_t ready_at(self, Port *port) noexcept nogil:
         return pv_now() + RETRY_NS
@@ -203,7 +209,8 @@ cdef class Nic(Associations):
     cdef bint hold(self, Port *port, Port *receiver) noexcept nogil:
         """The receiver has no buffer. True: the frame waits; False: it is to be dropped."""
         cdef uint64_t now
-        cdef bint away = receiver.away or self.ports[receiver.lead].held_until  # its driver is not to blame
+        # Its driver is not to blame.
+        cdef bint away = receiver.away or self.ports[receiver.lead].held_until or self.patient()
         if receiver.starved and not away:
             return False
         now = pv_now()

@@ -25,6 +25,8 @@ cdef extern from "takeover.h" nogil:
         uint64_t last
         pv_ring *rings[32]
         pv_doorbell *bells[32]
+        uint64_t gone
+        bint again
         uint32_t wanted
         pv_takeover now
 
@@ -50,4 +52,6 @@ cdef class Offices(Adoption):
     cdef list seat_mappings
     cdef uint64_t told                    # takeovers that hostd has heard of
 
+    cdef pv_office *office_of(self, uint64_t server) except NULL
+    cdef int look(self) except -1
     cdef void count_round(self) noexcept nogil

@@ -39,7 +39,7 @@ cdef extern from *:
     void watch_round(pv_watch *w) nogil
     void office_term(pv_kernel *k, uint32_t slot, uint64_t term)
 
-CAUSES = ("none", "death", "hang", "planned")
+CAUSES = ("none", "death", "hang", "planned", "device")
 
 
 cdef class Offices(Adoption):
@@ -108,17 +108,45 @@ cdef class Offices(Adoption):
 
     def switch_over(self, uint64_t server, uint32_t seat):
         """Orders the office of `server` over to `seat`, as soon as a process has that one. KeyError: no such office."""
-        cdef uint32_t i
         if seat >= PV_SEATS:
             raise ValueError(f"seat {seat}: there are {PV_SEATS}")
+        cdef pv_office *o = self.office_of(server)
+        watch_lock(self.watch)
+        o.wanted = seat + 1
+        self.look()
+
+    def send_again(self, uint64_t server):
+        """Has the seat that serves the office of `server` send everything that is in flight once more, under another
+        epoch: what a device that died had taken is not lost, and what it has answered not asked again. KeyError: no
+        such office."""
+        cdef pv_office *o = self.office_of(server)
+        watch_lock(self.watch)
+        o.again = True
+        self.look()
+
+    def device_gone(self, uint32_t device, bint gone):
+        """Nobody starts this device again, or somebody has: takeovers do not wait for one that is gone."""
+        cdef uint32_t i
+        cdef uint64_t bit = <uint64_t>1 << device
+        if device >= PV_DEVICES_MAX:
+            raise ValueError(f"device {device}: at most {PV_DEVICES_MAX}")
+        watch_lock(self.watch)
+        for i in range(self.watch.count):
+            self.watch.offices[i].gone = self.watch.offices[i].gone | bit if gone else self.watch.offices[i].gone & ~bit
+        self.look()
+
+    cdef pv_office *office_of(self, uint64_t server) except NULL:
+        cdef uint32_t i
         for i in range(self.watch.count):
             if self.watch.offices[i].slot == PV_ID_SLOT(server):
-                watch_lock(self.watch)
-                self.watch.offices[i].wanted = seat + 1
-                watch_unlock(self.watch)
-                os.eventfd_write(self.watch.wake, 1)
-                return
+                return &self.watch.offices[i]
         raise KeyError(f"{server:#x} has no office")
+
+    cdef int look(self) except -1:
+        """Unlocks; the watch thread looks at what has changed."""
+        watch_unlock(self.watch)
+        os.eventfd_write(self.watch.wake, 1)
+        return 0
 
     def close_offices(self):
         """Nobody takes over from now on."""

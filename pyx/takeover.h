@@ -27,7 +27,7 @@
 #define PV_SPIN_NS 20000u              /* between two looks during a takeover */
 
 enum pv_office_phase { PV_OFFICE_NAMED, PV_OFFICE_SERVED, PV_OFFICE_VACANT, PV_OFFICE_FENCED, PV_OFFICE_DRAINING };
-enum pv_cause { PV_CAUSE_NONE, PV_CAUSE_DEATH, PV_CAUSE_HANG, PV_CAUSE_PLANNED };
+enum pv_cause { PV_CAUSE_NONE, PV_CAUSE_DEATH, PV_CAUSE_HANG, PV_CAUSE_PLANNED, PV_CAUSE_DEVICE };
 
 struct pv_takeover { /* times in ns, CLOCK_MONOTONIC */
     uint32_t slot, from, to, cause;
@@ -43,6 +43,8 @@ struct pv_office {
     uint64_t last;              /* epoch that is reserved */
     struct pv_ring *rings[PV_DEVICES_MAX];
     struct pv_doorbell *bells[PV_DEVICES_MAX];
+    uint64_t gone;              /* bit per device that nobody starts again: it carries out nothing */
+    bool again;                 /* a device has another process: its seat leaves, and comes back to send what is in flight */
     uint64_t progress, since, looked;
     uint32_t looks;
     uint32_t wanted;            /* seat by order, + 1; 0: none */
@@ -68,7 +70,7 @@ struct pv_watch {
 static inline bool pv_watch_drained(const struct pv_office *o, uint64_t epoch)
 {
     for (uint32_t i = 0; i < PV_DEVICES_MAX; i++) /* pairs with the store-release in Intake.fence */
-        if (o->rings[i] && atomic_load_explicit(&o->rings[i]->drained, memory_order_acquire) != epoch)
+        if (o->rings[i] && !(o->gone >> i & 1) && atomic_load_explicit(&o->rings[i]->drained, memory_order_acquire) != epoch)
             return false;
     return true;
 }
@@ -80,10 +82,13 @@ static inline void pv_watch_vacate(struct pv_watch *w, struct pv_office *o, uint
         o->now.noticed = now;
     o->now.slot = o->slot;
     o->now.from = from;
-    o->now.cause = o->wanted ? PV_CAUSE_PLANNED : w->hung[from] ? PV_CAUSE_HANG : PV_CAUSE_DEATH;
-    if (w->pidfds[from] < 0)
+    o->now.cause = o->again ? PV_CAUSE_DEVICE : o->wanted ? PV_CAUSE_PLANNED : w->hung[from] ? PV_CAUSE_HANG : PV_CAUSE_DEATH;
+    if (w->pidfds[from] < 0) {
         o->now.cause = w->hung[from] ? PV_CAUSE_HANG : PV_CAUSE_DEATH;
-    o->wanted = 0;
+        o->again = false; /* whoever takes over sends it all again */
+    }
+    if (!o->again)
+        o->wanted = 0;
     o->phase = PV_OFFICE_VACANT;
 }
 
@@ -143,11 +148,12 @@ static inline bool pv_watch_hangs(struct pv_office *o, uint32_t seat, uint64_t n
 /* Begins the takeover, if there is somebody to name. */
 static inline void pv_watch_vacant(struct pv_watch *w, struct pv_office *o)
 {
-    uint32_t from = o->now.from, to = w->pidfds[1 - from] >= 0 ? 1 - from : from;
+    uint32_t from = o->now.from, to = !o->again && w->pidfds[1 - from] >= 0 ? 1 - from : from;
     uint64_t epoch = atomic_load_explicit(&w->kernel->epochs[o->slot], memory_order_relaxed);
     if (w->pidfds[to] < 0 || epoch >= o->last)
         return; /* until one is started, or more epochs are reserved */
     o->now.to = to;
+    o->again = false;
     pv_watch_fence(w, o);
 }
 
@@ -175,7 +181,7 @@ static inline void pv_watch_served(struct pv_watch *w, struct pv_office *o, uint
     }
     if (o->wanted == seat + 1)
         o->wanted = 0;
-    if (o->phase == PV_OFFICE_SERVED && o->wanted && w->pidfds[1 - seat] >= 0) {
+    if (o->phase == PV_OFFICE_SERVED && (o->again || (o->wanted && w->pidfds[1 - seat] >= 0))) {
         if (!o->now.noticed)
             o->now.noticed = now;
         atomic_store_explicit(&w->kernel->orders[o->slot], PV_TERM_EPOCH(term), memory_order_seq_cst);

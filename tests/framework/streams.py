@@ -17,19 +17,21 @@ Results = dict[str, dict[str, Any]]
 
 
 class Pair:
-    """The guests `left` and `right` with NIC `eth0` and disk `vda`. `spec`: more of each guest, as in a manifest."""
+    """The guests `left` and `right` with NIC `eth0` and disk `vda`. `spec`: more of each guest, as in a manifest.
+    `mark`: behind their names."""
 
-    def __init__(self, host: Host, *, spec: dict[str, Any] | None = None, **endpoint: Any) -> None:
+    def __init__(self, host: Host, *, spec: dict[str, Any] | None = None, mark: str = "", **endpoint: Any) -> None:
         disk = {"name": "vda", "size": "1MiB", **endpoint}
         self.host = host
+        self.names = (NAMES[0] + mark, NAMES[1] + mark)
         self.guests: dict[str, Puppet] = {
             name: host.guest(name, disks=[disk], nics=[{"name": "eth0", **endpoint}], memory="4MiB", **(spec or {}))
-            for name in NAMES
+            for name in self.names
         }
         self.addresses = {name: guest.call("stream:open", nic="eth0") for name, guest in self.guests.items()}
 
     def peer(self, name: str) -> str:
-        return self.addresses[NAMES[1 - NAMES.index(name)]]
+        return self.addresses[self.names[1 - self.names.index(name)]]
 
     def begin(self) -> dict[str, Call]:
         return {name: guest.begin("stream:run", nic="eth0", peer=self.peer(name), disk="vda")
@@ -41,7 +43,7 @@ class Pair:
         runs = {name: call.finish() for name, call in calls.items()}
         results = {}
         for name, guest in self.guests.items():
-            sent = runs[NAMES[1 - NAMES.index(name)]]["sent"]
+            sent = runs[self.names[1 - self.names.index(name)]]["sent"]
             results[name] = {**runs[name], **guest.call("stream:drain", nic="eth0", count=sent)}
             faults = {field: results[name][field] for field in ("lost", "repeated", "corrupt", "dropped")}
             assert faults == {"lost": 0, "repeated": 0, "corrupt": 0, "dropped": {}}, (name, faults)
@@ -57,6 +59,6 @@ class Pair:
 
     def change(self, path: str) -> None:
         """All endpoints, while the stream runs."""
-        for name in NAMES:
+        for name in self.names:
             for endpoint in ("eth0", "vda"):
                 self.host.set_path(name, endpoint, path)

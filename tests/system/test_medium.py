@@ -201,8 +201,8 @@ def test_simulated_bandwidth() -> None:
 
 
 def test_what_a_device_adds_is_the_latency_that_was_asked_for() -> None:
-    """Measured at the device, beside one that adds none: never less, and 50 us more at most, though timers are later than
-    that: the thread learns how much, and polls for the rest."""
+    """Measured at the device, beside one that adds none: never less, and 50 us more at most, though timers are later
+    than that: the thread learns how much, and polls for the rest."""
     wanted = {"disk0": 0.0, "disk1": SLOW, "disk2": 2.5 * SLOW}
     devices = [{"name": name, "kind": "disk", "medium": "null", "simulated": {"latency": seconds}}
                for name, seconds in wanted.items()]  # fmt: skip
