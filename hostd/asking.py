@@ -65,7 +65,8 @@ async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] |
         if record.absence is not None and reviving.get() is not record:
             await record.absence.over()
         wire = record.wire
-        assert wire is not None
+        if wire is None:
+            raise RemoteError("unreachable", f"{record.name} has ended")
         try:
             reply, received = await wire.request({"op": op, **message}, fds or [], timeout=TIMEOUT)
         except (EOFError, WireError) as error:

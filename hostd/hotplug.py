@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -48,6 +48,7 @@ class HotPlug:
     _manifest: Manifest
     _boot: Any
     _plugging: asyncio.Lock
+    note: Callable[[Record], Awaitable[None]]
 
     def _record(self, name: str) -> Record:
         raise NotImplementedError
@@ -94,7 +95,7 @@ class HotPlug:
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             record.spec = spec
             await self._refresh(record, endpoint)
-            await self._boot.notes.record(record)
+            await self.note(record)
         self.events.publish("attached", partition=name, endpoint=entry.name, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
         return {**_answer(record, endpoint, answer), "seconds": seconds}
@@ -112,7 +113,7 @@ class HotPlug:
                 if answer["replayed"]:  # another one of that name may have come since
                     return {**_answer(record, {**found, "index": None}, answer), "seconds": 0.0}
                 record.leaving = endpoint
-                await self._boot.notes.record(record)  # from here on it goes, whoever is hostd
+                await self.note(record)  # from here on it goes, whoever is hostd
                 try:
                     await self._unplug(record, found)
                 except RemoteError as error:
@@ -164,7 +165,7 @@ class HotPlug:
         self._tell(record, {"detached": endpoint["name"]}, [])
         await self._refresh(record, endpoint)
         record.spec = _without(record.spec, endpoint["name"])
-        await self._boot.notes.record(record)
+        await self.note(record)
 
     async def _refresh(self, record: Record, endpoint: Row) -> None:
         """The guest's hardware view follows its descriptor."""

@@ -50,7 +50,8 @@ class KernelLife:
     _manifest: Manifest
     _changed: asyncio.Condition
     _names: dict[str, Record]
-    note_host: Callable[..., Awaitable[None]]  # hostd.succession
+    note: Callable[[Record], Awaitable[None]]
+    note_host: Callable[..., Awaitable[None]]
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         raise NotImplementedError
@@ -107,21 +108,21 @@ class KernelLife:
             if self._unloaded is None:
                 self._unloaded = before
             known = set(self.records)
-            await self.note_host("loading")
+            await self.note_host(kernel="loading")
             try:
                 await self._loading.load()
             except BaseException:
-                await self.note_host()
+                await self.note_host(kernel="none")
                 raise
             self._monitor_life.watch(self.fabric.monitor)
             await self.schedule(self.records["console"])
             seconds = time.monotonic() - begin
             self._tell_started([record for name, record in self.records.items() if name not in known])
             self.events.publish("loaded", seconds=seconds)
-        await self.note_host(pending=True)
+        await self.note_host(kernel="loaded", pending=True)
         for spec in self._manifest.partitions:
             await self.spawn(spec, key=None, actor="manifest")
-        await self.note_host()
+        await self.note_host(pending=False)
         return {"seconds": seconds, "before": before, "after": await self._inventory.take()}
 
     async def unload(self, timeout: float) -> Row:
@@ -140,10 +141,10 @@ class KernelLife:
                     await self._changed.wait_for(lambda: not self._names)
                 for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
                     await self._remove_guest(record, timeout, None, "unload")
-                await self.note_host("unloading")
+                await self.note_host(kernel="unloading")
                 await self._monitor_life.rest(self.fabric.monitor)
                 await self._loading.unload()
-                await self.note_host()
+                await self.note_host(kernel="none")
             finally:
                 self._unloading = False
             after = await self._inventory.take()
@@ -187,7 +188,7 @@ class KernelLife:
 
     async def hold(self, name: str, on: bool) -> Row:
         answer = await vectors.hold(self._record(name), self.fabric.monitor, self._children, on)
-        await self._boot.notes.record(self._record(name))
+        await self.note(self._record(name))
         return answer
 
     async def resources(self) -> Row:

@@ -13,13 +13,14 @@ from typing import Any
 from hostd.asking import ask
 from hostd.boot import Boot
 from hostd.children import Children
+from hostd.errors import HostError
 from hostd.notes import PREFIX
 from hostd.records import ENDED, Record
 from hostd.refusals import Refusals
 from hostd.wire import RemoteError, WireError
 
 ROWS_MAX = 500  # of one answer
-FAULTS = (RemoteError, WireError, OSError, EOFError, KeyError)
+FAULTS = (HostError, RemoteError, WireError, OSError, EOFError)
 
 Row = dict[str, Any]
 
@@ -71,6 +72,9 @@ class Leftovers:
                 todo.append((record.name, self._remove_record(record)))
             elif record.exit_status is None:
                 todo.append((record.name, self._settle(record, queues.get(record.number, []))))
+        kinds = {device.name: device.kind for device in self._boot.manifest.devices}
+        nics = {name: one for name, one in self._fabric.devices.items() if kinds[name] == "nic"}
+        todo.append(("wires", self._fabric.wiring.compare(nics)))
         problems: list[str] = []
         for name, work in todo:
             try:

@@ -2,6 +2,7 @@
 record, one for the host.
 
     note:host          {"manifest", "state", "metrics", "processors", "kernel", ...}: hostd.succession
+    note:wires         {"wires": [{"device", "number", "wire", "partition"}]}
     note:record:NAME   a process and what it has, as `of_record` writes it
 
 A note is a memory object that the keeper holds, so the next one is there at once or not at all, and all end with the
@@ -26,7 +27,7 @@ from hostd.wire import RemoteError, close_fds
 Row = dict[str, Any]
 
 PREFIX = "note:"
-HOST = "host"
+HOST, WIRES = "host", "wires"
 RECORD = "record:"
 
 # Fields of a record that are noted as they are.

@@ -41,7 +41,7 @@ from hostd.wire import RemoteError, WireError
 from hostd.wiring import Placed
 
 PATIENCE = 5.0  # seconds for a role to answer; one that is stopped must not keep the host from its API
-NOT_YET = ("defined", "starting")  # states of a record of which the next hostd is to know nothing: it undoes the start
+NOT_YET = ("defined", "starting")
 STOP_TIMEOUT = 2.0  # seconds that a guest gets which was being stopped
 
 Row = dict[str, Any]
@@ -71,6 +71,11 @@ def metrics_of(notes: Notes) -> str | None:
     return urlsplit(url).netloc if url else None
 
 
+def _complete(record: Record) -> bool:
+    """Is the next hostd to know of it? What is being started it undoes, or begins again."""
+    return record.state not in NOT_YET and (record.absence is None or not record.absence.absent)
+
+
 class Succession:
     """Mixin of the supervisor, which owns everything that is named here without a value."""
 
@@ -91,6 +96,7 @@ class Succession:
     _paths: PathChanges
     _refusals: Refusals
     _unloaded: Row | None
+    _stage: Row = {"kernel": "none", "pending": False}
     _endings: set[asyncio.Task[None]]
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
@@ -109,16 +115,13 @@ class Succession:
 
     # ---- before a death ----
 
-    async def note_host(self, kernel: str | None = None, pending: bool = False) -> None:
-        """What is not of one process, and every record. `kernel`: "loading" or "unloading" while that is under way;
-        `pending`: guests of the manifest are still to be started."""
-        wires = [
-            {
-                "device": one.device, "number": one.number, "wire": noted.plain(one.wire), "partition": one.partition,
-                "network": one.network,
-            }
-            for one in self.fabric.wiring.placed
-        ]
+    async def note_host(self, **stage: Any) -> None:
+        """What is not of one process. `stage`, where it changes, which concerns every record: "kernel" ("none",
+        "loading", "loaded", "unloading"), "pending": guests of the manifest are still to be started."""
+        self._stage = {**self._stage, **stage}
+        await self.note_wires()
+        for record in [one for one in self.records.values() if stage and _complete(one)]:
+            await self._boot.notes.record(record)
         document = {
             "manifest": {**noted.plain(self._manifest), "version": self._manifest.version},
             "state": str(self.paths.state),
@@ -127,17 +130,29 @@ class Succession:
             "traps": self._boot.traps,
             "machine": self._boot.machine,
             "slots": self._boot.slots,
-            "kernel": kernel or ("loaded" if self.fabric.loaded else "none"),
-            "pending": pending,
             "charging": self.fabric.charging,
             "channels": self._loading.noted(),
             "serving": self.fabric.serving,
             "unloaded": self._unloaded,
-            "wires": wires,
+            **self._stage,
         }
-        for record in [one for one in self.records.values() if one.state not in NOT_YET]:
-            await self._boot.notes.record(record)
         await self._boot.notes.write(noted.HOST, document)
+
+    async def note_wires(self) -> None:
+        wires = [
+            {
+                "device": one.device, "number": one.number, "wire": noted.plain(one.wire), "partition": one.partition,
+                "network": one.network,
+            }
+            for one in self.fabric.wiring.placed
+        ]
+        await self._boot.notes.write(noted.WIRES, {"wires": wires})
+
+    async def note(self, record: Record) -> None:
+        """From here on a partition is there, or has another state, whoever is hostd."""
+        if self.records.get(record.name) is record and _complete(record):
+            await self.note_wires()
+            await self._boot.notes.record(record)
 
     # ---- after it ----
 
@@ -150,6 +165,11 @@ class Succession:
         for record in [noted.to_record(note) for name, note in notes.items() if name.startswith(noted.RECORD)]:
             self.records[record.name] = record
         self._restore(host)
+        self.fabric.wiring.placed = [
+            Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"], one["network"])
+            for one in notes[noted.WIRES]["wires"]
+            if one["partition"] is None or one["partition"] in self.records
+        ]
         kinds = {device.name: device.kind for device in self._manifest.devices}
         await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
         processes = {row["id"]: row for row in listed["processes"]}
@@ -173,7 +193,7 @@ class Succession:
             task.add_done_callback(self._endings.discard)
         if host["pending"]:
             await self._spawn_rest()
-        await self.note_host()
+        await self.note_host(pending=False)
 
     def _restore(self, host: Row) -> None:
         boot, fabric, records = self._boot, self.fabric, self.records
@@ -181,10 +201,7 @@ class Succession:
         self._guests, fabric.processors = boot.processors.guests, boot.processors.infrastructure
         boot.traps, boot.machine, boot.slots = host["traps"], host["machine"], host["slots"]
         fabric.charging, self._unloaded = host["charging"], host["unloaded"]
-        fabric.wiring.placed = [
-            Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"], one["network"])
-            for one in host["wires"]
-        ]
+        self._stage = {name: host[name] for name in self._stage}
         fabric.devices = {device.name: records[device.name] for device in self._manifest.devices}
         self._devices.watch(fabric.devices.values())
         fabric.restore_numbers(list(records.values()))
@@ -200,8 +217,11 @@ class Succession:
         row = processes.pop(record.process, None)
         if record.exit_status is not None:
             return None
-        if row is None or row["status"] is not None:
-            return row["status"] if row else {"signalled": signal.SIGKILL}
+        if row is None:  # the earlier hostd had seen its end, and forgotten it
+            record.process = 0
+            return {"signalled": signal.SIGKILL}
+        if row["status"] is not None:
+            return dict(row["status"])
         await self._children.resume(record, self._loading.hear_monitor if record.type == "monitor" else None)
         held = await self.keeper.get_held(f"{record.name}:{record.process}:lifecycle")
         for descriptor in held or []:

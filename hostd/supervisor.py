@@ -101,7 +101,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         await self._boot.control_plane()
         await self._boot.resources()
         await self._start_devices()
-        await self.note_host()
+        await self.note_host(kernel="none")
         self._tell_started(list(self.records.values()))
         if load:
             await self.load()
@@ -367,7 +367,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         record = self._record(name)
         answer = await self._change_paths(record, endpoint, path, timeout, key=key, actor=actor)
         record.spec = with_path(record.spec, endpoint, answer["path"])
-        await self._boot.notes.record(record)
+        await self.note(record)
         return answer
 
     async def _decide_path(self, record: Record, endpoint: str, path: str, key: str | None, actor: str) -> Row:
@@ -511,8 +511,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
 
     async def _notify(self, kind: str, record: Record, **more: Any) -> None:
         self.events.publish(kind, partition=record.name, type=record.type, **more)
-        if self.records.get(record.name) is record:
-            await self._boot.notes.record(record)
+        await self.note(record)
         async with self._changed:
             self._changed.notify_all()
 

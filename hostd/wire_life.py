@@ -17,7 +17,7 @@ class WireLife:
 
     events: EventLog
     fabric: Fabric
-    note_host: Callable[[], Awaitable[None]]  # hostd.succession
+    note_wires: Callable[[], Awaitable[None]]
 
     async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
         """{"device", "name"} once it is there. Wires of running hosts are not part of the exported manifest."""
@@ -30,7 +30,7 @@ class WireLife:
         if any(one.device == device and one.wire.name == wire.name for one in self.fabric.wiring.placed):
             raise HostError("conflict", f"{device} has a wire {wire.name} already")
         await self.fabric.wiring.add(record, wire)
-        await self.note_host()
+        await self.note_wires()
         self.events.publish("wire", device=device, wire=wire.name)
         return {"device": device, "name": wire.name}
 
@@ -43,7 +43,7 @@ class WireLife:
             names = ", ".join(one.wire.name for one in known) or "none"
             raise HostError("not_found", f"{device} has no wire {name!r} of its own; known: {names}")
         await wiring.remove(record, placed)
-        await self.note_host()
+        await self.note_wires()
         return {"device": device, "name": name}
 
     def wire_names(self) -> dict[tuple[str, int], str]:

@@ -102,6 +102,19 @@ class Wiring:
         self.placed.remove(placed)
         await self._changed(device.name)
 
+    async def compare(self, devices: dict[str, Record]) -> None:
+        """After the death of an earlier hostd: what it did not come to tell of goes, what a device has not is not
+        there."""
+        for device in devices.values():
+            have = set((await self._ask(device, "wires", {}))["ports"])
+            mine = [one for one in self.placed if one.device == device.name]
+            for port in have - {one.number for one in mine}:
+                await self._ask(device, "remove_wire", {"port": port})
+            gone = [one for one in mine if one.number not in have]
+            self.placed = [one for one in self.placed if one not in gone]
+            if gone or len(have) > len(mine):
+                await self._changed(device.name)
+
     def withholds(self, device: str) -> bool:
         """Has a device wires that do not take all that endpoints could leave to it?"""
         return any(one.device == device and len(left_by(one.wire)) < len(SENT) for one in self.placed)

@@ -114,8 +114,8 @@ class MonitorPartition(DataPlane):
         self._traps.close(message["partition"])
         self._watched.discard(message["partition"])
         self._trapped.discard(message["partition"])
-        self.loop.unroute(message["partition"])
         with suppress(KeyError):  # closed already: who asks again does not know the first answer
+            self.loop.unroute(message["partition"])
             self.loop.close(message["partition"])
         return {}
 

@@ -15,7 +15,7 @@ from pyx.nic import Nic
 
 
 class NicPartition(DevicePartition):
-    """Its switch, and the wires that lead out of it: messages `add_wire`, `remove_wire`, `wire_state`;
+    """Its switch, and the wires that lead out of it: messages `add_wire`, `remove_wire`, `wires`, `wire_state`;
     and lines that are simulated at its ports: `set_line`, `line_state`."""
 
     device = Nic
@@ -25,6 +25,7 @@ class NicPartition(DevicePartition):
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each connection
+        self._wired: set[int] = set()  # ports
         loop = super().build(fds, config)
         for name, problem in (("tcp", namespaces.missing()), ("esp", loop.esp_problem)):
             if problem:
@@ -45,6 +46,7 @@ class NicPartition(DevicePartition):
         self.loop.set_rules(message["port"], message["vlan"], message["trunk"], message["mtu"])
         self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"],
                            sum(abi.OFFLOADS[name] for name in message["left"]))  # fmt: skip
+        self._wired.add(message["port"])
         return {}
 
     def handle_engage(self, message: Message, fds: list[int]) -> Message:
@@ -57,7 +59,12 @@ class NicPartition(DevicePartition):
 
     def handle_remove_wire(self, message: Message, _fds: list[int]) -> Message:
         self.loop.remove_wire(message["port"])
+        self._wired.discard(message["port"])
         return {}
+
+    def handle_wires(self, _message: Message, _fds: list[int]) -> Message:
+        """Ports of all wires."""
+        return {"ports": sorted(self._wired)}
 
     def handle_set_line(self, message: Message, _fds: list[int]) -> Message:
         names = ("port", "speed", "delay", "jitter", "loss", "reorder", "seed")

@@ -6,6 +6,7 @@ Guests do not notice: they verify their I/O on all paths meanwhile.
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -47,7 +48,11 @@ def await_rounds(host: Host, *names: str) -> None:
 
 
 def kill(host: Host) -> None:
+    """Returns when it is dead; it may be no child of the test."""
+    ended = os.pidfd_open(host.pid)
     host.signal(signal.SIGKILL)
+    assert select.select([ended], [], [], DEADLINE)[0]
+    os.close(ended)
     host.reap()
 
 
