@@ -28,6 +28,17 @@ def test_sharing() -> None:
             assert result["ratio"] > 0
 
 
+def test_receive() -> None:
+    """Both ways in one document, and the host's counter shows which one a frame took."""
+    document = bench("receive", "--size", "1500", "--seconds", "1", deadline=60)
+    hosting, straight = (only(document, "rate", size=1500, path=path) for path in ("copy", "direct"))
+    assert hosting["baseline"]["name"] == "guest buffers" and hosting["ratio"] > 0
+    assert straight["baseline"] is None and straight["value"] > 0
+    parts = {path: only(document, "copied", size=1500, path=path) for path in ("copy", "direct")}
+    assert parts["direct"]["max"] == 0 and parts["copy"]["min"] > 0.99 and parts["copy"]["max"] < 1.01
+    assert only(document, "cpu_per_byte", size=1500, path="copy")["value"] > 0
+
+
 def test_esp() -> None:
     """What goes sealed, beside the bare library; how much of it is left, a quiet machine shows."""
     if esp.missing():

@@ -1,11 +1,13 @@
 """Flags that several benchmarks have."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 PATHS = ("copy", "redirect", "direct")
 SEED = 1
+FRAME = click.IntRange(40, 65536)
 
 
 def path(default: str = "redirect") -> Any:
@@ -22,9 +24,14 @@ def paths() -> Any:
 
 
 def size(default: int = 64) -> Any:
+    return click.option("--size", type=FRAME, default=default, show_default=True, help="Bytes of a frame.")
+
+
+def sizes(default: Sequence[int]) -> Any:
     return click.option(
-        "--size", type=click.IntRange(40, 65536), default=default, show_default=True, help="Bytes of a frame."
-    )
+        "--size", "sizes", type=FRAME, multiple=True, default=default, show_default=True,
+        help="Bytes of a frame; may be repeated.",
+    )  # fmt: skip
 
 
 def block(default: int = 4096) -> Any:

@@ -116,9 +116,11 @@ class NetLoads:
     numbers = itertools.count()
 
     def __init__(
-        self, crew: Crew, path: str, size: int, senders: int = 1, receivers: int = 1, behind: bytes = ETHERTYPE
-    ) -> None:
-        """For frames of at most `size` bytes; `behind`: what stands in them behind both addresses."""
+        self, crew: Crew, path: str, size: int, senders: int = 1, receivers: int = 1, behind: bytes = ETHERTYPE,
+        receive: str = "",
+    ) -> None:  # fmt: skip
+        """For frames of at most `size` bytes; `behind`: what stands in them behind both addresses; `receive`: path of
+        the receivers, where it is another one."""
         self.crew = crew
         memory = 512 * frame_stride(size) + 2 * MIB
         macs = []
@@ -126,7 +128,7 @@ class NetLoads:
         for _ in range(receivers):
             number = next(self.numbers)
             macs.append(f"02:50:56:01:{number >> 8:02x}:{number & 255:02x}")
-            nic = {"name": "eth0", "mac": macs[-1], **on_path(path)}
+            nic = {"name": "eth0", "mac": macs[-1], **on_path(receive or path)}
             self.receivers.append(crew.start(f"receiver{number}", memory, nics=[nic]))
             self.receivers[-1].call("open_receiver", size=size, header=12 + len(behind))
         for index in range(senders):

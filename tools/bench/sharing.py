@@ -30,8 +30,7 @@ LARGE = 32768
 @flags.paths()
 @click.option("--medium", type=click.Choice(MEDIA), default="file", show_default=True, help="Of the disks.")
 @click.option("--guests", type=click.IntRange(2, 32), default=8, show_default=True, help="That share the adapter.")
-@click.option("--size", "sizes", type=click.IntRange(40, 65536), multiple=True, default=SIZES, show_default=True,
-              help="Bytes of a frame; may be repeated.")  # fmt: skip
+@flags.sizes(SIZES)
 def command(run: Run, paths: Sequence[str], medium: str, guests: int, sizes: Sequence[int]) -> None:
     """Measure what guests reach together that share an adapter; the baseline is one of them with the adapter to itself.
 
