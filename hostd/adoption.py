@@ -56,6 +56,7 @@ class Adoption:
         await self._loading.offices.tell_monitor()
         await ask(self._fabric.monitor, "resume", {})
         resumed = time.monotonic()
+        await self._loading.offices.look()
         living = [one for one in self._records.values() if one.type in ("guest", "console") and one.state not in ENDED]
         failed = await asyncio.gather(*(self._world(one) for one in living), return_exceptions=True)
         for one, error in zip(living, failed, strict=True):

@@ -1,4 +1,4 @@
-"""Routes of the API about I/O partitions: who serves what, and planned switchovers (U12)."""
+"""Routes of the API about roles: who serves what, planned switchovers, the next process of one (U12)."""
 
 from __future__ import annotations
 
@@ -23,3 +23,7 @@ def add(app: FastAPI, supervisor: Supervisor, document: Callable[[Any], Response
     @app.put("/v1/offices/{name}")
     async def switch_over(name: str, body: SwitchRequest) -> Response:
         return document(await supervisor.switch_over(name, body.target))
+
+    @app.post("/v1/partitions/{name}/restart")
+    async def restart(name: str) -> Response:
+        return document(await supervisor.restart(name))

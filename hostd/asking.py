@@ -8,6 +8,7 @@ is the only one that cannot, and hostd adopts no partition whose `open` was not 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,8 +18,8 @@ from hostd.wire import RemoteError, WireError, close_fds
 TIMEOUT = 30.0  # seconds for an answer
 NOTICE = 5.0  # seconds in which a death is noticed: the end of the wire comes a little earlier
 
-# In the task that starts the next process of a role: that role, which the task asks before all others.
-reviving: ContextVar[Record | None] = ContextVar("reviving", default=None)
+# In the task that starts the next process of a role: those whom the task asks before all others, without waiting.
+reviving: ContextVar[tuple[Record, ...]] = ContextVar("reviving", default=())
 
 
 class Absence:
@@ -31,6 +32,7 @@ class Absence:
         self.given_up = False
 
     def begin(self) -> None:
+        self.given_up = False
         self._over.clear()
         self._noticed.set()
 
@@ -45,6 +47,12 @@ class Absence:
 
     async def over(self) -> None:
         await self._over.wait()
+
+    async def noticed(self) -> None:
+        """Waits for a death that must have been, for at most NOTICE seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE):
+                await self._noticed.wait()
 
     async def followed(self, record: Record, wire: Any) -> bool:
         """After `wire` has ended: is there a next process?"""
@@ -62,19 +70,35 @@ async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] |
     """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended and is
     not started again."""
     while True:
-        if record.absence is not None and reviving.get() is not record:
+        waits = record.absence is not None and all(one is not record for one in reviving.get() or ())
+        if waits:
             await record.absence.over()
         wire = record.wire
         if wire is None:
             raise RemoteError("unreachable", f"{record.name} has ended")
+        seen = {name: one.restarts for name, one in record.behind.items()}
         try:
             reply, received = await wire.request({"op": op, **message}, fds or [], timeout=TIMEOUT)
+        except RemoteError as error:
+            behind = record.behind.get(error.details.get("role", "")) if error.code == "unreachable" else None
+            if behind is None or not waits or not await _comes_back(behind, seen[behind.name]):
+                raise
         except (EOFError, WireError) as error:
-            if record.absence is None or reviving.get() is record or not await record.absence.followed(record, wire):
+            if not waits or not await record.absence.followed(record, wire):
                 raise RemoteError("unreachable", f"{record.name} does not answer: {error}") from error
         else:
             close_fds(received)
             return reply
+
+
+async def _comes_back(role: Record, restarts: int) -> bool:
+    """After somebody did not reach a role that had been started again so many times: is there a next process?"""
+    if role.absence is None:
+        return False
+    if role.restarts == restarts:
+        await role.absence.noticed()
+    await role.absence.over()
+    return role.restarts != restarts and not role.absence.given_up
 
 
 async def release(role: Record, op: str, message: dict[str, Any]) -> None:

@@ -58,29 +58,30 @@ class Boot:
 
     async def control_plane(self) -> None:
         """Ultravisor, operations and command, wired to each other; each has a wire to hostd."""
-        to_keeper = Wire.connect(self.paths.keeper_socket)
         u_command, c_ultravisor = pair()
         o_command, c_operations = pair()
-        wires = (to_keeper.sock, u_command, c_ultravisor, o_command, c_operations)
         try:
-            await self.start(
-                self.record("ultravisor", "ultravisor"), "partitions.ultravisor.main:main",
-                {"database": str(self.paths.resources)}, {"keeper": to_keeper.fileno(), "command": u_command.fileno()},
-            )  # fmt: skip
-            await self.start(
-                self.record("operations", "operations"), "partitions.operations.main:main",
-                {"policies": str(self.paths.policies)}, {"command": o_command.fileno()},
-            )  # fmt: skip
-            await self.start(
-                self.record("command", "command"), "partitions.command.main:main",
-                {"decisions": str(self.paths.decisions)},
-                {"ultravisor": c_ultravisor.fileno(), "operations": c_operations.fileno()},
-            )  # fmt: skip
+            await self.start_control(self.record("ultravisor", "ultravisor"), {"command": u_command.fileno()})
+            await self.start_control(self.record("operations", "operations"), {"command": o_command.fileno()})
+            ends = {"ultravisor": c_ultravisor.fileno(), "operations": c_operations.fileno()}
+            await self.start_control(self.record("command", "command"), ends)
         finally:
-            for sock in wires:
+            for sock in (u_command, c_ultravisor, o_command, c_operations):
                 sock.close()
         for role in ("ultravisor", "operations", "command"):
             await ask(self.records[role], "ping", {})  # one that cannot use its file says so here
+
+    async def start_control(self, record: Record, fds: dict[str, int]) -> None:
+        """Starts the process of ultravisor, operations or command, with its file and wires to others of them."""
+        file = {"ultravisor": "database", "operations": "policies", "command": "decisions"}[record.name]
+        path = {"database": self.paths.resources, "policies": self.paths.policies, "decisions": self.paths.decisions}
+        to_keeper = Wire.connect(self.paths.keeper_socket) if record.name == "ultravisor" else None
+        try:
+            more = {"keeper": to_keeper.fileno()} if to_keeper is not None else {}
+            await self.start(record, f"partitions.{record.name}.main:main", {file: str(path[file])}, {**more, **fds})
+        finally:
+            if to_keeper is not None:
+                to_keeper.close()
 
     async def start(
         self,

@@ -31,7 +31,7 @@ def spent(fabric: Fabric, record: Record) -> dict[str, float]:
 
 
 async def charged(fabric: Fabric, record: Record) -> float | None:
-    """Seconds that count as the partition's own; None where the host does not charge."""
-    if not fabric.charging:
+    """Seconds that count as the partition's own; None where the host does not charge, or has no monitor."""
+    if not fabric.charging or not fabric.monitored:
         return None
     return (await ask(fabric.monitor, "charged", {"partition": record.number}))["ns"] / 1e9

@@ -37,7 +37,7 @@ class DeviceLife(RoleLife):
 
     async def _record(self, record: Record) -> None:
         """Others may ask it now; whoever is asked here may be away by itself."""
-        reviving.set(None)
+        reviving.set(())
         try:
             await self._after(record)
         except (RemoteError, HostError, WireError, OSError, EOFError) as error:
@@ -50,12 +50,12 @@ class Devices:
 
     def __init__(self, boot: Boot, events: EventLog, lost: Callable[[Record], Awaitable[None]]) -> None:
         self._boot, self._fabric, self._events, self._lost = boot, boot.fabric, events, lost
-        self._lives: dict[str, DeviceLife] = {}
+        self.lives: dict[str, DeviceLife] = {}
 
     def watch(self, records: Iterable[Record]) -> None:
         """From now on they are started again when they die."""
         for record in records:
-            life = self._lives[record.name] = DeviceLife(
+            life = self.lives[record.name] = DeviceLife(
                 self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._given_up,
                 after=self._send_again,
             )  # fmt: skip
@@ -63,12 +63,12 @@ class Devices:
 
     def died(self, record: Record) -> bool:
         """A process has ended. False: it is not started again."""
-        life = self._lives.get(record.name)
+        life = self.lives.get(record.name)
         return life is not None and life.died(record)
 
     def stop(self) -> None:
         """The host goes down."""
-        for life in self._lives.values():
+        for life in self.lives.values():
             life.stop()
 
     async def _given_up(self, record: Record) -> None:
@@ -76,18 +76,6 @@ class Devices:
         if self._fabric.loaded:
             await self._tell_monitor(record, True)
         await self._lost(record)
-
-    async def start_again(self, record: Record) -> Row:
-        """One that was given up gets a new budget: {"name", "pid"}. HostError `state` where it was not."""
-        life = self._lives.get(record.name)
-        if life is None or record.absence is None or not record.absence.given_up:
-            raise HostError("state", f"{record.name} was not given up: it is {record.state}")
-        life.watch(record)
-        life.died(record)
-        await record.absence.over()
-        if record.absence.given_up:
-            raise HostError("state", f"{record.name} dies again and again; `hostctl logs {record.name}` may say why")
-        return {"name": record.name, "pid": record.pid}
 
     # ---- the next process ----
 

@@ -55,6 +55,11 @@ class Fabric(RoleSegments, Queues, Offloads):
         return self._monitor is not None
 
     @property
+    def monitored(self) -> bool:
+        """Is there a monitor, or will there be the next one by itself?"""
+        return self._monitor is not None and not (self._monitor.absence and self._monitor.absence.given_up)
+
+    @property
     def monitor(self) -> Record:
         """HostError `state` where no kernel is loaded."""
         if self._monitor is None:

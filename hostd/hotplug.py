@@ -14,6 +14,7 @@ same, and its requests there are refused as those of an endpoint that is gone (r
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -73,11 +74,12 @@ class HotPlug:
             servers = next(others, self.fabric.lightest())
             wanted = placement_request(spec, self._manifest, self.paths, self._boot.processors.guests, servers)
             fields = next(one for one in reversed(wanted["endpoints"]) if one["name"] == entry.name)
-            message = {"partition": name, "endpoint": fields, "actor": actor} | ({"key": key} if key else {})
+            message = {"partition": name, "endpoint": fields, "actor": actor, "key": key or secrets.token_hex(12)}
             try:
                 with self._counted("guest", [fields["device"]]):
                     answer = await ask(self.records["command"], "attach", message)
-                if answer["replayed"]:  # it came when the key was new, and may have gone since
+                # It came when the key was new, and may have gone since; not where only the answer had been lost.
+                if answer["replayed"] and key is not None:
                     return {**_answer(record, answer["endpoint"], answer), "seconds": 0.0}
                 record.plan = await self._plan(record)
                 endpoint = next(end for end in record.plan["endpoints"] if end["name"] == entry.name)
@@ -229,7 +231,7 @@ class HotPlug:
 
     async def _decide_detach(self, record: Record, endpoint: Row, key: str | None, actor: str) -> Row:
         message = {"partition": record.name, "endpoint": endpoint["name"], "actor": actor}
-        return await ask(self.records["command"], "detach", message | ({"key": key} if key else {}))
+        return await ask(self.records["command"], "detach", {**message, "key": key or secrets.token_hex(12)})
 
     async def _forget(self, record: Record, endpoint: Row) -> None:
         """Its rows have gone."""

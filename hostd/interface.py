@@ -123,6 +123,10 @@ class Supervisor(Protocol):
         """{"name", "target", "changed"}: what an I/O partition does for its clients is done by the process of `target`
         (None: the other one). Code `state` where that one does not live."""
 
+    async def restart(self, name: str) -> dict[str, Any]:
+        """{"name", "pid", "restarts"}: the next process of a role is at work, also of one that was given up. Code
+        `state` where hostd starts none."""
+
     async def stream(self, on: bool, depth: int) -> dict[str, Any]:
         """As `console`, after the stream was turned on, with so many disk requests at once, or off."""
 

@@ -47,11 +47,12 @@ class Offices:
         self._fabric = boot.fabric
         self._events = events
         self._lost = lost
-        self._lives: dict[str, IoLife] = {}
+        self.lives: dict[str, IoLife] = {}
         self._switched = asyncio.Condition()
         self.takeovers = Takeovers()
         self._vacant: dict[str, str] = {}  # offices that nobody serves, and why
         self._raised: set[str] = set()  # those of them that a living process is about to serve
+        self._wanted: dict[str, int] = {}  # handovers that were asked for: office -> seat
         self._terms: dict[str, tuple[int, str]] = {}  # office -> epoch of the last takeover that is known, its cause
 
     # ---- load and unload ----
@@ -82,16 +83,26 @@ class Offices:
             self._watch(record)
 
     async def look(self) -> None:
-        """Who serves is the monitor's word: it has taken over without hostd."""
+        """Who serves is the monitor's word: it has taken over while nobody listened, or another monitor has. A handover
+        that was wanted is wanted still."""
         for row in (await ask(self._fabric.monitor, "offices", {}))["offices"]:
             office = self._of(row["slot"])
-            if office is not None:
-                self._fabric.serving[office.name] = row["seat"]
-                self._terms.setdefault(office.name, (row["epoch"], "planned"))
+            if office is None or row["changing"]:
+                continue  # of that one there will be news
+            epoch, cause = self._terms.get(office.name, (office.spec["epoch"], "planned"))
+            if (row["epoch"], row["seat"]) != (epoch, self._fabric.serving.get(office.name)):
+                self._serves(office.name, row["seat"], row["epoch"], self._vacant.get(office.name, cause), None)
+            elif list(self._fabric.servers.values())[row["seat"]].exit_status is None:
+                self._vacant.pop(office.name, None)
+        for name, seat in self._wanted.items():
+            if self._fabric.serving[name] != seat:
+                await self._order(name, seat)
+        await self._notify()
+        self.connections.refresh()
 
     def _watch(self, record: Record) -> None:
         self.takeovers.begin(record.name)
-        life = self._lives[record.name] = IoLife(
+        life = self.lives[record.name] = IoLife(
             self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._lost
         )
         life.watch(record)
@@ -111,9 +122,9 @@ class Offices:
 
     async def close(self) -> None:
         """Nobody is started again, and nobody takes over, for they are to end."""
-        for name, life in self._lives.items():
+        for name, life in self.lives.items():
             await life.rest(self._fabric.servers.get(name))
-        self._lives.clear()
+        self.lives.clear()
         self._vacant.clear()
         self._terms.clear()
         if self._fabric.loaded:
@@ -121,14 +132,14 @@ class Offices:
 
     def stop(self) -> None:
         """The host goes down."""
-        for life in self._lives.values():
+        for life in self.lives.values():
             life.stop()
 
     # ---- deaths and takeovers ----
 
     def died(self, record: Record) -> bool:
         """A process has ended. False: it is not started again."""
-        life = self._lives.get(record.name)
+        life = self.lives.get(record.name)
         seat = list(self._fabric.servers).index(record.name) if record.name in self._fabric.servers else None
         for office, serving in self._fabric.serving.items():
             if serving == seat:
@@ -167,7 +178,7 @@ class Offices:
         task = asyncio.get_running_loop().create_task(self._notify())
         task.add_done_callback(lambda done: done.exception())
 
-    def _serves(self, office: str, seat: int, epoch: int, cause: str, since: float) -> None:
+    def _serves(self, office: str, seat: int, epoch: int, cause: str, since: float | None) -> None:
         """A seat serves an office, under an epoch that nobody knew of here."""
         self._fabric.serving[office] = seat
         self._terms[office] = (epoch, cause)
@@ -199,13 +210,19 @@ class Offices:
             return {"name": name, "target": target, "changed": False}
         if self._fabric.servers[target].exit_status is not None:
             raise HostError("state", f"{target} does not live: nothing can go over to it")
-        await ask(self._fabric.monitor, "switch_over", {"server": self._fabric.servers[name].number, "seat": seat})
+        self._wanted[name] = seat
+        await self._order(name, seat)
         try:
             async with asyncio.timeout(SWITCH_TIMEOUT), self._switched:
                 await self._switched.wait_for(lambda: self._fabric.serving[name] == seat)
         except TimeoutError:
             raise HostError("timeout", f"{name} has not gone over to {target} within {SWITCH_TIMEOUT:g} s") from None
+        finally:
+            self._wanted.pop(name, None)
         return {"name": name, "target": target, "changed": True}
+
+    async def _order(self, name: str, seat: int) -> None:
+        await ask(self._fabric.monitor, "switch_over", {"server": self._fabric.servers[name].number, "seat": seat})
 
     def rows(self) -> list[Row]:
         """[{"name", "served_by", "standby", "restarts", "takeovers": {cause: how many}}]."""

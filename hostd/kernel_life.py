@@ -14,6 +14,7 @@ from typing import Any
 from hostd import vectors, volumes
 from hostd.boot import Boot
 from hostd.children import Children
+from hostd.control_life import ControlLife
 from hostd.device_life import Devices
 from hostd.errors import HostError
 from hostd.events import EventLog
@@ -24,9 +25,10 @@ from hostd.inventory import Inventory
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.loading import Loading
-from hostd.manifest import Manifest, PartitionSpec
+from hostd.manifest import Manifest, PartitionSpec, Policy
 from hostd.monitor_life import MonitorLife
 from hostd.records import Record
+from hostd.role_lives import RoleLives
 from hostd.takeovers import Pauses
 from hostd.wire import RemoteError
 
@@ -46,6 +48,8 @@ class KernelLife:
     _loading: Loading
     _monitor_life: MonitorLife
     _offices: Offices
+    _control_life: ControlLife
+    _lives: RoleLives
     _children: Children
     _manifest: Manifest
     _changed: asyncio.Condition
@@ -81,13 +85,19 @@ class KernelLife:
     def _begin_unloaded(self) -> None:
         self._devices = Devices(self._boot, self.events, self._after_end)
         # Of roles that are started again when they die, by type.
-        self._lives = {"monitor": self._monitor_life, "io": self._offices, "device": self._devices}
+        self._lives = RoleLives(
+            self._boot, self._monitor_life, self._offices, self._devices, self._control_life, self.events
+        )
         self._moving = asyncio.Lock()  # load or unload under way
         self._unloading = False
         self._inventory = Inventory(self.records, self.fabric, self.keeper)
         self._unloaded: Row | None = None  # the resources as they were before the first load
         self.device_refusals = self._class_refusals()
         self._faults = FaultPlane(self.fabric, self.records, self.events)
+
+    def _followed(self) -> list[str]:
+        """Names of all partitions whose ends hostd notices by itself."""
+        return [*self.records, *self._names]
 
     def _tell_started(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -142,6 +152,7 @@ class KernelLife:
                 for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
                     await self._remove_guest(record, timeout, None, "unload")
                 await self.note_host(kernel="unloading")
+                await self._control_life.rest()
                 await self._monitor_life.rest(self.fabric.monitor)
                 await self._loading.unload()
                 await self.note_host(kernel="none")
@@ -257,6 +268,16 @@ class KernelLife:
             "monitor": await self._monitor_life.row(monitor),
             "offices": self._offices.rows(),
         }
+
+    async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
+        for policy in policies:
+            more = {"key": f"{key}:{policy.name}"} if key else {}
+            await ask(self.records["command"], "policy.set", {"policy": policy.model_dump(), "actor": actor, **more})
+        self._manifest = self._manifest.model_copy(update={"policies": list(policies)})
+        await self.note_host()
+
+    async def restart(self, name: str) -> Row:
+        return await self._lives.restart(self._record(name))
 
     def pauses(self) -> dict[tuple[str, str], Pauses]:
         """Of takeovers, by office and cause. Safe from any thread."""

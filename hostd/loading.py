@@ -14,22 +14,23 @@ Each step of unload may find that there is nothing left for it to do: a load tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from hostd import charging
-from hostd.asking import ask, release
+from hostd.asking import ask, release, reviving
 from hostd.boot import Boot
 from hostd.errors import HostError
 from hostd.io_life import Offices
 from hostd.mapcheck import identity_of, mapped
 from hostd.records import Record
 from hostd.role_segments import statistics_size
-from hostd.wire import Message, close_fds, pair
+from hostd.wire import Message, RemoteError, WireError, close_fds, pair
 
 SERVERS = ["io-a", "io-b"]  # each serves half of the endpoints and stands by for the other half
 CONTROL_CHANNELS = 3  # command to operations and to ultravisor, console to command
 CONNECT_TIMEOUT = 30.0
+REOPEN_TIMEOUT = 5.0  # no role of the control plane is started again meanwhile
 
 
 class Loading:
@@ -53,6 +54,8 @@ class Loading:
         self.channels: list[tuple[str, str, int]] = []  # control channels: client, server, segment
         self._numbers: list[int] = []  # and their ids
         self._connected = asyncio.Event()
+        self._unconnected: Exception | None = None  # why a service could not be opened
+        self.complete = False  # between the end of a load and the beginning of unload
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- after the death of an earlier hostd ----
@@ -61,9 +64,15 @@ class Loading:
         """Its channels, for the next hostd."""
         return {"channels": self.channels, "numbers": self._numbers}
 
-    def restore(self, noted: dict[str, Any], slots: dict[str, int]) -> None:
+    def restore(self, noted: dict[str, Any], slots: dict[str, int], loaded: bool) -> None:
         self.channels = [(client, server, segment) for client, server, segment in noted["channels"]]
         self._numbers, self.slots = noted["numbers"], slots
+        self.complete = loaded
+
+    @property
+    def connected(self) -> bool:
+        """Are all services open?"""
+        return len({(client, server) for client, server, _ in self.channels}) >= CONTROL_CHANNELS
 
     # ---- load ----
 
@@ -71,6 +80,7 @@ class Loading:
         """All of it, or the host is as it was."""
         try:
             await self._load()
+            self.complete = True
         except BaseException:
             await self.unload()
             raise
@@ -160,8 +170,29 @@ class Loading:
 
     # ---- services ----
 
-    async def _open_services(self) -> None:
+    async def reopen_services(self) -> None:
+        """After one of their ends has died: back to boot wires, then by system calls again. HostError `state` where no
+        monitor takes any."""
+        monitor = self._fabric.monitor
+        if monitor.exit_status is not None or monitor.absence.absent:
+            raise HostError("state", "there is no monitor")
+        await self._close_services(await self._control_channels())
+        await self._open_services(REOPEN_TIMEOUT)
+
+    async def _control_channels(self) -> list[int]:
+        """Of the database, known here or not: the answer to a creation may have been lost with a dead role."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        found: list[int] = []
+        rows: list[dict[str, Any]] = [{"id": 0}]
+        while rows:
+            message = {"what": "channels", "after": rows[-1]["id"]}
+            rows = (await ask(self._records["command"], "query", message))["channels"]
+            found += [row["id"] for row in rows if row["kind"] == "control"]
+        return found
+
+    async def _open_services(self, timeout: float = CONNECT_TIMEOUT) -> None:
         """Command and console open their services by system calls; afterwards they need no boot wires."""
+        self._unconnected = None
         for name in ("command", "console"):
             record = self._records[name]
             call, events = await self._boot.keeper.get_segments([record.plan["call"]["segment"], record.plan["events"]])
@@ -170,10 +201,12 @@ class Loading:
                 await ask(record, "call_ring", message, [call, events])
             finally:
                 close_fds([call, events])
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            while len(self.channels) < CONTROL_CHANNELS:
+        async with asyncio.timeout(timeout):
+            while not self.connected:
                 self._connected.clear()
                 await self._connected.wait()
+                if self._unconnected is not None:
+                    raise self._unconnected
 
     def hear_monitor(self, message: Message, fds: list[int]) -> None:
         """A connect call of a partition to an infrastructure service waits for its channel; or something that the
@@ -192,6 +225,7 @@ class Loading:
         client = next((record for record in self._records.values() if record.number == message["partition"]), None)
         server = self._records.get(message["service"])
         answer = {"partition": message["partition"], "call": message["call"], "connected": False, "result": 0}
+        reviving.set(tuple(one for one in (client, server) if one is not None))  # it fails where one of them has died
         try:
             if client is not None and server is not None and client.wire is not None and server.pidfd is not None:
                 operation = {
@@ -211,37 +245,50 @@ class Loading:
                     close_fds([fd])
                 self.channels.append((client.name, server.name, channel["segment"]))
                 self._numbers.append(channel["channel"])
-                self._connected.set()
                 answer |= {"connected": True, "result": number}
+        except (RemoteError, WireError, OSError, EOFError) as error:
+            self._unconnected = error
         finally:
+            self._connected.set()
             await ask(self._fabric.monitor, "answer", answer)
 
-    async def _close_services(self) -> None:
-        """Command goes back to boot wires, the console has no service; their channels go."""
+    async def _close_services(self, more: Sequence[int] | None = None) -> None:
+        """Command goes back to boot wires, the console has no service; their channels go, and those of `more`, which is
+        given where a role may still have one that is unknown here."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if not self.channels:
+        closing, numbers = list(self.channels), [*self._numbers, *set(more or ()).difference(self._numbers)]
+        if not closing and more is None:
             return
         command, console = self._records["command"], self._records["console"]
         u_command, c_ultravisor = pair()
         o_command, c_operations = pair()
         try:
+            # Whoever asks goes first: what it asks over the new wire lies there until the other end takes it over.
+            await ask(command, "boot_wires", {}, [c_ultravisor.fileno(), c_operations.fileno()])
             await ask(self._records["ultravisor"], "channel_closed", {"peer": "command"}, [u_command.fileno()])
             await ask(self._records["operations"], "channel_closed", {"peer": "command"}, [o_command.fileno()])
-            await ask(command, "boot_wires", {}, [c_ultravisor.fileno(), c_operations.fileno()])
             await ask(console, "channel_closed", {})
             await ask(command, "channel_closed", {"peer": "console"})
         finally:
             for sock in (u_command, c_ultravisor, o_command, c_operations):
                 sock.close()
-        await self._boot.transaction([{"op": "channel.remove", "channel": number} for number in self._numbers])
-        self.channels.clear()
-        self._numbers.clear()
+        for channel in closing:  # others may have been opened meanwhile
+            self.channels.remove(channel)
+        for number in numbers:
+            try:
+                await self._boot.transaction([{"op": "channel.remove", "channel": number}])
+            except RemoteError as error:
+                if error.code != "not_found":  # it went at an attempt that was not finished
+                    raise
+            if number in self._numbers:
+                self._numbers.remove(number)
 
     # ---- unload ----
 
     async def unload(self) -> None:
         """Guests are gone already. Afterwards nothing of the kernel is left."""
         fabric, console = self._fabric, self._records["console"]
+        self.complete = False
         await self._close_services()
         if fabric.loaded:
             for endpoint in console.plan["endpoints"]:

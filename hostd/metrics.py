@@ -37,6 +37,7 @@ from pyx.abi import ENDPOINT_HARDWARE, PATHS, STAGES, slot_of
 
 log = logging.getLogger("hostd.metrics")
 
+STARTED_AGAIN = ("monitor", "io", "ultravisor", "operations", "command")  # types of roles
 Labels = tuple[str, ...]
 Values = dict[str, dict[Labels, float]]
 _KINDS = {kind: [counter for counter in COUNTERS if counter.kind == kind] for kind in {c.kind for c in COUNTERS}}
@@ -322,7 +323,7 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
         memory.add_metric([name], row["memory"] or 0)
         if row["start_time"] is not None:
             started.add_metric([name], row["start_time"])
-        if row["type"] == "monitor":  # the one that is started again
+        if row["type"] in STARTED_AGAIN:
             restarts.add_metric([name], row["restarts"])
         for mode, value in cpu.of(row).items():
             times.add_metric([name, mode], value)

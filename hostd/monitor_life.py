@@ -3,7 +3,8 @@
     killed -> the keeper's pidfd tells -> guests that it held go on -> a clone of the template adopts everything
            -> event `monitor_restarted`
 
-Guests see a pause. A monitor that dies again and again is given up: I/O by it fails then until unload and load.
+Guests see a pause. A monitor that dies again and again is given up: I/O by it waits then until
+`hostctl restart monitor`, or fails until unload and load.
 """
 
 from __future__ import annotations
@@ -75,6 +76,10 @@ class RoleLife:
         self._since = 0.0  # when it began its work
         self.last_seconds: float | None = None  # that the last one took
 
+    def asks_first(self, record: Record) -> tuple[Record, ...]:
+        """Whom the task that starts the next one asks without waiting until they are there."""
+        return (record,)
+
     def watch(self, record: Record) -> None:
         """From now on it is started again when it dies."""
         record.absence = Absence()
@@ -103,8 +108,17 @@ class RoleLife:
             self._task = asyncio.create_task(self._revive(record, time.monotonic()))
         return True
 
+    def again(self, record: Record) -> None:
+        """By hand: its process is ended, or begun where it was given up; all its deaths are forgotten."""
+        self._budget = Budget()
+        if record.absence.given_up:
+            record.absence.begin()
+            self._task = asyncio.create_task(self._revive(record, time.monotonic()))
+        elif not record.absence.absent:
+            self._children.signal(record, signal.SIGKILL)
+
     async def _revive(self, record: Record, noticed: float) -> None:
-        reviving.set(record)
+        reviving.set(self.asks_first(record))
         self._events.publish(self.NEWS[0], partition=record.name, status=record.exit_status)
         lived = noticed - self._since
         try:

@@ -39,6 +39,7 @@ class Record:
     view: dict[str, Any] = field(default_factory=dict)  # what the next monitor needs to show it the same hardware
     plan: dict[str, Any] = field(default_factory=dict)
     wire: AsyncWire | None = None
+    behind: dict[str, Record] = field(default_factory=dict)  # roles that it asks to answer hostd, by name
     absence: Any = None  # of a role that is started again when it dies (hostd.asking)
     spec: Any = None
     queues: list[int] = field(default_factory=list)  # numbers at the I/O partition

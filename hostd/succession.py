@@ -22,6 +22,7 @@ from hostd import notes as noted
 from hostd.asking import ask
 from hostd.boot import Boot
 from hostd.children import Children
+from hostd.control_life import ControlLife
 from hostd.device_life import Devices
 from hostd.errors import HostError
 from hostd.events import EventLog
@@ -37,6 +38,7 @@ from hostd.path_changes import PathChanges
 from hostd.paths import Paths
 from hostd.records import Record
 from hostd.refusals import Refusals
+from hostd.role_lives import RoleLives
 from hostd.wire import RemoteError, WireError
 from hostd.wiring import Placed
 
@@ -87,6 +89,8 @@ class Succession:
     metrics_url: str | None
     _boot: Boot
     _children: Children
+    _control_life: ControlLife
+    _lives: RoleLives
     _guests: list[int]
     _loading: Loading
     _manifest: Manifest
@@ -186,6 +190,8 @@ class Succession:
         await asyncio.gather(*self._endings, return_exceptions=True)
         if self.fabric.loaded:
             await self._offices.look()
+            if not self._loading.connected:  # the dead one was about to open them
+                self._control_life.reopen()
         for problem in [*problems, *await leftovers.remove()]:
             self.events.publish("error", message=f"adoption: {problem}")
         for record in [one for one in living if one.state == "stopping"]:  # who asked for it went with the dead hostd
@@ -205,7 +211,8 @@ class Succession:
         fabric.devices = {device.name: records[device.name] for device in self._manifest.devices}
         self._devices.watch(fabric.devices.values())
         fabric.restore_numbers(list(records.values()))
-        self._loading.restore(host["channels"], boot.slots)
+        self._loading.restore(host["channels"], boot.slots, host["kernel"] == "loaded")
+        self._lives.begin()
         if host["kernel"] == "loaded":
             fabric.slots = dict(boot.slots)
             fabric.monitor = records["monitor"]

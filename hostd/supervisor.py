@@ -25,6 +25,7 @@ from hostd.adoption import Adoption
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
+from hostd.control_life import ControlLife
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
@@ -34,7 +35,7 @@ from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
 from hostd.loading import Loading
-from hostd.manifest import Manifest, PartitionSpec, Policy, complete, with_path
+from hostd.manifest import Manifest, PartitionSpec, complete, with_path
 from hostd.monitor_life import MonitorLife
 from hostd.nic_queues import NicQueues
 from hostd.path_changes import PathChanges
@@ -87,6 +88,9 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         self._monitor_life = MonitorLife(
             self._boot, self._children, adoption.follow, self.events, self.free_worlds, self._after_end
         )
+        self._control_life = ControlLife(
+            self._boot, self._loading, self.events, self._followed, self._after_end, self.note_host
+        )
         self._begin_unloaded()
         self._endings: set[asyncio.Task[None]] = set()
         self._going_down = False
@@ -99,6 +103,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         await self.keeper.watch()
         disk_folder(self._manifest, self.paths, "").mkdir(mode=0o700, exist_ok=True)
         await self._boot.control_plane()
+        self._lives.begin()
         await self._boot.resources()
         await self._start_devices()
         await self.note_host(kernel="none")
@@ -113,8 +118,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
             await self.finished.wait()
             return
         self._going_down = True
-        for life in self._lives.values():
-            life.stop()
+        self._lives.stop()
         try:
             running = (record for record in self.records.values() if record.type == "guest")
             guests = [record for record in running if record.state not in ENDED]
@@ -187,7 +191,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
 
     async def view(self, name: str) -> Row:
         record = self._record(name)
-        monitor = self.fabric.monitor if self.fabric.loaded else None
+        monitor = self.fabric.monitor if self.fabric.monitored else None
         view = await views.of_partition(record, self.records["command"], monitor)
         spent, charged = charging.spent(self.fabric, record), await charging.charged(self.fabric, record)
         return {**view, "charges": spent, "charged": charged, "refused": self._refusals.counts(record)}
@@ -215,13 +219,6 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
             raise HostError("timeout", f"{name} was not {state} within {timeout:g} s") from None
 
     # ---- changes ----
-
-    async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None:
-        for policy in policies:
-            more = {"key": f"{key}:{policy.name}"} if key else {}
-            await ask(self.records["command"], "policy.set", {"policy": policy.model_dump(), "actor": actor, **more})
-        self._manifest = self._manifest.model_copy(update={"policies": list(policies)})
-        await self.note_host()
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         begin = time.monotonic_ns()
@@ -372,7 +369,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
 
     async def _decide_path(self, record: Record, endpoint: str, path: str, key: str | None, actor: str) -> Row:
         message = {"partition": record.name, "endpoint": endpoint, "path": path, "actor": actor}
-        return await ask(self.records["command"], "path", message | ({"key": key} if key else {}))
+        return await ask(self.records["command"], "path", {**message, "key": key or secrets.token_hex(12)})
 
     def _hear_path(self, message: Row) -> None:
         record = next((one for one in self.records.values() if one.number == message["partition"]), None)
@@ -434,7 +431,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         self.events.publish("removed", partition=record.name)
 
     async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
-        message = {"partition": record.number, "actor": actor} | ({"key": key} if key else {})
+        message = {"partition": record.number, "actor": actor, "key": key or secrets.token_hex(12)}
         await ask(self.records["command"], "remove", message)
         await self.fabric.forget(record)
         if record.process:
@@ -478,7 +475,7 @@ class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession
         """A process ended, by itself or not."""
         if self._going_down and record.type != "guest":
             return
-        if record.type in self._lives and self._lives[record.type].died(record):
+        if self._lives.died(record):
             return
         task = asyncio.create_task(self._after_end(record))
         self._endings.add(task)

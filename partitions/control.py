@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
 
+from hostd.errors import HostError
 from hostd.wire import Message, WireError, close_fds, decode, encode, raise_error
 from pyx.calls import CallRing
 from pyx.channel import ChannelError, ControlChannel
@@ -109,7 +111,8 @@ class Connector:
         self.calls = CallRing(Waiter(events_fd, symmetric), call_fd, events_fd, capacity)
         self._symmetric = symmetric
         self._answer: dict[str, ChannelWire] | Exception | None = None
-        self._channels: dict[int, ChannelWire] = {}
+        self._opened: dict[str, ChannelWire] = {}
+        self._channels: dict[int, ChannelWire] = {}  # arrived, and not asked for yet
         self._changed = threading.Condition()
 
     def arrived(self, number: int, fd: int, capacity: int, server: int) -> None:
@@ -119,17 +122,22 @@ class Connector:
             self._channels[number] = wire
             self._changed.notify_all()
 
-    def start(self, services: Sequence[str], finished: int) -> None:
-        """Connects to all services; then writes to the eventfd `finished`, and `result` has the channels."""
+    def start(self, services: Sequence[str], finished: int) -> threading.Thread:
+        """Connects to all services, in the thread that it answers; then writes to the eventfd `finished`, and `result`
+        has the channels."""
 
         def work() -> None:
             try:
-                self._answer = {service: self.connect(service) for service in services}
+                for service in services:
+                    self._opened[service] = self.connect(service)
+                self._answer = self._opened
             except OSError as error:  # RequestError and TimeoutError are such
                 self._answer = error
             os.eventfd_write(finished, 1)
 
-        threading.Thread(target=work, name="connect", daemon=True).start()
+        thread = threading.Thread(target=work, name="connect", daemon=True)
+        thread.start()
+        return thread
 
     def result(self) -> dict[str, ChannelWire]:
         """Channels by service; raises what went wrong."""
@@ -137,6 +145,12 @@ class Connector:
             raise self._answer
         assert self._answer is not None
         return self._answer
+
+    def close(self) -> None:
+        """Nobody wants them any more; the thread has ended."""
+        for channel in (*self._opened.values(), *self._channels.values()):
+            channel.close()
+        self._opened, self._channels = {}, {}
 
     def connect(self, service: str, timeout: float = 30.0) -> ChannelWire:
         """The open channel to `service`. RequestError where the monitor refuses it, TimeoutError where the channel
@@ -156,29 +170,41 @@ class Client:
 
     SERVICES: tuple[str, ...] = ()
     _connector: Connector | None = None
+    _calling: threading.Thread | None = None  # the last one that did: the call ring is one caller's
 
     def connected(self, channels: dict[str, ChannelWire]) -> None:
         raise NotImplementedError
 
     def handle_call_ring(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: call ring and events segment of this partition."""
+        if self._calling is not None and self._calling.is_alive():
+            raise HostError("state", "the last attempt to open services has not ended yet")
         call, events = fds
-        self._connector = Connector(call, events, message["capacity"], message["symmetric"])
-        self._finished = os.eventfd(0, os.EFD_CLOEXEC)
-        self.watch(self._finished, self._connect_finished)  # type: ignore[attr-defined]
-        self._connector.start(self.SERVICES, self._finished)
+        connector = self._connector = Connector(call, events, message["capacity"], message["symmetric"])
+        finished = os.eventfd(0, os.EFD_CLOEXEC)
+        self.watch(finished, lambda: self._connect_finished(connector, finished))  # type: ignore[attr-defined]
+        self._calling = connector.start(self.SERVICES, finished)
         return {}
 
     def handle_channel_opened(self, message: Message, fds: list[int]) -> Message:
         """The client's end of a channel; `number` is what the connect call will answer. Descriptors: segment, pidfd."""
-        assert self._connector is not None
+        if self._connector is None:
+            raise HostError("state", "no services are being opened")
         descriptor, server = fds
         fds.clear()
         self._connector.arrived(message["number"], descriptor, message["capacity"], server)
         return {}
 
-    def _connect_finished(self) -> None:
-        self.unwatch(self._finished)  # type: ignore[attr-defined]
-        os.close(self._finished)
-        assert self._connector is not None
-        self.connected(self._connector.result())
+    def _connect_finished(self, connector: Connector, finished: int) -> None:
+        self.unwatch(finished)  # type: ignore[attr-defined]
+        os.close(finished)
+        if connector is not self._connector:  # given up meanwhile
+            connector.close()
+            return
+        try:
+            channels = connector.result()
+        except OSError as error:  # whoever asked for it has noticed, and will ask again
+            connector.close()
+            print(f"services could not be opened: {error}", file=sys.stderr, flush=True)
+        else:
+            self.connected(channels)

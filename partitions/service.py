@@ -57,6 +57,9 @@ class Service(Partition):
         if self.peer != CONTROL or len(fds) != 1:
             raise Refusal("denied", f"{self.context.name}: only hostd hands channels over")
         peer = message["peer"]
+        before = self._channels.pop(peer, None)  # its other end has died
+        if before is not None:
+            self._cut_off(before)
         self._channels[peer] = ChannelWire(fds.pop(), message["capacity"], True, message["symmetric"])
         self.serve(self._channels[peer], peer)
         return {}

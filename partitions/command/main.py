@@ -60,6 +60,18 @@ class Command(Client, Service):
         self._connector = None  # and with it the call ring
         return {}
 
+    def handle_boot_wire(self, message: Message, fds: list[int]) -> Message:
+        """The `service` has another process: over a boot wire again, until both are opened anew. Descriptor: the
+        wire."""
+        wire = Wire.from_fd(fds.pop())
+        if message["service"] == "ultravisor":
+            gone, self._ultravisor = self._ultravisor, wire
+        else:
+            gone, self._operations = self._operations, wire
+        self._placing = Placing(self._journal, self._ultravisor, self._operations)
+        gone.close()
+        return {}
+
     # -- decisions
 
     def handle_place(self, message: Message, _fds: list[int]) -> Message:

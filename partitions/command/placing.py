@@ -39,7 +39,7 @@ def ask(peer: Peer, name: str, message: dict[str, Any]) -> dict[str, Any]:
         answer = peer.request(message, timeout=TIMEOUT)[0]
     except (WireError, EOFError, OSError) as error:
         code = "timeout" if isinstance(error, TimeoutError) else "unreachable"
-        raise Refusal(code, f"{name}: {error}") from error
+        raise Refusal(code, f"{name}: {error}", role=name) from error
     return {field: value for field, value in answer.items() if field != "reply"}
 
 

@@ -20,10 +20,11 @@ PROCESSES_MAX = 4096
 
 def run(transactions: Transactions, keeper: Keeper, fields: Fields, peer: str) -> dict[str, Any]:
     """The operation `reconcile`: `processes` (a list of {"pid", "start_time", "name"}; by default those that the
-    keeper knows to live). Answers what was done:
+    keeper knows to live), `spared`: names of partitions that whoever asks follows himself. Answers what was done:
     `removed` partitions without a process, `failed` ones that others still need, `unknown` processes, segments
     that were `dropped` because no row answers for them, and `lost` ones whose rows have no segment."""
     given = fields.items("processes", PROCESSES_MAX, default=None)
+    spared = set(fields.texts("spared", default=[]))
     fields.done()
     processes = [_process(item, position) for position, item in enumerate(given or [])]
     if given is None:
@@ -32,7 +33,8 @@ def run(transactions: Transactions, keeper: Keeper, fields: Fields, peer: str) -
     dropped = transactions.compare_segments()
     transactions.release()
     lost = sorted(transactions.lost)
-    removed, failed = _remove(transactions, _without_process(transactions, processes), peer)
+    dead = [row for row in _without_process(transactions, processes) if row["name"] not in spared]
+    removed, failed = _remove(transactions, dead, peer)
     return {
         "version": database.version,
         "removed": removed,

@@ -86,6 +86,9 @@ class FakeSupervisor:
         self.events.publish("removed", partition=name)
         return {"name": name}
 
+    async def restart(self, name: str) -> dict[str, Any]:
+        return {"name": name, "pid": 4711, "restarts": 1}
+
     async def add_wire(self, device: str, wire: Any) -> dict[str, Any]:
         return {"device": device, "name": wire.name}
 

@@ -197,6 +197,10 @@ class Host:
         """A planned one, of what I/O partition `name` does."""
         return self.client.request("PUT", f"/v1/offices/{name}", {"target": target} if target else {})
 
+    def restart(self, name: str) -> dict[str, Any]:
+        """`hostctl restart`: the next process of a role."""
+        return self.client.post(partition_path(name, "/restart"), timeout=2 * DEADLINE)
+
     def stream(self, on: bool, depth: int = 1) -> dict[str, Any]:
         """Turns the console's verified stream on or off; its figures so far."""
         return self.client.request("PUT", "/v1/console/stream", {"on": on, "depth": depth})["stream"]

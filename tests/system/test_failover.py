@@ -132,3 +132,53 @@ def test_both_die_at_once(host: Host) -> None:
                 os.kill(host.row(name)["pid"], signal.SIGKILL)
             host.until(lambda r=restarts: all(host.row(n)["restarts"] > k for n, k in zip(IO, r, strict=True)))  # type: ignore[misc]
     assert_whole(host, pair)
+
+
+def test_the_monitor_dies_in_the_middle_of_a_takeover(host: Host, seed: int, long: bool) -> None:
+    """Killed within the milliseconds around the death of a server: the next monitor finds the terms where they were,
+    and goes on. Wherever it was hit, one server serves each office, hostd knows which, and a handover works."""
+    moments = random.Random(seed)
+    pair = Pair(host)
+    with pair.streaming():
+        for number in range(100 if long else 6):
+            time.sleep(LIFE)
+            name = IO[number % 2]
+            before = {one: host.row(one)["restarts"] for one in (name, "monitor")}
+            victims = [host.row(name)["pid"], host.row("monitor")["pid"]]
+            os.kill(victims[0], signal.SIGKILL)
+            busy_wait(moments.uniform(0.0, 0.003))
+            os.kill(victims[1], signal.SIGKILL)
+            host.until(lambda b=before: all(host.row(one)["restarts"] > count for one, count in b.items()))  # type: ignore[misc]
+            host.until(lambda: host.view("left")["connections"]["vda"]["state"] in ("connected", "failed_over"))
+            for one in IO:
+                host.switch_over(one, one)
+            assert all(row["served_by"] == one for one, row in offices(host).items())
+    assert_whole(host, pair)
+
+
+def test_a_server_dies_while_there_is_no_monitor(host: Host) -> None:
+    """Nobody can take over until the next monitor comes; that one finds the death by itself."""
+    pair = Pair(host)
+    with pair.streaming():
+        for name in IO:
+            time.sleep(LIFE)
+            before = {one: host.row(one)["restarts"] for one in (name, "monitor")}
+            victims = [host.row("monitor")["pid"], host.row(name)["pid"]]
+            host.signal(signal.SIGSTOP)  # nobody starts the next monitor
+            try:
+                os.kill(victims[0], signal.SIGKILL)
+                busy_wait(0.05)
+                os.kill(victims[1], signal.SIGKILL)
+                busy_wait(0.05)
+            finally:
+                host.signal(signal.SIGCONT)
+            host.until(lambda b=before: all(host.row(one)["restarts"] > count for one, count in b.items()))  # type: ignore[misc]
+            host.until(lambda: host.view("left")["connections"]["vda"]["state"] in ("connected", "failed_over"))
+    assert_whole(host, pair)
+
+
+def busy_wait(seconds: float) -> None:
+    """Without sleep's granularity: the moment matters."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass

@@ -20,7 +20,7 @@ from tools import cli, verbs
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(module.name for module in pkgutil.iter_modules(verbs.__path__))
 OWN = ["api", "apply", "completion", "console", "doctor", "down", "events", "explain", "export", "hold", "list", "logs",
-       "mask", "plan", "release", "rm", "spawn", "status", "stop", "switchover", "up", "validate",
+       "mask", "plan", "release", "restart", "rm", "spawn", "status", "stop", "switchover", "up", "validate",
        "version", "view", "wait"]
 MANIFEST = "version: 1\ndevices: [{name: nic0, kind: nic}, {name: disk0, kind: disk}]\n"
 # Verbs that ask the daemon, each with the words that it needs.
@@ -29,7 +29,7 @@ ASKING = {
     "rm": ["g"], "wait": ["g", "--for", "state=running"], "spawn": ["g", "--", "x:main"], "api": ["GET", "/v1/status"],
     "plan": ["MANIFEST"], "apply": ["MANIFEST"], "path": ["g", "vda", "direct"],
     "console": [], "hold": ["console"], "release": ["console"], "mask": ["g", "vda"],
-    "switchover": ["io-a"], "chaos": ["delay", "disk0", "device", "5ms"],
+    "switchover": ["io-a"], "restart": ["command"], "chaos": ["delay", "disk0", "device", "5ms"],
 }
 
 

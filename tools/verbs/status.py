@@ -91,7 +91,7 @@ def _media(media: dict[str, dict[str, Any]]) -> Iterable[str]:
 def _monitor(life: dict[str, Any]) -> str:
     times = f"{life['restarts']} restarts"
     if life["given_up"]:
-        return f"{times}; it dies again and again and is not started any more: hostctl unload, then hostctl load"
+        return f"{times}; it dies again and again and is not started any more: hostctl restart monitor"
     return times if life["last_seconds"] is None else f"{times}, the last took {life['last_seconds']:.3f} s"
 
 

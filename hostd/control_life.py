@@ -1,0 +1,184 @@
+"""Ultravisor, command and operations partition: each may die or hang; the next one goes on from its file (design.md 9).
+
+    dead or hung -> event `role_lost` -> next process, over boot wires to the others -> event `role_restarted`
+    -> database and processes are compared both ways -> services by system calls again
+
+No other process depends on them: guests and the data plane do not notice. What hostd asked for and was not answered is
+asked again, under the same key, so it happens once (rule 34).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from socket import socket
+
+from hostd.asking import ask, reviving
+from hostd.boot import Boot
+from hostd.errors import HostError
+from hostd.events import EventLog
+from hostd.loading import Loading
+from hostd.monitor_life import RoleLife
+from hostd.records import Record
+from hostd.wire import RemoteError, WireError, pair
+
+SERVICES = ("ultravisor", "operations")  # of the command partition
+ROLES = (*SERVICES, "command")
+FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0  # seconds before services are opened once more; doubles
+FAILURES = (HostError, RemoteError, WireError, OSError, EOFError, TimeoutError)
+
+
+class OneLife(RoleLife):
+    """Of one of these roles; who revives one of them asks the others without waiting for them."""
+
+    NEWS = ("role_lost", "role_restarted")
+
+    def asks_first(self, record: Record) -> tuple[Record, ...]:
+        return tuple(self._boot.records[name] for name in ROLES)
+
+
+class ControlLife:
+    """`spared()` names partitions that hostd knows, living or being started: nobody else's business. `lost(record)` is
+    called where a role is given up, `note()` where the next hostd has to know of other channels."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        loading: Loading,
+        events: EventLog,
+        spared: Callable[[], list[str]],
+        lost: Callable[[Record], Awaitable[None]],
+        note: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._note = note
+        self._boot = boot
+        self._loading = loading
+        self._events = events
+        self._spared = spared
+        self._wiring = asyncio.Lock()
+        self._reopening: asyncio.Task[None] | None = None
+        self._to_reopen = False  # there has been another process of one of them since services were opened
+        self._to_compare = False  # there has been another ultravisor since database and processes were compared
+        self.lives = {
+            name: OneLife(boot, boot.children, self._follow, events, lambda _: None, lost) for name in ROLES
+        }
+
+    def watch(self) -> None:
+        """They run: from now on each is started again when it dies."""
+        for name, life in self.lives.items():
+            life.watch(self._boot.records[name])
+        self._boot.records["command"].behind = {name: self._boot.records[name] for name in SERVICES}
+
+    def died(self, record: Record) -> bool:
+        """Its process has ended. False: it is not started again."""
+        return self.lives[record.name].died(record)
+
+    def stop(self) -> None:
+        """The host goes down."""
+        for life in self.lives.values():
+            life.stop()
+        if self._reopening is not None:
+            self._reopening.cancel()
+
+    async def rest(self) -> None:
+        """Services are not opened any more, for the kernel goes."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait([self._reopening])
+            self._reopening = None
+
+    # ---- the next process ----
+
+    async def _follow(self, record: Record) -> dict[str, float]:
+        """Starts the next one and connects it to those of the others that live; the rest will do so when they come."""
+        async with self._wiring:
+            if record.name == "command":
+                with pairs() as (ultravisor, operations):
+                    for name, ends in zip(SERVICES, (ultravisor, operations), strict=True):
+                        await self._tell(name, "channel_closed", {"peer": "command"}, ends[0])
+                    fds = {"ultravisor": ultravisor[1].fileno(), "operations": operations[1].fileno()}
+                    await self._boot.start_control(record, fds)
+            else:
+                with pairs() as ((own, other), _):
+                    await self._boot.start_control(record, {"command": own.fileno()})
+                    await self._tell("command", "boot_wire", {"service": record.name}, other)
+            await ask(record, "ping", {})  # one that cannot use its file says so here
+        self._to_compare |= record.name == "ultravisor"
+        self.reopen()
+        return {}
+
+    def reopen(self) -> None:
+        """Has services opened by system calls, and database and processes compared where that is due."""
+        self._to_reopen = True
+        if self._reopening is None or self._reopening.done():
+            self._reopening = asyncio.create_task(self._settle())
+            self._reopening.add_done_callback(_told)
+
+    async def _tell(self, name: str, op: str, message: dict[str, str], end: socket) -> None:
+        """Where that one lives."""
+        role = self._boot.records[name]
+        if role.exit_status is None and role.wire is not None and role.wire.error is None:
+            try:
+                await ask(role, op, message, [end.fileno()])
+            except RemoteError as error:
+                if error.code != "unreachable":
+                    raise
+
+    # ---- afterwards ----
+
+    async def _settle(self) -> None:
+        """Until it has worked, however long the outage lasts. It waits for no role that has died meanwhile: the next
+        one of that role waits for this task to let go of the wires."""
+        reviving.set(tuple(self._boot.records[name] for name in ROLES))
+        delay = FIRST_RETRY
+        while self._to_compare or self._to_reopen:
+            try:
+                if self._to_compare:
+                    self._to_compare = False
+                    await self._compare()
+                async with self._wiring:
+                    if self._to_reopen and self._loading.complete:
+                        self._to_reopen = False
+                        await self._loading.reopen_services()
+                        await self._note()
+                if not self._loading.complete:
+                    return  # the next load opens them
+                delay = FIRST_RETRY
+            except FAILURES as error:
+                self._to_compare = self._to_reopen = True
+                self._events.publish("error", message=f"services of the control plane: {error}")
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_RETRY)
+
+    async def _compare(self) -> None:
+        """The resource database and the living processes, both ways (rule 32). What hostd knows it follows itself:
+        every end of a process is a transaction that waits for the next ultravisor."""
+        answer = await ask(self._boot.records["command"], "reconcile", {"spared": self._spared()})
+        unknown = {(one["pid"], one["start_time"]) for one in answer["unknown"]}
+        again = []
+        for record in list(self._boot.records.values()):
+            lives = record.exit_status is None and record.state == "running" and record.number
+            if lives and (record.pid, record.start_ticks) in unknown and record.type != "guest":
+                await self._boot.record_again(record)
+                again.append(record.name)
+        self._events.publish(
+            "reconciled", removed=answer["removed"], failed=answer["failed"], dropped=len(answer["dropped"]),
+            lost=len(answer["lost"]), recorded=again,
+        )  # fmt: skip
+
+
+@contextmanager
+def pairs() -> Iterator[tuple[tuple[socket, socket], tuple[socket, socket]]]:
+    """Two wires; what was handed over lives on in those who have it."""
+    both = (pair(), pair())
+    try:
+        yield both
+    finally:
+        for end in (*both[0], *both[1]):
+            end.close()
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    with suppress(asyncio.CancelledError):
+        task.exception()
