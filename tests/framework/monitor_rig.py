@@ -6,24 +6,18 @@ It can be led on by single instructions and killed between any two; the next one
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
-import signal
 import struct
-import time
-from pathlib import Path
-from typing import NoReturn
 
 from pyx import abi
 from pyx.monitor import Monitor
 from pyx.statistics import initialize
 from pyx.view import MapWriter, ViewWriter
+from tests.framework.stepping import CAPACITY, Ring, Stepped, ring_bell
 
 SERVER, CLIENT = abi.make_id(3, 1), abi.make_id(7, 1)
-CAPACITY, PAGES, EPOCH, ROWS = 1024, 16, 5, 16
-HEADER, SLOT = 256, 64  # bytes of a ring's header, of a slot (abi.h)
-TAIL, HEAD = 64, 128  # where a ring keeps its indices
+PAGES, EPOCH, ROWS = 16, 5, 16
 EVENTS, MONITOR_PAGE = 3 * abi.PAGE, 2 * abi.PAGE  # of an events segment
 CALL = struct.Struct("<QQQQQQIHBBHHHH")
 DISK = {
@@ -31,45 +25,10 @@ DISK = {
     "operations": abi.operations_mask("read", "write"), "max_transfer": 65536, "device": 0,
     "server": abi.slot_of(SERVER),
 }  # fmt: skip
-TRACEME, CONTINUE, STEP = 0, 7, 9  # requests of ptrace(2)
-DEADLINE = 10.0
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-
-
-class Ring:
-    """One end of a ring, played by the test: as consumer or as producer."""
-
-    def __init__(self, memory: mmap.mmap, offset: int = 0, capacity: int = CAPACITY) -> None:
-        self.memory, self.offset, self.capacity = memory, offset, capacity
-
-    def index(self, where: int) -> int:
-        return int(struct.unpack_from("<Q", self.memory, self.offset + where)[0])
-
-    def tail(self) -> int:
-        return self.index(TAIL)
-
-    def push(self, *slots: bytes) -> None:
-        tail = self.index(TAIL)
-        for number, slot in enumerate(slots):
-            at = self.offset + HEADER + (tail + number) % self.capacity * SLOT
-            self.memory[at : at + SLOT] = slot
-        struct.pack_into("<Q", self.memory, self.offset + TAIL, tail + len(slots))
-
-    def take(self) -> list[bytes]:
-        """Everything that was published since the last time."""
-        head, tail = self.index(HEAD), self.index(TAIL)
-        found = []
-        for number in range(head, tail):
-            at = self.offset + HEADER + number % self.capacity * SLOT
-            found.append(self.memory[at : at + SLOT])
-        struct.pack_into("<Q", self.memory, self.offset + HEAD, tail)
-        return found
-
-
-class Rig:
+class Rig(Stepped):
     def __init__(self) -> None:
+        super().__init__()
         counters, histograms = abi.STATISTICS_SHAPES["monitor"]
         sizes = {
             "bell": abi.bell_size(), "device_bell": abi.bell_size(), "kernel": abi.kernel_size(),
@@ -93,7 +52,7 @@ class Rig:
         calls = mmap.mmap(self.fds["calls"], sizes["calls"])
         self.calls, self.answers = Ring(calls), Ring(calls, abi.ring_size(CAPACITY))
         self.posted = Ring(mmap.mmap(self.fds["hardware"], sizes["hardware"]))
-        self.pid = 0
+        self.doorbell = self.events, MONITOR_PAGE
 
     def close(self) -> None:
         self.kill()
@@ -104,75 +63,36 @@ class Rig:
 
     def begin(self, adopting: bool, resume: bool = True) -> None:
         """Starts one; returns when it sleeps, having done all that there was to do."""
-        self.pid = os.fork()
-        if self.pid == 0:
-            self._run(adopting, resume)
-        self._wait()
+        self.adopting, self.resuming = adopting, resume
+        self.fork()
         self.go_on()
 
-    def _run(self, adopting: bool, resume: bool) -> NoReturn:
-        try:
-            monitor = Monitor(
-                self.fds["bell"], self.fds["statistics"], self.sizes["statistics"], True, kernel_fd=self.fds["kernel"],
-                event_fd=os.eventfd(0), adopting=adopting,
-            )  # fmt: skip
-            fds = self.fds
-            monitor.open(SERVER, "io", 0, fds["view_server"], fds["map_server"], PAGES, fds["calls"], CAPACITY,
-                         fds["events"])  # fmt: skip
-            monitor.open(CLIENT, "guest", 0, fds["view_client"], fds["map_client"], PAGES, -1, 0, -1)
-            monitor.connect_hardware(SERVER, 0, fds["hardware"], CAPACITY, fds["device_bell"])
-            if adopting:
-                for identity in (SERVER, CLIENT):
-                    monitor.adopt(identity)
-                if resume:
-                    monitor.resume()
-            else:
-                monitor.set_epoch(SERVER, EPOCH)
-            _ptrace(TRACEME, 0)
-            os.kill(os.getpid(), signal.SIGSTOP)
-            monitor.run()
-        finally:
-            os._exit(1)
-
-    def settle(self) -> None:
-        """Until it sleeps on its doorbells."""
-        end = time.monotonic() + DEADLINE
-        while struct.unpack_from("<I", self.events, MONITOR_PAGE + 4)[0] == 0 or _state(self.pid) != "S":
-            assert time.monotonic() < end, "it does not come to rest"
-            time.sleep(0.001)
-
-    def stop(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-        self._wait()
-
-    def go_on(self) -> None:
-        """After `stop`, with something to do: until it sleeps again."""
-        struct.pack_into("<I", self.events, MONITOR_PAGE + 4, 0)  # a monitor that was killed may have left it set
-        _ptrace(CONTINUE, self.pid)
-        self.settle()
-
-    def step(self, instructions: int) -> None:
-        for _ in range(instructions):
-            _ptrace(STEP, self.pid)
-            self._wait()
-
-    def kill(self) -> None:
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = 0
-
-    def _wait(self) -> None:
-        _, status = os.waitpid(self.pid, 0)
-        assert os.WIFSTOPPED(status), f"the monitor ended: {status:#x}"
+    def work(self) -> None:
+        monitor = Monitor(
+            self.fds["bell"], self.fds["statistics"], self.sizes["statistics"], True, kernel_fd=self.fds["kernel"],
+            event_fd=os.eventfd(0), adopting=self.adopting,
+        )  # fmt: skip
+        fds = self.fds
+        monitor.open(SERVER, "io", 0, fds["view_server"], fds["map_server"], PAGES, fds["calls"], CAPACITY,
+                     fds["events"])  # fmt: skip
+        monitor.open(CLIENT, "guest", 0, fds["view_client"], fds["map_client"], PAGES, -1, 0, -1)
+        monitor.connect_hardware(SERVER, 0, fds["hardware"], CAPACITY, fds["device_bell"])
+        if self.adopting:
+            for identity in (SERVER, CLIENT):
+                monitor.adopt(identity)
+            if self.resuming:
+                monitor.resume()
+        else:
+            monitor.set_epoch(SERVER, EPOCH)
+        self.ready()
+        monitor.run()
 
     # ---- the I/O partition ----
 
     def call(self, *calls: bytes) -> None:
         """Makes calls and rings the monitor's bell, whether it sleeps or not."""
         self.calls.push(*calls)
-        word = struct.unpack_from("<I", self.events, MONITOR_PAGE)[0]
-        struct.pack_into("<I", self.events, MONITOR_PAGE, word + 1 & 0xFFFFFFFF)
+        ring_bell(self.events, MONITOR_PAGE)
 
 
 def submit(identity: int, gpa: int) -> bytes:
@@ -183,16 +103,3 @@ def submit(identity: int, gpa: int) -> bytes:
 
 def nothing(identity: int) -> bytes:
     return CALL.pack(identity, 0, 0, 0, 0, 0, 0, 0, 0, 0, abi.CALLS["null"], 0, 0, 0)
-
-
-def identity_of(slot: bytes) -> int:
-    return int.from_bytes(slot[:8], "little")
-
-
-def _ptrace(request: int, pid: int) -> None:
-    if _libc.ptrace(request, pid, None, None) != 0:
-        raise OSError(ctypes.get_errno(), f"ptrace request {request} of process {pid}")
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

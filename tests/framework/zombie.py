@@ -22,7 +22,7 @@ from pathlib import Path
 
 from hostd.wire import Wire, close_fds
 from tests.framework.host import Host
-from tests.framework.monitor_rig import HEAD, HEADER, SLOT, Ring
+from tests.framework.stepping import HEAD, HEADER, SLOT, Ring
 from tools.chaos.holdings import listed
 
 ROOT = Path(__file__).resolve().parents[2]

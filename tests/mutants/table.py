@@ -44,6 +44,29 @@ MUTANTS = {
         "a request is recorded before it is taken off its ring (rules.md 18)",
         TAKEOVER,
     ),
+    "an answered request counts as in flight": Mutant(
+        "pyx/office.h",
+        "(int64_t)(commit->completed - e->done) >= 0 ? PV_FATE_ANSWERED",
+        "false ? PV_FATE_ANSWERED",
+        "complete first, clear second: what was completed and not yet cleared is not sent again (rules.md 18)",
+        ("tests/unit/test_seat.py",),
+    ),
+    "cleared before it is completed": Mutant(
+        "pyx/io.pyx",
+        """            pv_ledger_commit_indices(q.header, q.requests.head, q.completions.tail)
+            pv_producer_publish(&q.completions)
+            for k in range(q.clear_count):
+                pv_ledger_set(&q.ledger[q.clear[k]], 0)
+""",
+        """            for k in range(q.clear_count):
+                pv_ledger_set(&q.ledger[q.clear[k]], 0)
+            pv_ledger_commit_indices(q.header, q.requests.head, q.completions.tail)
+            pv_producer_publish(&q.completions)
+            for k in range(q.clear_count):
+""",
+        "complete first, clear second: a server that dies between the two would take the answer with it (rules.md 18)",
+        ("tests/unit/test_seat.py",),
+    ),
     "a seat that hangs is left alone": Mutant(
         "pyx/takeover.h",
         "        pv_watch_kill(w, seat);\n}",

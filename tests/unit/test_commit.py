@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from pyx import abi
-from tests.framework.monitor_rig import PAGES, Rig, identity_of, nothing, submit
+from tests.framework.monitor_rig import PAGES, Rig, nothing, submit
+from tests.framework.stepping import identity_of
 
 STEPS_MAX = 60_000  # instructions of one batch: far more than it takes
 TAIL, HEAD = 64, 128  # where a ring keeps its indices
