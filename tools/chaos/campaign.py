@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from hostd.errors import HostError
 from hostd.monitor_life import RESTARTS_MAX, SHORT, WINDOW
+from tools import daemon
 from tools.bench.host import BenchHost
 from tools.chaos.faults import Blow, Fault
 from tools.chaos.holdings import Holdings, grown, holdings
@@ -21,7 +22,9 @@ from tools.chaos.targets import Gone, Target, await_back, row
 BACK = 20.0  # seconds within which a role has to be there again
 FRESH = SHORT + 0.05  # seconds that a role lives before it is struck: of shorter lives the host allows few
 STRUCK_MOST = RESTARTS_MAX - 5  # in WINDOW seconds, of one role: more would spend its restart budget
+ENDING = 0.02  # seconds for a process that the monitor kills to be gone
 SETTLE = 10.0  # seconds for connections and endings to be gone before holdings are compared
+DAEMON = "hostd"
 ROLES = {"guest": PREY}  # whose process has another name
 
 
@@ -33,6 +36,7 @@ class Happened:
     begin: float
     back: float | None = None
     missed: list[str] = field(default_factory=list)  # roles that had no process to strike
+    error: str | None = None  # why a role did not come back, where the host says so
 
     @property
     def end(self) -> float:
@@ -79,7 +83,9 @@ class Campaign:
             happened.append(self._strike(fault))
         time.sleep(FRESH)
         reports = self._load.finish()
-        return Outcome(happened, len(faults) - len(happened), reports, before, self._settled(before))
+        whole = all(story.back is not None for story in happened)  # otherwise there may be nobody to ask
+        after = self._settled(before) if whole else before
+        return Outcome(happened, len(faults) - len(happened), reports, before, after)
 
     # ---- one fault ----
 
@@ -108,7 +114,16 @@ class Campaign:
                 thread.start()
             for thread in threads:
                 thread.join()
-            backs = [self._back(blow, target) for blow, target in targets.items()]
+            # Without hostd nobody else comes back.
+            order = sorted(targets.items(), key=lambda both: both[0].role != DAEMON)
+            backs = []
+            for blow, target in order:
+                try:
+                    backs.append(self._back(blow, target))
+                except HostError as error:
+                    story.error = f"{blow.role}: {error.message}"
+                    backs.append(None)
+                    break
             there = [back for back in backs if back is not None]
             story.back = max(there, default=story.begin) if len(there) == len(backs) else None
         finally:
@@ -118,9 +133,11 @@ class Campaign:
 
     def _back(self, blow: Blow, target: Target) -> float | None:
         self._struck[blow.role].append(time.monotonic())
-        died = blow.kind == "kill" or target.ended()
+        died = target.ended(BACK if blow.kind == "kill" else ENDING)
         if blow.role == "guest" and died:
             self._bury(target)
+        if blow.role == DAEMON and died:
+            daemon.start(self._host.paths, None)  # as a service manager does
         back = await_back(self._host, target, died, time.monotonic() + BACK)
         if back is not None:
             self._fresh[blow.role] = back

@@ -18,7 +18,6 @@ from tools.chaos.faults import Blow
 from tools.client import partition_path
 
 LOOK = 0.02  # seconds between two looks at the host
-ENDING = 0.02  # seconds for a process that was killed to be gone
 TURN, SHARE = 0.01, 0.1  # of a slowed process: seconds of each turn, and the share of it in which it runs
 
 
@@ -71,9 +70,9 @@ class Target:
         finally:
             self.signal(signal.SIGCONT)  # whatever happens here, nobody stays stopped
 
-    def ended(self) -> bool:
-        """Whether the process is gone; one that was killed a moment ago may need that long."""
-        return bool(select.select([self.pidfd], [], [], ENDING)[0])
+    def ended(self, seconds: float) -> bool:
+        """Whether the process is gone, within so long: one that was killed needs a moment."""
+        return bool(select.select([self.pidfd], [], [], seconds)[0])
 
     def close(self) -> None:
         os.close(self.pidfd)

@@ -74,6 +74,9 @@ def text(document: dict[str, Any]) -> Iterable[str]:
     yield from table(document["figures"].items(), columns)
     for what, count in document["leaks"].items():
         yield f"leaked: {count} {what}"
+    for event in document["events"]:
+        if event["error"]:
+            yield f"fault {event['number']}: {event['error']}"
     yield ""
     quantiles = [(name, lambda row, name=name: f"{row[1][name] * 1e3:.0f} ms") for name in QUANTILES]
     yield from table(document["pauses"].items(), [("longest pause, by fault", _first), *quantiles])
@@ -145,4 +148,5 @@ def _pauses(disks: list[dict[str, Any]], happened: list[Happened]) -> dict[str, 
 
 def _event(story: Happened, pause: float) -> dict[str, Any]:
     back = None if story.back is None else story.back - story.begin
-    return {**story.fault.document(), "begin": story.begin, "back": back, "pause": pause, "missed": story.missed}
+    happened = {"begin": story.begin, "back": back, "pause": pause, "missed": story.missed, "error": story.error}
+    return story.fault.document() | happened

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tools.bench.host import BenchHost
 
 FAILED = 1  # exit status where a figure is not 0
-ROLES = ("io-a", "io-b", "monitor", "guest")  # struck by default: those that come back
+ROLES = ("io-a", "io-b", "monitor", "guest")  # struck by default: those that come back whatever else happens
 KINDS = ("kill", "stop", "slow")
 SECONDS = 600.0
 
