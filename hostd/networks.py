@@ -7,16 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from hostd.errors import HostError
-from hostd.records import ENDED, is_python
+from hostd.queue_pairs import several
+from hostd.records import ENDED
 
 
 def claim(record: Any, others: Iterable[Any]) -> None:
-    """HostError `conflict` where an address of a new partition belongs to one that runs at the same device;
-    `unsupported` where an unmodified program is to have several queue pairs."""
-    several = next((nic.name for nic in record.spec.nics if nic.queues > 1), None)
-    if several and not is_python(record.spec.program[0]):
-        text = f"{record.spec.name}: {several} of an unmodified program has one queue pair; queues is for Python guests"
-        raise HostError("unsupported", text)
+    """HostError `conflict` where an address of a new partition belongs to one that runs at the same device."""
     wanted = {(nic.device, ipaddress.ip_interface(text).ip) for nic in record.spec.nics for text in _all(nic)}
     if len(wanted) < sum(len(_all(nic)) for nic in record.spec.nics):
         raise HostError("conflict", f"{record.spec.name}: an address is given twice")
@@ -46,10 +42,9 @@ def document(record: Any, symmetric: bool) -> dict[str, Any]:
     interfaces = [
         {
             "name": nic.name, "mac": macs[nic.name], "mtu": nic.mtu, "addresses": list(nic.addresses),
-            "offloads": nic.offloads,
+            "offloads": nic.offloads, "queues": nic.queues,
         }  # fmt: skip
         for nic in record.spec.nics
     ]
-    return {
-        "network": interfaces, "config": {"plan": record.plan, "symmetric": symmetric, "network": interfaces}
-    }  # fmt: skip
+    config = {"plan": record.plan, "symmetric": symmetric, "network": interfaces, "queues": several(record.spec)}
+    return {"network": interfaces, "config": config}

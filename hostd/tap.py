@@ -19,19 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from hostd import netlink
-from pyx.abi import NET_HEADER
+from pyx.abi import NET_HEADER, NIC_QUEUES_MAX
 
 NODE = "/dev/net/tun"
 _SET_INTERFACE = 0x400454CA  # TUNSETIFF
 _SET_HEADER_SIZE = 0x400454D8  # TUNSETVNETHDRSZ
-_TAP, _NO_PACKET_INFORMATION, _HEADER = 2, 0x1000, 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
+# IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE
+_TAP, _NO_PACKET_INFORMATION, _HEADER, _SEVERAL = 2, 0x1000, 0x4000, 0x0100
 _REQUEST = struct.Struct("=16sH22x")  # struct ifreq with ifr_flags
 NAME_MOST = 15  # IFNAMSIZ is 16 with the zero
 NAME_PATTERN = r"[a-z][a-z0-9._-]*"
 MTU_LEAST, MTU_MOST, MTU_DEFAULT = 576, 9000, 1500
 MTU_LEAST_IPV6 = 1280  # RFC 8200, section 5
 ADDRESSES_MAX = 16
-_FIELDS = ("name", "mac", "mtu", "addresses", "offloads")  # of an Interface's document
+_FIELDS = ("name", "mac", "mtu", "addresses", "offloads", "queues")  # of an Interface's document
 
 
 class TapError(Exception):
@@ -49,13 +50,14 @@ class Interface:
     mtu: int
     addresses: tuple[netlink.Address, ...]
     offloads: bool  # frames have a header in front: checksums and segmentation are left to whoever takes them
+    queues: int = 1
 
     @classmethod
     def parse(cls, document: Any) -> Interface:
         """ValueError names the field that is wrong."""
         if not isinstance(document, dict) or set(document) != set(_FIELDS):
             raise ValueError(f"{', '.join(_FIELDS)} are expected")
-        name, mac, mtu, texts, offloads = (document[key] for key in _FIELDS)
+        name, mac, mtu, texts, offloads, queues = (document[key] for key in _FIELDS)
         if not isinstance(name, str) or len(name) > NAME_MOST or not re.fullmatch(NAME_PATTERN, name):
             raise ValueError(f"name: {name!r:.40}")
         if not isinstance(mac, str) or not re.fullmatch("[0-9a-f]{2}(:[0-9a-f]{2}){5}", mac):
@@ -66,13 +68,16 @@ class Interface:
             raise ValueError("addresses: a list of texts")
         if not isinstance(offloads, bool):
             raise ValueError(f"offloads: {offloads!r:.40}")
+        if type(queues) is not int or not 1 <= queues <= NIC_QUEUES_MAX:
+            raise ValueError(f"queues: {queues!r:.40}")
         address = bytes.fromhex(mac.replace(":", ""))
-        return cls(name, address, mtu, tuple(map(ipaddress.ip_interface, texts)), offloads)
+        return cls(name, address, mtu, tuple(map(ipaddress.ip_interface, texts)), offloads, queues)
 
 
-def open_tap(name: str, headers: bool = False) -> int:
+def open_tap(name: str, headers: bool = False, several: bool = False) -> int:
     """Descriptor of a new TAP, nonblocking; with `headers` each frame has a struct pv_net_header in front
-    (abi_offload.h). TapError with the cure where this host does not let one be made."""
+    (abi_offload.h). One with `several` queues has one more with each call. TapError with the cure where this host does
+    not let one be made."""
     try:
         descriptor = os.open(NODE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -80,7 +85,7 @@ def open_tap(name: str, headers: bool = False) -> int:
     except PermissionError:
         raise TapError(f"{NODE} may not be opened here; chmod 666 {NODE}, or start the host as root") from None
     try:
-        flags = _TAP | _NO_PACKET_INFORMATION | (_HEADER if headers else 0)
+        flags = _TAP | _NO_PACKET_INFORMATION | (_HEADER if headers else 0) | (_SEVERAL if several else 0)
         fcntl.ioctl(descriptor, _SET_INTERFACE, _REQUEST.pack(name.encode(), flags))
         if headers:
             fcntl.ioctl(descriptor, _SET_HEADER_SIZE, struct.pack("=i", NET_HEADER))
@@ -120,9 +125,10 @@ def _setting(name: str, value: str) -> None:
 
 
 def make(interfaces: Sequence[Interface]) -> list[int]:
-    """All interfaces of a process, up and with their addresses; their descriptors in the same order."""
+    """All interfaces of a process, up and with their addresses; the descriptors of their queues in the same order."""
     taps = []
     for interface in interfaces:
-        taps.append(open_tap(interface.name, interface.offloads))
+        several = interface.queues > 1
+        taps += [open_tap(interface.name, interface.offloads, several) for _ in range(interface.queues)]
         set_up(interface)
     return taps

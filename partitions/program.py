@@ -17,6 +17,7 @@ from typing import Any
 
 from hostd.rootfs import scratch
 from partitions.guest import Guest
+from partitions.guest_queues import QueuedNic
 from partitions.nbd_export import server_of
 from partitions.skeleton import Context
 from pyx import abi
@@ -33,11 +34,15 @@ CONNECTIONS = 32
 
 
 def attach(context: Context, taps: Sequence[int]) -> Callable[[], None]:
-    """Maps everything and opens the endpoints of `context.config["network"]`, in the order of `taps`, and all disks.
+    """Maps everything and opens the endpoints of `context.config["network"]`, `taps` the queues of each, and all disks.
     What it returns starts the threads; signals must be blocked by then, so that the program's are not lost in them."""
     guest = Guest(context)
     interfaces = context.config.get("network", [])
-    links = [_link(guest, interface, tap, len(taps)) for interface, tap in zip(interfaces, taps, strict=True)]
+    left = list(taps)
+    links = []
+    for interface in interfaces:
+        mine = [left.pop(0) for _ in range(interface["queues"])]
+        links += [_link(guest, interface, mine, number, len(taps)) for number in range(len(mine))]
     server = None
     if guest.disks and context.config["own_root"]:
         server, _ = server_of(guest, _listen(), guest.memory.size // MEMORY_PART, CONNECTIONS)
@@ -69,19 +74,23 @@ def _tell(disks: Sequence[str]) -> None:
         os.environ.setdefault(variable, f"nbd+unix:///{disk}?socket={scratch()}/{SOCKET}")
 
 
-def _link(guest: Guest, interface: dict[str, Any], tap: int, nics: int) -> Link:
+def _link(guest: Guest, interface: dict[str, Any], taps: list[int], number: int, links: int) -> Link:
+    """Queue pair `number` of an interface; `links`: how many share the memory."""
     name, headed = interface["name"], interface["offloads"]
-    guest.nic(name)  # opens it: a system call, and the path that it was given
+    nic = guest.nic(name)  # opens it: a system call for each pair, and the path that it was given
+    if isinstance(nic, QueuedNic):
+        name = nic.pairs[number].name
     transmit, receive = guest.queues(name)
     plain = _lines(interface["mtu"] + HEADERS + (abi.NET_HEADER if headed else 0))
     stride = _lines(abi.HEADED_MAX) if headed else plain
-    room = guest.memory.size // (MEMORY_PART * nics)
+    room = guest.memory.size // (MEMORY_PART * links)
     most = BUFFERS_LARGE if headed else BUFFERS
 
     def buffers(capacity: int) -> Buffer:
         return guest.memory.allocate(stride * max(1, min(most, capacity, room // stride)))
 
-    return Link(transmit, receive, tap, buffers(transmit.capacity), buffers(receive.capacity), stride, plain, headed)
+    sends, receives = buffers(transmit.capacity), buffers(receive.capacity)
+    return Link(transmit, receive, taps, number, sends, receives, stride, plain, headed)
 
 
 def _lines(size: int) -> int:

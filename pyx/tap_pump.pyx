@@ -8,6 +8,11 @@ changes of path on together. It sleeps on the partition's interrupts; the waker 
 
 With offloads a frame has a struct pv_net_header in front, which TAP and device understand alike, and is up to 64 KiB
 long: the program's kernel neither cuts nor sums it. What the endpoint is not granted, the TAP is told not to make.
+
+A NIC with several queue pairs is a TAP with as many queues: what the kernel queues at one goes out by one pair, in order.
+It keeps a flow at the queue where it saw the flow's last frame come in, so frames are written to queues by their flow, by
+whichever pair they came, and the flow stays there when other pairs are used. All frames of one pair are written before the
+next pair is looked at: a flow goes over to another pair only when all that came before was taken.
 """
 
 import os
@@ -17,7 +22,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from pyx.abi cimport (
-    PV_HEADED_MAX, PV_OFFLOAD_CHECKSUM, PV_OFFLOAD_RECEIVE_TCP4, PV_OFFLOAD_RECEIVE_TCP6, PV_OFFLOAD_SEND_ECN,
+    PV_FRAME_MIN, PV_HEADED_MAX, PV_NET_HEADER, PV_OFFLOAD_CHECKSUM, PV_OFFLOAD_RECEIVE_TCP4, PV_OFFLOAD_RECEIVE_TCP6, PV_OFFLOAD_SEND_ECN,
     PV_OFFLOAD_SEND_TCP4, PV_OFFLOAD_SEND_TCP6, PV_OFFLOAD_SEND_UDP, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
     PV_OP_SEND_HEADED, PV_STATUS_OK, pv_doorbell,
 )
@@ -26,11 +31,13 @@ from pyx.flight cimport flight_push, flight_take
 from pyx.grantc cimport pv_grant_read
 from pyx.memory cimport Buffer
 from pyx.nbd cimport NbdServer
+from pyx.offloadc cimport PV_HEADERS_MAX, pv_frame, pv_frame_parse
 from pyx.queue cimport ClientQueue
 from pyx.ringc cimport (
     pv_consumer_pending, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep,
     pv_idle_step, pv_idle_woken, pv_idle_worked, pv_interrupt_take, pv_now, pv_producer_free,
 )
+from pyx.spreadc cimport pv_spread_hash, pv_spread_queue, pv_spread_table, pv_spread_table_fill
 from pyx.waiter cimport CHANGE_NONE, Waiter
 from pyx.wakerc cimport (
     pv_waker, pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_run,
@@ -54,16 +61,23 @@ cdef extern from * nogil:
 
 cdef enum:
     BATCH = 32       # frames of one direction between two looks at the other one
+    TAPS = 4         # PV_NIC_QUEUES_MAX
 
 cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep (rules.md 15)
+cdef pv_spread_table FLOWS
+pv_spread_table_fill(&FLOWS)
 
 
 cdef class Link:
-    """One NIC: `tap` is its TAP, nonblocking, which is the caller's to close. `sends` and `receives` hold whole buffers of
+    """One queue pair of a NIC: `taps` are the queues of its TAP, nonblocking, which are the caller's to close, and number
+    `number` of them is this pair's. `sends` and `receives` hold whole buffers of
     `stride` bytes; a buffer takes the largest frame of the interface."""
     cdef Link next                   # of the same partition
+    cdef Link first
     cdef ClientQueue transmit, receive
     cdef int tap
+    cdef int taps[TAPS]
+    cdef uint32_t tap_count
     cdef Buffer sends, receives
     cdef uint32_t stride
     cdef ClientEndpoint end
@@ -82,13 +96,19 @@ cdef class Link:
     cdef readonly uint64_t refused                    # frames that neither the device nor the TAP took
     cdef readonly int failure                         # errno that ended the TAP; 0: it works
 
-    def __init__(self, ClientQueue transmit, ClientQueue receive, int tap, Buffer sends, Buffer receives, uint32_t stride,
-                 uint32_t plain, bint headed=False):
+    def __init__(self, ClientQueue transmit, ClientQueue receive, list taps, uint32_t number, Buffer sends, Buffer receives,
+                 uint32_t stride, uint32_t plain, bint headed=False):
         cdef uint32_t i, count = sends.length // stride, posts = receives.length // stride
         if not 0 < count <= transmit.capacity or not 0 < posts <= receive.capacity:
             raise ValueError(f"{count} buffers to send of 1 to {transmit.capacity}, {posts} to receive of 1 to {receive.capacity}")
+        if not number < len(taps) <= TAPS:
+            raise ValueError(f"queue {number} of {len(taps)}: at most {TAPS}")
         self.transmit, self.receive = transmit, receive
-        self.tap = tap
+        self.first = self
+        self.tap_count = len(taps)
+        for i in range(self.tap_count):
+            self.taps[i] = taps[i]
+        self.tap = self.taps[number]
         self.sends, self.receives = sends, receives
         self.stride = stride
         self.length = plain
@@ -141,6 +161,21 @@ cdef class Link:
             ioctl(self.tap, TUNSETOFFLOAD, flags & ~(TUN_F_USO4 | TUN_F_USO6))
         self.length = PV_HEADED_MAX if granted & (PV_OFFLOAD_RECEIVE_TCP4 | PV_OFFLOAD_RECEIVE_TCP6) else self.plain
 
+    cdef uint32_t granted_all(self, int tap) noexcept nogil:
+        """What all pairs of the NIC with that TAP are granted: while its path changes, one is told before the other."""
+        cdef uint32_t granted = pv_grant_read(self.end.page, self.end.index).granted if self.taps[0] == tap else <uint32_t>-1
+        return granted if self.next is None else granted & self.next.granted_all(tap)
+
+    cdef int tap_for(self, const uint8_t *frame, uint32_t length) noexcept nogil:
+        """Where a frame to the program is written."""
+        cdef uint32_t skip = PV_NET_HEADER if self.headed else 0
+        cdef pv_frame parsed
+        if self.tap_count == 1 or length < skip + PV_FRAME_MIN:
+            return self.tap
+        length -= skip
+        pv_frame_parse(frame + skip, length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, &parsed)
+        return self.taps[pv_spread_queue(pv_spread_hash(&FLOWS, frame + skip, &parsed), self.tap_count)]
+
     cdef uint32_t outward(self) noexcept nogil:
         """Frames of the program: from the TAP into partition memory, and out."""
         cdef uint32_t count = 0, granted
@@ -159,7 +194,7 @@ cdef class Link:
         if not self.can_send():
             return 0
         if self.headed:
-            granted = pv_grant_read(self.end.page, self.end.index).granted
+            granted = self.first.granted_all(self.taps[0])
             if granted != self.granted:
                 self.negotiate(granted)
         now = pv_now()
@@ -195,18 +230,21 @@ cdef class Link:
         self.receive.publish()
 
     cdef uint32_t inward(self) noexcept nogil:
-        """Received frames: out of partition memory to the TAP; their buffers are posted again."""
+        """Received frames: out of partition memory to the TAP; their buffers are posted again. With several pairs all that
+        are there, which are as many as were posted at most."""
         cdef uint32_t count = 0
+        cdef const uint8_t *frame
         cdef int slot
         self.receive.reap()
-        while count < BATCH:
+        while count < BATCH or self.tap_count > 1:
             slot = flight_take(self.receive)
             if slot < 0:
                 break
+            frame = <const uint8_t *>self.receives.memory.pointer(self.posted[slot])
             if self.receive.answers[slot].status != PV_STATUS_OK:
                 self.refused += 1
             # A TAP takes a frame or drops it by itself; it never makes its writer wait.
-            elif write_(self.tap, self.receives.memory.pointer(self.posted[slot]), self.receive.answers[slot].bytes) < 0:
+            elif write_(self.tap_for(frame, self.receive.answers[slot].bytes), frame, self.receive.answers[slot].bytes) < 0:
                 self.refused += 1
             else:
                 self.to_program += 1
@@ -257,6 +295,7 @@ cdef class TapPump:
         for link in links:
             if pv_waker_add(&self.waker, link.tap) != 0:
                 raise OSError(errno, os.strerror(errno), f"waker of descriptor {link.tap}")
+            link.first = link if last is None else self.first
             if last is None:
                 self.first = link
             else:

@@ -86,25 +86,25 @@ def test_without_the_right_the_error_names_it(tmp_path: Path) -> None:
     assert "CAP_NET_ADMIN" in rightless or "may not be opened here" in rightless
 
 
+GOOD = {
+    "name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.0.0.1/24"], "offloads": True,
+    "queues": 1,
+}  # fmt: skip
+FAULTS = {
+    "name": "eth0/../x", "mac": "02:00:00:00:00", "mtu": True, "addresses": ["x"], "offloads": 1, "queues": 5,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "network",
-    [
-        [{}],
-        [{"name": "eth0/../x", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [], "offloads": True}],
-        [{"name": "eth0", "mac": "02:00:00:00:00", "mtu": 1500, "addresses": [], "offloads": True}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": True, "addresses": [], "offloads": True}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["x"], "offloads": True}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [7], "offloads": True}],
-        [{"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": [], "offloads": 1}],
-        [{}] * 33,
-    ],
-)
+    [[{}], *([{**GOOD, name: value}] for name, value in FAULTS.items()), [{**GOOD, "addresses": [7]}],
+     [{**GOOD, "queues": True}], [{}] * 33],
+)  # fmt: skip
 def test_a_malformed_interface_is_refused(network: list[object]) -> None:
     with pytest.raises(SpecError, match="spec.network"):
         StartSpec.parse({"name": "a", "type": "guest", "argv": ["x"], "network": network})
 
 
 def test_a_python_guest_gets_no_interface() -> None:
-    good = {"name": "eth0", "mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.0.0.1/24"], "offloads": True}
     with pytest.raises(SpecError, match="is for programs"):
-        StartSpec.parse({"name": "a", "type": "guest", "entry": "a:b", "network": [good]})
+        StartSpec.parse({"name": "a", "type": "guest", "entry": "a:b", "network": [GOOD]})
