@@ -22,8 +22,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 from starlette.exceptions import HTTPException
 
-from hostd import api_chaos, api_offices, api_offloads, api_queues, api_server, api_volumes, api_wires, api_worlds, plan
+from hostd import api_routes, api_server, plan
 from hostd.api_guard import Guard
+from hostd.api_server import actor
 from hostd.errors import HTTP_METHOD, HostError, from_exception
 from hostd.idempotency import AnswerStore
 from hostd.interface import Supervisor
@@ -206,7 +207,7 @@ def create_app(supervisor: Supervisor) -> FastAPI:
         return Document(await supervisor.set_attribution(body.on))
 
     _add_kernel(app, supervisor, once)
-    for routes in (api_worlds, api_chaos, api_offices, api_offloads, api_queues, api_volumes, api_wires):
+    for routes in api_routes.ROUTES:
         routes.add(app, supervisor, Document)
 
     @app.get("/v1/partitions/{name}/view")
@@ -317,12 +318,6 @@ async def serve(
         listener.close()
         with suppress(FileNotFoundError):
             os.unlink(socket_path)
-
-
-def actor(request: Request) -> str:
-    """Who asked, for the audit log; the socket's word, not the caller's."""
-    peer = getattr(request.state, "peer", {})
-    return f"uid {peer.get('uid', '?')} pid {peer.get('pid', '?')}"
 
 
 async def _event_lines(supervisor: Supervisor, since: int, follow: bool) -> AsyncIterator[str]:

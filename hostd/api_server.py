@@ -15,6 +15,7 @@ import struct
 from typing import Any
 
 import h11
+from starlette.requests import Request
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -27,6 +28,12 @@ KEEP_ALIVE_SECONDS = 30
 SHUTDOWN_SECONDS = 1  # for answers under way; streams end by the end of the event log
 BACKLOG = 256  # above CONNECTIONS_MAX, so that a refusal is an answer and not a full queue
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+def actor(request: Request) -> str:
+    """Who asked, for the audit log; the socket's word, not the caller's."""
+    peer = getattr(request.state, "peer", {})
+    return f"uid {peer.get('uid', '?')} pid {peer.get('pid', '?')}"
 
 
 class PeerProtocol(H11Protocol):

@@ -73,6 +73,14 @@ class Supervisor(Protocol):
     async def detach(self, name: str, endpoint: str, *, key: str | None, actor: str) -> dict[str, Any]:
         """The same once nothing of the endpoint is in flight and its configuration page reads all ones."""
 
+    async def revoke_memory(
+        self, name: str, offset: int, size: int, deadline: float, *, key: str | None, actor: str
+    ) -> dict[str, Any]:
+        """The receipt (hostd.revocation): a range of a running guest's memory is taken from it and from all devices."""
+
+    async def grant_memory(self, name: str, offset: int, *, key: str | None, actor: str) -> dict[str, Any]:
+        """{"name", "offset", "size", "generation", "decision", "seconds"}: what was revoked is the guest's again."""
+
     async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
         """{"device", "name"}: the switch of a NIC has one more port that leads out of the host's partitions."""
 

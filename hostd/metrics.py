@@ -301,6 +301,9 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
         PREFIX + "endpoint_path", "1 for the path that is in force for an endpoint.", labels=[*ENDPOINT, "path"]
     )
     memory = GaugeMetricFamily(PREFIX + "resident_memory_bytes", "Resident memory of a process.", labels=["partition"])
+    quarantine = GaugeMetricFamily(
+        PREFIX + "quarantine_bytes", "What was revoked and a holder has not let go of yet.", labels=["partition"]
+    )
     started = GaugeMetricFamily(
         PREFIX + "partition_start_timestamp_seconds", "Unix time of the last start.", labels=["partition"]
     )
@@ -321,6 +324,8 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
             for known in PATHS:
                 path.add_metric([name, end["device"], end["name"], known], end.get("path") == known)
         memory.add_metric([name], row["memory"] or 0)
+        if row["type"] == "guest":
+            quarantine.add_metric([name], row.get("quarantine") or 0)
         if row["start_time"] is not None:
             started.add_metric([name], row["start_time"])
         if row["type"] in STARTED_AGAIN:
@@ -328,7 +333,7 @@ def _processes(partitions: Sequence[Row], cpu: "_CpuTimes") -> Iterator[Metric]:
         for mode, value in cpu.of(row).items():
             times.add_metric([name, mode], value)
     cpu.keep({(row["name"], row["id"]) for row in partitions})
-    yield from (state, sandbox, info, endpoint_info, path, memory, started, restarts, times)
+    yield from (state, sandbox, info, endpoint_info, path, memory, quarantine, started, restarts, times)
 
 
 class _CpuTimes:

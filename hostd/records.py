@@ -56,6 +56,7 @@ class Record:
     restarts: int = 0  # times that its process was started again
     scheduled: bool = False  # it is a world of its own
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
+    revocations: dict[int, Any] = field(default_factory=dict)  # of its memory, by address (hostd.revocation)
     held: bool = False  # its world stands, by hand (hostd.vectors)
     processors: int = 0  # that a guest may run on
     export: Export | None = None  # the socket that its disks are served on
@@ -88,6 +89,7 @@ class Record:
             "world": self.number & 0xFFFF if self.number else None,
             "exit_status": self.exit_status,
             "restarts": self.restarts,
+            "quarantine": sum(one.size for one in self.revocations.values() if one.state == "quarantine"),
             "sandbox": sandbox_state(self.sandbox_wanted, self.sandbox),
             "endpoints": [
                 {

@@ -30,7 +30,6 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
 from hostd.hardware import assigned
-from hostd.hotplug import HotPlug
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
@@ -44,6 +43,7 @@ from hostd.placement import placement_request
 from hostd.queue_pairs import several
 from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
+from hostd.revocation import Revoking
 from hostd.runtime import sweep_stale
 from hostd.succession import Succession
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
@@ -58,7 +58,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(WorldLife, KernelLife, HotPlug, WireLife, NicQueues, Succession):
+class Supervisor(WorldLife, KernelLife, Revoking, WireLife, NicQueues, Succession):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None

@@ -103,6 +103,11 @@ class DevicePartition(DataPlane):
             self._forget(partition)
         return {}
 
+    def handle_revoke(self, message: Message, _fds: list[int]) -> Message:
+        """Refuses what waits for the ranges of "memory" and bars what still comes; "left": requests that may yet touch
+        them. Asked again until that is 0."""
+        return {"left": sum(self.loop.revoke(one["hpa"], one["size"]) for one in message["memory"])}
+
     def handle_recall(self, message: Message, _fds: list[int]) -> Message:
         """Gives requests of a path back that are not executed yet, now and as they come, until `settle`."""
         self.loop.recall(message["port"], message["path"])

@@ -281,6 +281,10 @@ class MonitorPartition(DataPlane):
         self.loop.drop_endpoint(message["partition"], message["endpoint"])
         return {}
 
+    def handle_retranslate(self, message: Message, _fds: list[int]) -> Message:
+        """The partition map has changed: after the answer nothing is translated as before (hostd.revocation)."""
+        return {"closed": self.loop.retranslate(message["partition"])}
+
     def handle_watch_memory(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: userfaultfd of a guest's partition memory, its partition map. First touches of pages are
         answered from now on, by that map."""

@@ -95,6 +95,7 @@ cdef class Device(Faulty):
     def detach_memory(self, uint64_t hpa):
         """Unmaps an extent; all ports that could use it must be detached before."""
         with self.quiet():
+            self.lift(hpa, hpa + <uint64_t>self.window.attached()[hpa])
             self.window.detach(hpa)
 
     def memory(self) -> dict:

@@ -1,13 +1,13 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport pv_dma_request
+from pyx.bars cimport Bars
 from pyx.dmac cimport pv_span
 from pyx.portc cimport Fifo, Port, Server
-from pyx.ports cimport Ports
 from pyx.segment cimport Mapping
 
 
-cdef class Intake(Ports):
+cdef class Intake(Bars):
     cdef Mapping kernel_mapping
     cdef bint successor               # of a process that died: what that one had taken is sent again
     cdef uint64_t patient_until       # ns: until then it may be on its way

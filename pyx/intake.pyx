@@ -12,9 +12,9 @@ from pyx.abi cimport (
     PV_REASON_GENERATION_STALE, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_REASON_PATH_CHANGED,
     PV_STATUS_CANCELLED, PV_STATUS_REFUSED, pv_dma_extents, pv_dma_request, pv_doorbell, pv_kernel, pv_ring,
 )
+from pyx.bars cimport Bars
 from pyx.dmac cimport pv_span
 from pyx.portc cimport BATCH, Fifo, Port, Server, Waiting
-from pyx.ports cimport Ports
 from pyx.ringc cimport (
     PV_CHARGE_SHARED, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_prefetch, pv_consumer_release,
     pv_meter_items, pv_meter_turn, pv_now, pv_producer_attach, pv_producer_free,
@@ -38,7 +38,7 @@ cdef uint64_t PATIENCE_NS = 2_000_000_000    # for every office to be told that 
 cdef uint64_t SENDING_NS = 100_000_000       # for what it has in flight, once it was
 
 
-cdef class Intake(Ports):
+cdef class Intake(Bars):
     """The servers' rings, and who of them holds an office."""
 
     def succeed(self):
@@ -198,6 +198,11 @@ cdef class Intake(Ports):
                 reason = PV_REASON_GENERATION_STALE
                 if port != NULL and port.used:
                     self.count_fenced(port, 1)
+            elif self.bar_count and self.barred(spans, request.extent_count if request.extent_count > 1 else 1):
+                self.refuse_barred(port, server, &request)
+                at += used
+                done += 1
+                continue
             elif port.away == request.path:
                 self.finish(server, &request, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED, 0, now, now)
                 at += used

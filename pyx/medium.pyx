@@ -108,6 +108,24 @@ cdef class Medium(Device):
             if self.flying[i].port != NULL and self.flying[i].job.server > &self.servers[at]:
                 self.flying[i].job.server -= 1
 
+    cdef uint32_t touching(self, uint64_t hpa, uint64_t end) noexcept nogil:
+        """Requests of that range which are in the kernel; what is held until it is due has moved its data."""
+        cdef uint32_t i, k, count = 0
+        cdef Flying *f
+        cdef const iovec *vector
+        cdef uint64_t at
+        for i in range(FLYING_MAX):
+            f = &self.flying[i]
+            if f.port == NULL or f.reason != PV_REASON_NONE or f.job.length and f.moved >= f.job.length:
+                continue
+            vector = &self.vectors[i * PV_EXTENTS_MAX]
+            for k in range(f.first, f.count):
+                at = <uint64_t>(<char *>vector[k].iov_base - self.origin)
+                if at < end and at + vector[k].iov_len > hpa:
+                    count += 1
+                    break
+        return count
+
     cdef bint backlog(self, Port *port) noexcept nogil:
         return not port.closing and Device.backlog(self, port)
 

@@ -18,7 +18,7 @@ from pyx.abi cimport (
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
 from pyx.grantc cimport PV_NIC_WITHHELD, pv_grant_clear, pv_grant_read, pv_grant_tell, pv_grants
 from pyx.offloadc cimport PV_PATH_OFFLOADS
-from pyx.pairc cimport pv_translation_fill, pv_translation_open, pv_translation_read
+from pyx.pairc cimport pv_translation_close, pv_translation_fill, pv_translation_open, pv_translation_read
 from pyx.ringc cimport pv_count, pv_interrupt_post, pv_now, pv_producer_push
 from pyx.translator cimport Translator
 
@@ -175,6 +175,23 @@ cdef class Pairs(Translator):
             if c.calls:
                 pv_want_path(<pv_monitor_page *>c.doorbell, index, PV_PATH_NONE)
 
+    def retranslate(self, uint64_t partition) -> int:
+        """Takes the map that was published last: after the return nothing is translated as before. Entries of queue pairs are
+        written anew under their keys; returns how many of them hold no more than nothing, because the map has more pieces."""
+        cdef Caller *c = self.opened(partition)
+        cdef uint32_t i, closed = 0
+        cdef bint current
+        with self.quiet():
+            current = self.refresh(c)
+            for i in range(PV_ENDPOINTS_MAX):
+                if c.paths[i] == PV_PATH_DIRECT and self.has_entry(c, i):
+                    if not current or self.write_entry(c, i, c.keys[i]) != PV_REASON_NONE:
+                        pv_translation_close(&self.translations[c.descriptor.endpoints[i].device][c.descriptor.endpoints[i].port])
+                        closed += 1
+        if not current:
+            raise ValueError(f"partition {partition:#x}: its view cannot be read")
+        return closed
+
     # ---- worker ----
 
     cdef pv_reason change_path(self, Caller *c, const pv_system_call *call) noexcept nogil:
@@ -211,17 +228,21 @@ cdef class Pairs(Translator):
 
     cdef pv_reason open_pair(self, Caller *client, uint32_t index) noexcept nogil:
         """Writes the translation entry of a queue pair, under a new key: checked once, here (A3)."""
-        cdef pv_translation entry
-        cdef const pv_endpoint *endpoint = &client.descriptor.endpoints[index]
         cdef uint64_t key = 0
-        if endpoint.device >= PV_DEVICES_MAX or endpoint.port >= PV_PORTS_MAX or self.translations[endpoint.device] == NULL:
+        if not self.has_entry(client, index):
             return PV_REASON_ENDPOINT_UNKNOWN
-        memset(&entry, 0, sizeof(entry))
-        if not pv_translation_fill(&entry, client.map, client.descriptor.memory_pages):
-            return PV_REASON_LIST_LIMIT
         while key == 0:
             if getrandom(&key, sizeof(key), 0) != <ssize_t>sizeof(key):
                 return PV_REASON_SERVICE_UNAVAILABLE
+        return self.write_entry(client, index, key)
+
+    cdef pv_reason write_entry(self, Caller *client, uint32_t index, uint64_t key) noexcept nogil:
+        """Publishes the entry of a queue pair under a generation that never was."""
+        cdef pv_translation entry
+        cdef const pv_endpoint *endpoint = &client.descriptor.endpoints[index]
+        memset(&entry, 0, sizeof(entry))
+        if not pv_translation_fill(&entry, client.map, client.descriptor.memory_pages):
+            return PV_REASON_LIST_LIMIT
         entry.key = key
         entry.partition = client.id
         entry.index = index

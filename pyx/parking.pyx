@@ -9,9 +9,10 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from pyx.abi cimport (
-    PV_ID_SLOT, PV_NIC_TCP_WAITED, PV_OP_TCP_OPEN, PV_PATH_DIRECT, PV_REASON_EPOCH_STALE, PV_REASON_NONE,
+    PV_ID_SLOT, PV_IO_REFUSED, PV_REASON_ADDRESS_WITHHELD, PV_STATUS_REFUSED, PV_NIC_TCP_WAITED, PV_OP_TCP_OPEN, PV_PATH_DIRECT, PV_REASON_EPOCH_STALE, PV_REASON_NONE,
     PV_REASON_PATH_CHANGED, PV_REASON_PATH_CLOSED, PV_STATUS_CANCELLED, PV_STATUS_OK, PV_TCP_CONNECTIONS_MAX,
 )
+from pyx.bars cimport Bars, touches
 from pyx.connections cimport Connection, Connections, Engine, Parked
 from pyx.dmac cimport pv_span
 from pyx.intake cimport Intake
@@ -97,9 +98,11 @@ cdef class Parking(Connections):
         if p.job.server == NULL:
             port.flying -= 1
 
-    cdef uint32_t return_parked(self, Port *port, uint32_t path, uint32_t reason) noexcept nogil:
-        """Gives back what waits and came by `path` (0: all). A send that is half done ends with what it did; an attempt to
-        connect is given up, and made again by whoever submits it again."""
+    cdef uint32_t return_parked(self, Port *port, uint32_t path, uint32_t status, uint32_t reason,
+                                const pv_span *within=NULL, uint32_t *stay=NULL) noexcept nogil:
+        """Gives back what waits and came by `path` (0: all), and touches `within` (NULL: any memory); `stay`: how many find no
+        room for their completion. A send that is half done ends with what it did; an attempt to connect is given up, and made
+        again by whoever submits it again."""
         cdef Engine *e = self.engines[port.number]
         cdef uint32_t slot, k, returned = 0
         cdef Connection *c
@@ -112,20 +115,34 @@ cdef class Parking(Connections):
                 p = &e.asked if c == NULL else &c.writer if k else &c.reader
                 if not p.used or path and path != (PV_PATH_DIRECT if p.job.server == NULL else p.request.path):
                     continue
+                if within != NULL and not touches(p.job.spans, p.job.span_count, within.hpa, within.hpa + within.length):
+                    continue
                 if not self.fit(port, p):
+                    if stay != NULL:
+                        stay[0] += 1
                     continue
                 returned += 1
                 if p.moved:
                     self.finish_parked(port, p, PV_STATUS_OK, PV_REASON_NONE, <uint32_t>p.moved)
                     continue
-                self.finish_parked(port, p, PV_STATUS_CANCELLED, reason, 0)
+                if status == PV_STATUS_REFUSED and p.job.server != NULL:
+                    pv_count(&port.counters[<int>PV_IO_REFUSED + reason], 1)
+                self.finish_parked(port, p, status, reason, 0)
                 if p.job.operation == PV_OP_TCP_OPEN:
                     self.drop(port, e, c, True)
         return returned
 
     cdef uint32_t give_back(self, Port *port) noexcept nogil:
         cdef uint32_t path = port.away
-        return Ports.give_back(self, port) + self.return_parked(port, path, PV_REASON_PATH_CHANGED)
+        return Ports.give_back(self, port) + self.return_parked(port, path, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED)
+
+    cdef uint32_t refuse_waiting(self, Port *port, uint64_t hpa, uint64_t end) noexcept nogil:
+        cdef pv_span within
+        cdef uint32_t stay = 0
+        within.hpa = hpa
+        within.length = end - hpa
+        self.return_parked(port, 0, PV_STATUS_REFUSED, PV_REASON_ADDRESS_WITHHELD, &within, &stay)
+        return Bars.refuse_waiting(self, port, hpa, end) + stay
 
     cdef void servers_moved(self, uint32_t at) noexcept nogil:
         cdef uint32_t i, slot

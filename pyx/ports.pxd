@@ -32,6 +32,9 @@ cdef class Ports(Completions):
     cdef uint32_t give_back(self, Port *port) noexcept nogil
 
 
+cdef void keep_entry(Fifo *fifo, uint32_t at, uint32_t to) noexcept nogil
+
+
 cdef inline uint32_t waiting_on(Ports d, Port *port, uint32_t queue) noexcept nogil:
     """`pair_available`, without a call while some are left of the last look."""
     cdef uint32_t known = <uint32_t>(port.pair.requests[queue].tail - port.pair.requests[queue].head)

@@ -201,6 +201,14 @@ static inline uint32_t pv_consumer_available(struct pv_consumer *c)
     return c->broken ? 0 : (uint32_t)(c->tail - c->head);
 }
 
+/* How far the producer has shown its slots, whatever was seen before. A tail that jumped is nobody's word (rule 14). */
+static inline uint64_t pv_consumer_shown(const struct pv_consumer *c)
+{
+    /* pairs with the store-release in pv_producer_publish */
+    uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_acquire);
+    return tail - c->head > c->capacity ? c->head : tail;
+}
+
 /* Two words at a time: half as many loads are in flight per line, and their number bounds the rate at which a consumer
  * takes lines out of the producer's cache. */
 typedef uint64_t pv_pair __attribute__((vector_size(16), may_alias));

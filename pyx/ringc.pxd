@@ -44,6 +44,7 @@ cdef extern from "ring.h" nogil:
     void pv_consumer_fetch(const pv_consumer *c, uint32_t index, void *copy)
     void pv_consumer_prefetch(const pv_consumer *c, uint32_t index)
     void pv_consumer_release(pv_consumer *c, uint32_t count)
+    uint64_t pv_consumer_shown(const pv_consumer *c)
     bint pv_consumer_pending(const pv_consumer *c)
     int pv_membarrier_register()
     uint32_t pv_doorbell_prepare(pv_doorbell *doorbell)

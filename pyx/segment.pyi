@@ -1,5 +1,7 @@
 from typing import Self
 
+def drop_pages(fd: int, offset: int, size: int) -> None: ...
+
 class Mapping:
     @property
     def size(self) -> int: ...

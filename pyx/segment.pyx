@@ -13,12 +13,26 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyx.abi cimport PV_RING_SIZE, PV_RING_SLOTS_MAX
 from pyx.ringc cimport pv_capacity_valid, pv_ring_open
 
+cdef extern from "clear.h" nogil:
+    int pv_clear_file(int fd, uint64_t offset, uint64_t length, bint zeroes, bint hole)
+
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
     int munmap(void *address, size_t length)
     int PROT_NONE, PROT_READ, PROT_WRITE
     int MAP_SHARED, MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_POPULATE
     void *MAP_FAILED
+
+
+def drop_pages(int fd, uint64_t offset, uint64_t size):
+    """Gives the pages of a range of the segment behind `fd` back to the kernel: whoever has it mapped finds zeroes there, in
+    other pages. A page that the kernel itself still works on, for a process that is gone, stays with that work, belongs to
+    the segment no more, and is free when the work is done (fallocate(2), FALLOC_FL_PUNCH_HOLE). OSError as fallocate."""
+    cdef int failed
+    with nogil:
+        failed = pv_clear_file(fd, offset, size, False, True)
+    if failed:
+        raise OSError(errno, os.strerror(errno), f"dropping {size} bytes at {offset}")
 
 
 cdef class Mapping:

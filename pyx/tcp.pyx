@@ -53,7 +53,7 @@ cdef class Tcp(Parking):
         if e == NULL:
             return 0
         with self.quiet():
-            self.return_parked(p, 0, PV_REASON_DETACHED)
+            self.return_parked(p, 0, PV_STATUS_CANCELLED, PV_REASON_DETACHED)
             for slot in range(PV_TCP_CONNECTIONS_MAX):
                 if e.connections[slot].id:
                     self.drop(p, e, &e.connections[slot], True)

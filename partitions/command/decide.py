@@ -46,7 +46,8 @@ class Inputs:
     `request` is {"op": "device.use", "name", "type", "endpoints": [one]} and `resources` as for a placement. For an
     endpoint that comes `request` is {"op": "endpoint.attach", "name", "type", "endpoints": [one]} and `resources` has
     those of a placement and of a path; for one that goes it is {"op": "endpoint.detach", "name", "endpoint"}, with
-    those of a path."""
+    those of a path, and so for {"op": "memory.revoke", "name", "gpa", "size"} and {"op": "memory.grant", "name",
+    "gpa"}."""
 
     request: dict[str, Any]
     resources: dict[str, Any]
@@ -335,6 +336,40 @@ ATTACH_CODES = {
     "running": "state", "endpoint": "conflict", "devices": "invalid", "device_class": "denied", "assigned": "conflict",
     "servers": "state", "paths": "denied",
 }  # fmt: skip
+
+
+# -- memory that is taken from a running guest, and given back
+
+
+def _revocable(inputs: Inputs) -> Iterator[str]:
+    """Entries of the direct path must still hold all the pieces: two more at most."""
+    if any("direct" in (one["path"], one["wanted"]) for one in inputs.resources["endpoints"]):
+        extents = inputs.resources["extents"] + 2
+        if extents > abi.TRANSLATION_EXTENTS:
+            yield f"the memory could lie in {extents} pieces, translation entries hold {abi.TRANSLATION_EXTENTS}"
+
+
+def _freed(inputs: Inputs) -> Iterator[str]:
+    """Granted again is only what nobody else can reach any more."""
+    row = next((one for one in inputs.resources["revoked"] if one["gpa"] == inputs.request["gpa"]), None)
+    if row is None:
+        yield f"nothing of {inputs.request['name']} is revoked at {inputs.request['gpa']}"
+    elif row["state"] != "freed":
+        yield f"what was revoked at {row['gpa']} is in the state {row['state']}"
+
+
+def _revoke(inputs: Inputs) -> Decision:
+    """Accepted; with it memory goes or comes."""
+    return Decision(True, inputs.request["op"].partition(".")[2], f"{inputs.request['name']}: {_range(inputs.request)}")
+
+
+def _range(request: dict[str, Any]) -> str:
+    return f"memory from {request['gpa']} on" + (f", {request['size']} bytes" if "size" in request else "")
+
+
+REVOKE_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "pieces": _revocable}
+GRANT_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "freed": _freed}
+MEMORY_CODES = {"running": "state", "pieces": "state", "freed": "state"}
 DETACH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "endpoint": _endpoint_known}
 DETACH_CODES = {"running": "state", "endpoint": "not_found"}
 
@@ -353,5 +388,7 @@ KINDS: dict[str, tuple[dict[str, Callable[[Inputs], Iterator[str]]], dict[str, s
     "endpoint.path": (PATH_RULES, PATH_CODES, _change_path),
     "endpoint.attach": (ATTACH_RULES, ATTACH_CODES, _attach),
     "endpoint.detach": (DETACH_RULES, DETACH_CODES, _detach),
+    "memory.revoke": (REVOKE_RULES, MEMORY_CODES, _revoke),
+    "memory.grant": (GRANT_RULES, MEMORY_CODES, _revoke),
     "device.use": (USE_RULES, USE_CODES, _use),
 }

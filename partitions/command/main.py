@@ -14,7 +14,15 @@ from typing import Any
 from hostd.wire import Message, Wire
 from partitions.command.decide import VERSION, decide
 from partitions.command.journal import Journal
-from partitions.command.placing import Placing, ask, attach_request, checked_request, path_request, use_request
+from partitions.command.placing import (
+    Placing,
+    ask,
+    attach_request,
+    checked_request,
+    memory_request,
+    path_request,
+    use_request,
+)
 from partitions.control import ChannelWire, Client
 from partitions.messages import TEXT_MAX, Fields, Refusal
 from partitions.service import Service
@@ -120,6 +128,21 @@ class Command(Client, Service):
         told = {"code": failure.text("code", 31), "message": failure.text("message", TEXT_MAX)}
         failure.done()
         return self._placing.detached(decision, told)
+
+    def handle_revoke(self, message: Message, _fds: list[int]) -> Message:
+        """Takes [`gpa`, `gpa` + `size`) from a running `partition`; `key`, `zone`, `actor`. From the answer on the
+        partition map grants none of it; what becomes of it is told by the operation `memory.settle`."""
+        return self._memory(message, "memory.revoke")
+
+    def handle_grant(self, message: Message, _fds: list[int]) -> Message:
+        """Gives what was revoked at `gpa` back."""
+        return self._memory(message, "memory.grant")
+
+    def _memory(self, message: Message, op: str) -> Message:
+        fields = Fields.of_request(message)
+        request = memory_request(fields, op)
+        answer = self._placing.place(request, *self._asked(fields))
+        return {"decision": answer["decision"], "change": answer["plan"], "replayed": answer["replayed"]}
 
     def _asked(self, fields: Fields) -> tuple[str, str, str]:
         """(zone, key, actor) of a request, whose last fields they are."""

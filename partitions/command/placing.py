@@ -1,5 +1,5 @@
-"""From a request to a placed partition, an endpoint or a wanted path: policy, resources, decision, record,
-transaction (U13).
+"""From a request to a placed partition, an endpoint, a wanted path or memory that goes: policy, resources, decision,
+record, transaction (U13).
 
     place -> policy.get (operations) -> query (ultravisor) -> decide -> journal -> transaction (ultravisor)
 
@@ -124,7 +124,7 @@ class Placing:
 
     def _inputs(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
         policy = ask(self._operations, "operations", {"op": "policy.get", "zone": zone})["policy"]
-        if request.get("op") in ("endpoint.path", "endpoint.detach"):
+        if request.get("op") in ("endpoint.path", "endpoint.detach", "memory.revoke", "memory.grant"):
             resources = self._surroundings(request["name"])
         elif request.get("op") == "endpoint.attach":
             # Of the older version where they differ: then the transaction is refused and this is decided anew.
@@ -142,6 +142,7 @@ class Placing:
             "version": answer["version"],
             "partition": {name: plan["partition"][name] for name in ("id", "name", "type", "state")},
             "extents": _runs(plan["memory"], plan["withheld"]),
+            "revoked": plan["revoked"],
             "endpoints": [
                 {name: endpoint[name] for name in ("name", "kind", "device", "path", "wanted")}
                 for endpoint in plan["endpoints"]
@@ -245,6 +246,12 @@ def attach_request(name: str, endpoint: object) -> dict[str, Any]:
     return {"op": "endpoint.attach", **request}
 
 
+def memory_request(fields: Fields, op: str) -> dict[str, Any]:
+    """The request to take memory from a running guest, or to give it back (`memory.grant`)."""
+    request = {"op": op, "name": fields.name("partition"), "gpa": fields.integer("gpa")}
+    return request | ({"size": fields.integer("size", least=abi.PAGE)} if op == "memory.revoke" else {})
+
+
 def use_request(name: str, kind: str, device: str, device_kind: str) -> dict[str, Any]:
     """The request of a partition called `name` to touch a device: decided as an endpoint there would be."""
     endpoint = {"name": device, "kind": device_kind, "device": device}
@@ -258,6 +265,8 @@ def operation_of(request: dict[str, Any], placement: dict[str, Any] | None) -> d
         return {"op": "endpoint.path", **subject, "path": request["path"]}
     if request.get("op") == "endpoint.attach":
         return {"op": "endpoint.attach", "partition": request["name"], **request["endpoints"][0]}
+    if request.get("op") in ("memory.revoke", "memory.grant"):
+        return {"partition" if name == "name" else name: value for name, value in request.items()}
     if request.get("op") == "endpoint.detach":
         subject = {"partition": request["name"], "name": request["endpoint"]}
         return {"op": "endpoint.detach", **subject, "drained": True}

@@ -23,6 +23,10 @@ def plan_of(database: Database, partition: int) -> dict[str, Any]:
         "partition": {name: row[name] for name in ("id", "slot", "generation", "name", "type", "state", "uid")},
         "memory": _memory(database, partition),
         "withheld": withheld_of(database, partition),
+        "revoked": database.rows(
+            "SELECT gpa, size, state, generation FROM withheld WHERE partition = ? AND state <> 'given' ORDER BY gpa",
+            (partition,),
+        ),
         "view": single.get("view"),
         "map": single.get("map"),
         "map_pages": row["map_pages"],

@@ -90,6 +90,11 @@ RULES = {
         """SELECT gpa, size FROM withheld WHERE partition = :partition
            AND gpa < :gpa + :size AND :gpa < gpa + size ORDER BY gpa""",
     ),
+    "revocation_move": Rule(
+        "state",
+        "its revocation is in another state",
+        "SELECT gpa, size, state FROM withheld WHERE partition = :partition AND gpa = :gpa",
+    ),
     "device_owned": Rule("conflict", "another partition has the device to itself", _OWNERS),
     "device_used": Rule("conflict", "others use the device", _USERS),
     "assignment_type": Rule(

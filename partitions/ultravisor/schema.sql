@@ -168,11 +168,14 @@ WHEN EXISTS (SELECT 1 FROM extent WHERE frame < NEW.first_frame
 BEGIN SELECT RAISE(ABORT, 'frames_outside_machine'); END;
 CREATE TRIGGER machine_delete BEFORE DELETE ON machine BEGIN SELECT RAISE(ABORT, 'immutable'); END;
 
--- Memory that is kept from its own partition: no page of it is translated, for nobody (U5). Given at its creation.
+-- Memory that is kept from its own partition: no page of it is translated, for nobody (U5). `given` at its creation, or
+-- revoked while it runs (rule 24); `generation`: the partition map's since which no page of it is translated.
 CREATE TABLE withheld (
     partition INTEGER NOT NULL REFERENCES partition (id),
     gpa INTEGER NOT NULL CHECK (gpa >= 0 AND gpa % $page = 0),
     size INTEGER NOT NULL CHECK (size > 0 AND size % $page = 0),
+    state TEXT NOT NULL DEFAULT 'given' CHECK (state IN ('given', 'revoking', 'quarantine', 'freed')),
+    generation INTEGER NOT NULL DEFAULT 0 CHECK (generation >= 0),
     PRIMARY KEY (partition, gpa)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER withheld_inside BEFORE INSERT ON withheld
@@ -183,10 +186,18 @@ CREATE TRIGGER withheld_overlap BEFORE INSERT ON withheld
 WHEN EXISTS (SELECT 1 FROM withheld WHERE partition = NEW.partition
              AND gpa < NEW.gpa + NEW.size AND NEW.gpa < gpa + size)
 BEGIN SELECT RAISE(ABORT, 'withheld_overlap'); END;
-CREATE TRIGGER withheld_identity BEFORE UPDATE ON withheld BEGIN SELECT RAISE(ABORT, 'immutable'); END;
-CREATE TRIGGER withheld_stays BEFORE DELETE ON withheld
-WHEN (SELECT state FROM partition WHERE id = OLD.partition) <> 'removed'
+CREATE TRIGGER withheld_identity BEFORE UPDATE OF partition, gpa, size, generation ON withheld
 BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+CREATE TRIGGER withheld_begins BEFORE INSERT ON withheld WHEN NEW.state NOT IN ('given', 'revoking')
+BEGIN SELECT RAISE(ABORT, 'revocation_move'); END;
+CREATE TRIGGER withheld_move BEFORE UPDATE OF state ON withheld
+WHEN NOT (OLD.state = NEW.state OR OLD.state = 'revoking' AND NEW.state IN ('quarantine', 'freed')
+          OR OLD.state = 'quarantine' AND NEW.state = 'freed')
+BEGIN SELECT RAISE(ABORT, 'revocation_move'); END;
+-- Only what nobody can reach any more is granted again.
+CREATE TRIGGER withheld_stays BEFORE DELETE ON withheld
+WHEN (SELECT state FROM partition WHERE id = OLD.partition) <> 'removed' AND OLD.state <> 'freed'
+BEGIN SELECT RAISE(ABORT, 'revocation_move'); END;
 
 CREATE TABLE bus (
     number INTEGER PRIMARY KEY CHECK (number BETWEEN 0 AND $buses_max - 1),

@@ -246,6 +246,15 @@ class Host:
     def detach(self, name: str, endpoint: str) -> dict[str, Any]:
         return self.client.request("DELETE", partition_path(name, f"/endpoints/{endpoint}"))
 
+    def revoke(self, name: str, offset: int, size: int, deadline: float = 1.0) -> dict[str, Any]:
+        """`hostctl revoke`: the receipt."""
+        body = {"memory": {"offset": offset, "size": size}, "deadline": deadline}
+        return self.client.post(partition_path(name, "/revocations"), body, timeout=deadline + DEADLINE)
+
+    def grant(self, name: str, offset: int) -> dict[str, Any]:
+        """`hostctl grant`."""
+        return self.client.post(partition_path(name, "/grants"), {"offset": offset})
+
     def path(self, name: str, endpoint: str) -> str:
         """The path in force, as hostd tells it."""
         return next(row["path"] for row in self.row(name)["endpoints"] if row["name"] == endpoint)

@@ -70,6 +70,9 @@ def _request(request: dict[str, Any]) -> str:
         return f"path {request.get('path')} for {request.get('endpoint')}"
     if request.get("op") == "endpoint.detach":
         return f"detach {request.get('endpoint')}"
+    if str(request.get("op")).startswith("memory."):
+        size = f" {show_size(request['size'])}" if "size" in request else ""
+        return f"{request['op'].partition('.')[2]}{size} of memory at {request['gpa']:#x}"
     kind = "attach" if request.get("op") == "endpoint.attach" else str(request.get("type", "partition"))
     memory = [show_size(request["memory"])] if isinstance(request.get("memory"), int) else []
     endpoints = [f"{end.get('name')}@{end.get('device')}" for end in request.get("endpoints") or []]

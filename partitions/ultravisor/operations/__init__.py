@@ -7,7 +7,16 @@ from typing import Any
 
 from partitions.messages import Fields
 from partitions.ultravisor.change import Change
-from partitions.ultravisor.operations import channels, devices, endpoints, machine, memory, partitions, paths
+from partitions.ultravisor.operations import (
+    channels,
+    devices,
+    endpoints,
+    machine,
+    memory,
+    partitions,
+    paths,
+    revocations,
+)
 
 Operation = Callable[[Change, Fields], dict[str, Any]]
 
@@ -20,6 +29,9 @@ OPERATIONS: dict[str, Operation] = {
     "process.record": partitions.record_process,
     "memory.assign": memory.assign,
     "memory.release": memory.release,
+    "memory.revoke": revocations.revoke,
+    "memory.settle": revocations.settle,
+    "memory.grant": revocations.grant,
     "machine.buses": devices.define_buses,
     "device.create": devices.create,
     "device.remove": devices.remove,

@@ -1,0 +1,224 @@
+"""Memory that is taken from a running guest, with deadline and receipt (U5, A3; design.md section 3; rules 24 to 26).
+
+    decided (command), `revoking` in database and partition map -> monitor: nothing is translated there any more, queue
+    pairs included -> each device: what waits is refused, what is at work ends -> `drained` -> the pages go back to the
+    kernel -> `revoked`: nobody reaches the old ones -> `freed`
+
+A holder that has not let go by the deadline leaves the range in `quarantine`: the receipt says so, and whose. It is
+freed when that holder has let go, or its process has ended (pidfd), whenever that is; nothing of it is granted before.
+
+What the kernel may still carry for a device that died, past the page cache, goes into pages that it holds by itself:
+they left the segment when its pages were dropped, and are free when the kernel is done. So no byte of the range changes
+by it, and no tenant ever gets such a page earlier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from hostd.errors import HostError
+from hostd.fabric import ask
+from hostd.hotplug import DRAIN_POLL, HotPlug, Row
+from hostd.records import ENDED, Record
+from hostd.wire import RemoteError, WireError, close_fds
+from pyx.segment import drop_pages
+
+DEADLINE = 1.0  # seconds that the holders of a range have by default
+DEADLINE_MIN, DEADLINE_MAX = 0.001, 60.0
+STEP = 4 << 20  # bytes dropped or allocated in one go: about a millisecond of this loop
+
+
+@dataclass
+class Revocation:
+    """One range. `stages`: seconds from the request to each state. `holders`: the same to their having let go; None:
+    they have not."""
+
+    offset: int
+    size: int
+    generation: int  # of the partition map since which nothing there is translated
+    pieces: list[Row]
+    begin: float
+    holders: dict[str, float | None]
+    state: str = "revoking"
+    stages: dict[str, float] = field(default_factory=dict)
+    closed: int = 0  # queue pairs whose entry could not hold the pieces
+    task: asyncio.Task[None] | None = None
+    settling: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def since(self) -> float:
+        return time.monotonic() - self.begin
+
+    def reach(self, state: str) -> None:
+        self.stages[state] = self.since()
+
+    def memory(self) -> list[Row]:
+        """As devices are told."""
+        return [{"hpa": piece["hpa"], "size": piece["size"]} for piece in self.pieces]
+
+
+class Revoking(HotPlug):
+    """Part of the supervisor."""
+
+    async def _until_ended(self, record: Record) -> None:
+        raise NotImplementedError
+
+    async def revoke_memory(
+        self, name: str, offset: int, size: int, deadline: float, *, key: str | None, actor: str
+    ) -> Row:
+        """The receipt of a range (bytes, whole pages) of a running guest's memory."""
+        begin = time.monotonic()
+        record = self._holding(name)
+        message = {"partition": name, "gpa": offset, "size": size, "actor": actor} | ({"key": key} if key else {})
+        answer = await self._decided(record, "revoke", message, deadline)
+        change = answer["change"]
+        found = record.revocations.get(offset)
+        if found is None or found.generation != change["generation"]:
+            holders = ["monitor", *sorted({end["device"] for end in record.plan["endpoints"]})]
+            found = Revocation(
+                offset, size, change["generation"], change["pieces"], begin, dict.fromkeys(holders), change["state"]
+            )
+            record.revocations[offset] = found
+            found.reach("revoking")
+            found.task = asyncio.create_task(self._take(record, found))
+        assert found.task is not None
+        await asyncio.wait({found.task}, timeout=max(0.0, deadline - (time.monotonic() - begin)))
+        if found.task.done():
+            found.task.result()
+        else:
+            await self._settle(record, found, "quarantine")
+        self.events.publish("revoked", partition=name, offset=offset, size=size, state=found.state, actor=actor)
+        return self._receipt(record, found, answer["decision"], deadline, time.monotonic() - begin)
+
+    async def grant_memory(self, name: str, offset: int, *, key: str | None, actor: str) -> Row:
+        """Gives a revoked range back, full of zeroes."""
+        begin = time.monotonic()
+        record = self._holding(name)
+        row = next((one for one in (await self._plan(record))["revoked"] if one["gpa"] == offset), None)
+        if row is not None and row["state"] == "freed":
+            await self._renew(record, offset, row["size"], allocate=True)
+        message = {"partition": name, "gpa": offset, "actor": actor} | ({"key": key} if key else {})
+        answer = await self._decided(record, "grant", message, DEADLINE_MAX)
+        await ask(self.fabric.monitor, "retranslate", {"partition": record.number})
+        record.revocations.pop(offset, None)
+        change = answer["change"]
+        self.events.publish("granted", partition=name, offset=offset, size=change["size"], actor=actor)
+        return {
+            "name": name, "offset": offset, "size": change["size"], "generation": change["generation"],
+            "decision": answer["decision"], "seconds": time.monotonic() - begin,
+        }  # fmt: skip
+
+    # ---- steps ----
+
+    def _holding(self, name: str) -> Record:
+        record = self._record(name)
+        if record.type != "guest" or not record.attached and record.state not in ENDED:
+            raise HostError("state", f"{name} is no running guest: it is {record.type}, {record.state}")
+        return record
+
+    async def _decided(self, record: Record, op: str, message: Row, deadline: float) -> Row:
+        try:
+            async with asyncio.timeout(deadline):
+                return await ask(self.records["command"], op, message)
+        except TimeoutError:
+            text = f"the decision took longer than {deadline:g} s; ask again: what was begun goes on"
+            raise HostError("timeout", f"{record.name}: {text}") from None
+        except RemoteError as error:
+            raise HostError(error.code, f"{record.name}: {error.message}", **error.details) from error
+
+    async def _take(self, record: Record, found: Revocation) -> None:
+        """All of it, however long a holder takes."""
+        await self._let_go(record, found, "monitor", lambda: self._translate(record, found))
+        devices = [name for name in found.holders if name != "monitor"]
+        await asyncio.gather(*(self._drain(record, found, self.fabric.devices[name]) for name in devices))
+        found.reach("drained")
+        # Where the guest's touches trap there must be pages: there is no trap for one that does not exist.
+        await self._renew(record, found.offset, found.size, allocate=record.spec.trap_memory)
+        found.reach("revoked")
+        await self._settle(record, found, "freed")
+
+    async def _let_go(self, record: Record, found: Revocation, holder: str, act: Callable[[], Awaitable[bool]]) -> None:
+        """Until the holder has: one that stands still is waited for, one that has ended holds nothing."""
+        role = self.fabric.monitor if holder == "monitor" else self.fabric.devices[holder]
+        while True:
+            try:
+                if await act():
+                    break
+            except TimeoutError:
+                continue
+            except RemoteError as error:
+                if not record.attached:  # the guest has ended: its memory leaves everybody with it
+                    break
+                if error.code != "unreachable":
+                    raise
+                await self._until_ended(role)
+                break
+            await asyncio.sleep(DRAIN_POLL)
+        found.holders[holder] = found.since()
+
+    async def _translate(self, record: Record, found: Revocation) -> bool:
+        answer = await ask(self.fabric.monitor, "retranslate", {"partition": record.number})
+        found.closed = answer["closed"]
+        return True
+
+    async def _drain(self, record: Record, found: Revocation, device: Record) -> None:
+        async def drained() -> bool:
+            return not (await ask(device, "revoke", {"memory": found.memory()}))["left"]
+
+        await self._let_go(record, found, device.name, drained)
+
+    async def _renew(self, record: Record, gpa: int, size: int, allocate: bool) -> None:
+        """The pages of a range go back to the kernel; with `allocate` others come, full of zeroes (rule 1)."""
+        for extent in record.plan["memory"]:
+            first, end = max(gpa, extent["gpa"]), min(gpa + size, extent["gpa"] + extent["size"])
+            if first >= end:
+                continue
+            (fd,) = await self.keeper.get_segments([extent["segment"]])
+            try:
+                for at in range(first - extent["gpa"], end - extent["gpa"], STEP):
+                    part = min(STEP, end - extent["gpa"] - at)
+                    drop_pages(fd, at, part)
+                    if allocate:
+                        os.posix_fallocate(fd, at, part)
+                    await asyncio.sleep(0)
+            except OSError as error:
+                raise HostError("conflict", f"{record.name}: {size} bytes of memory: {error.strerror}") from error
+            finally:
+                close_fds([fd])
+
+    async def _settle(self, record: Record, found: Revocation, state: str) -> None:
+        """What came of it is on record. One that is freed stays so."""
+        async with found.settling:
+            if found.state in ("freed", state):
+                return
+            operation = {"op": "memory.settle", "partition": record.number, "gpa": found.offset, "state": state}
+            with suppress(RemoteError, WireError):  # a guest that was removed meanwhile has no rows
+                await self._transaction([operation])
+            found.state = state
+            found.reach(state)
+
+    def _receipt(self, record: Record, found: Revocation, decision: int, deadline: float, seconds: float) -> Row:
+        """What, when, by which generation, who held it, and how long it took."""
+        pids = {role.name: role.pid for role in self.fabric.roles()}
+        return {
+            "name": record.name,
+            "id": record.number,
+            "kind": "memory",
+            "offset": found.offset,
+            "size": found.size,
+            "generation": found.generation,
+            "state": found.state,
+            "stages": found.stages,
+            "holders": [
+                {"name": name, "pid": pids.get(name), "released": seconds} for name, seconds in found.holders.items()
+            ],
+            "closed": found.closed,
+            "deadline": deadline,
+            "decision": decision,
+            "time": time.time(),
+            "seconds": seconds,
+        }

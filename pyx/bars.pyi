@@ -1,0 +1,4 @@
+from pyx.ports import Ports
+
+class Bars(Ports):
+    def revoke(self, hpa: int, size: int) -> int: ...
