@@ -66,9 +66,11 @@ class Absence:
         return record.wire is not wire and not self.given_up
 
 
-async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
+async def ask(
+    record: Record, op: str, message: dict[str, Any], fds: list[int] | None = None, timeout: float | None = TIMEOUT
+) -> dict[str, Any]:
     """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended and is
-    not started again."""
+    not started again. `timeout`: seconds for one answer; None: as long as it lives."""
     while True:
         waits = record.absence is not None and all(one is not record for one in reviving.get() or ())
         if waits:
@@ -78,7 +80,7 @@ async def ask(record: Record, op: str, message: dict[str, Any], fds: list[int] |
             raise RemoteError("unreachable", f"{record.name} has ended")
         seen = {name: one.restarts for name, one in record.behind.items()}
         try:
-            reply, received = await wire.request({"op": op, **message}, fds or [], timeout=TIMEOUT)
+            reply, received = await wire.request({"op": op, **message}, fds or [], timeout=timeout)
         except RemoteError as error:
             behind = record.behind.get(error.details.get("role", "")) if error.code == "unreachable" else None
             if behind is None or not waits or not await _comes_back(behind, seen[behind.name]):

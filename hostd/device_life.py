@@ -20,7 +20,7 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.monitor_life import RoleLife
 from hostd.records import ENDED, Record
-from hostd.told import extents_of, of_port
+from hostd.told import extents_of, of_port, revoked_of
 from hostd.wire import RemoteError, WireError, close_fds
 
 Row = dict[str, Any]
@@ -89,6 +89,7 @@ class Devices:
             ends = [one for one in partition.plan.get("endpoints", []) if _placed(partition, one, record.name)]
             if ends:
                 await self._attach(record, partition, ends)
+                await ask(record, "bar", {"memory": revoked_of(partition)})
         # The rings come last: what they ask of ports and memory that are not there yet would be refused.
         if fabric.loaded:
             kernel = await fabric.read_only("kernel")

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -25,11 +24,13 @@ from hostd.errors import HostError
 from hostd.fabric import ask
 from hostd.hotplug import DRAIN_POLL, HotPlug, Row
 from hostd.records import ENDED, Record
+from hostd.told import revoked_of
 from hostd.wire import RemoteError, WireError, close_fds
 from pyx.segment import drop_pages
 
 DEADLINE = 1.0  # seconds that the holders of a range have by default
 DEADLINE_MIN, DEADLINE_MAX = 0.001, 60.0
+LOOK_AGAIN = 0.01  # seconds between two looks whether a device that does not answer still lives
 STEP = 4 << 20  # bytes dropped or allocated in one go: about a millisecond of this loop
 
 
@@ -64,9 +65,6 @@ class Revocation:
 class Revoking(HotPlug):
     """Part of the supervisor."""
 
-    async def _until_ended(self, record: Record) -> None:
-        raise NotImplementedError
-
     async def revoke_memory(
         self, name: str, offset: int, size: int, deadline: float, *, key: str | None, actor: str
     ) -> Row:
@@ -83,6 +81,8 @@ class Revoking(HotPlug):
                 offset, size, change["generation"], change["pieces"], begin, dict.fromkeys(holders), change["state"]
             )
             record.revocations[offset] = found
+            row = {"gpa": offset, "size": size, "generation": found.generation}
+            record.plan["revoked"] = [*(one for one in record.plan["revoked"] if one["gpa"] != offset), row]
             found.reach("revoking")
             found.task = asyncio.create_task(self._take(record, found))
         assert found.task is not None
@@ -103,8 +103,12 @@ class Revoking(HotPlug):
             await self._renew(record, offset, row["size"], allocate=True)
         message = {"partition": name, "gpa": offset, "actor": actor} | ({"key": key} if key else {})
         answer = await self._decided(record, "grant", message, DEADLINE_MAX)
+        for device in sorted({end["device"] for end in record.plan["endpoints"]}):  # one that came since has bars left
+            with suppress(RemoteError):
+                await ask(self.fabric.devices[device], "revoke", {"memory": revoked_of(record)})
         await ask(self.fabric.monitor, "retranslate", {"partition": record.number})
         record.revocations.pop(offset, None)
+        record.plan["revoked"] = [one for one in record.plan["revoked"] if one["gpa"] != offset]
         change = answer["change"]
         self.events.publish("granted", partition=name, offset=offset, size=change["size"], actor=actor)
         return {
@@ -132,7 +136,7 @@ class Revoking(HotPlug):
 
     async def _take(self, record: Record, found: Revocation) -> None:
         """All of it, however long a holder takes."""
-        await self._let_go(record, found, "monitor", lambda: self._translate(record, found))
+        await self._translate(record, found)
         devices = [name for name in found.holders if name != "monitor"]
         await asyncio.gather(*(self._drain(record, found, self.fabric.devices[name]) for name in devices))
         found.reach("drained")
@@ -141,35 +145,29 @@ class Revoking(HotPlug):
         found.reach("revoked")
         await self._settle(record, found, "freed")
 
-    async def _let_go(self, record: Record, found: Revocation, holder: str, act: Callable[[], Awaitable[bool]]) -> None:
-        """Until the holder has: one that stands still is waited for, one that has ended holds nothing."""
-        role = self.fabric.monitor if holder == "monitor" else self.fabric.devices[holder]
-        while True:
-            try:
-                if await act():
-                    break
-            except TimeoutError:
-                continue
-            except RemoteError as error:
-                if not record.attached:  # the guest has ended: its memory leaves everybody with it
-                    break
-                if error.code != "unreachable":
-                    raise
-                await self._until_ended(role)
-                break
-            await asyncio.sleep(DRAIN_POLL)
-        found.holders[holder] = found.since()
-
-    async def _translate(self, record: Record, found: Revocation) -> bool:
-        answer = await ask(self.fabric.monitor, "retranslate", {"partition": record.number})
-        found.closed = answer["closed"]
-        return True
+    async def _translate(self, record: Record, found: Revocation) -> None:
+        """The monitor, or the one that follows it, which shows first what the dead one had decided."""
+        with suppress(RemoteError):  # it is given up, or the guest has ended: with it all that was translated for it
+            answer = await ask(self.fabric.monitor, "retranslate", {"partition": record.number}, timeout=None)
+            found.closed = answer["closed"]
+        found.holders["monitor"] = found.since()
 
     async def _drain(self, record: Record, found: Revocation, device: Record) -> None:
-        async def drained() -> bool:
-            return not (await ask(device, "revoke", {"memory": found.memory()}))["left"]
-
-        await self._let_go(record, found, device.name, drained)
+        """Until nothing there is at work at a device, or its process has ended; the next one bars the range before it
+        takes anything off a ring (hostd.device_life)."""
+        process = device.process
+        while device.process == process and device.exit_status is None and record.attached:
+            asked = asyncio.create_task(ask(device, "revoke", {"memory": found.memory()}, timeout=None))
+            while not asked.done() and device.process == process and device.exit_status is None:
+                await asyncio.wait({asked}, timeout=LOOK_AGAIN)
+            if not asked.done():
+                asked.cancel()
+                break
+            with suppress(RemoteError):
+                if asked.result()["left"] == 0:
+                    break
+            await asyncio.sleep(DRAIN_POLL)
+        found.holders[device.name] = found.since()
 
     async def _renew(self, record: Record, gpa: int, size: int, allocate: bool) -> None:
         """The pages of a range go back to the kernel; with `allocate` others come, full of zeroes (rule 1)."""

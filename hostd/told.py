@@ -34,6 +34,18 @@ def extents_of(record: Record) -> list[dict[str, int]]:
     return [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
 
 
+def revoked_of(record: Record) -> list[dict[str, int]]:
+    """Where in machine memory lies what is revoked of a partition's memory."""
+    found = []
+    for kept in record.plan.get("revoked", []):
+        for extent in record.plan["memory"]:
+            first = max(kept["gpa"], extent["gpa"])
+            size = min(kept["gpa"] + kept["size"], extent["gpa"] + extent["size"]) - first
+            if size > 0:
+                found.append({"hpa": extent["hpa"] + first - extent["gpa"], "size": size})
+    return found
+
+
 def segment_of(plan: dict[str, Any], name: str) -> int | None:
     """The segment that a plan names, alone or with its capacity; None where the partition has none."""
     value = plan[name]

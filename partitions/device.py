@@ -103,6 +103,12 @@ class DevicePartition(DataPlane):
             self._forget(partition)
         return {}
 
+    def handle_bar(self, message: Message, _fds: list[int]) -> Message:
+        """Bars the ranges of "memory", which were revoked from the process that this one follows."""
+        for one in message["memory"]:
+            self.loop.bar(one["hpa"], one["size"])
+        return {}
+
     def handle_revoke(self, message: Message, _fds: list[int]) -> Message:
         """Refuses what waits for the ranges of "memory" and bars what still comes; "left": requests that may yet touch
         them. Asked again until that is 0."""

@@ -19,6 +19,9 @@ cdef class Bars(Ports):
     cdef Bar bars[64]
     cdef uint32_t bar_count
 
+    cdef int bar_at(self, uint64_t hpa, uint64_t end) except -1
+    cdef void look_behind(self, Bar *bar, const Server *server) noexcept nogil
+    cdef void behind_bars(self, const Server *server) noexcept nogil
     cdef void lift(self, uint64_t hpa, uint64_t end) noexcept nogil
     cdef uint32_t behind(self, const Bar *bar) noexcept nogil
     cdef uint32_t refuse_waiting(self, Port *port, uint64_t hpa, uint64_t end) noexcept nogil

@@ -21,34 +21,56 @@ cdef class Bars(Ports):
 
     # ---- control thread ----
 
+    def bar(self, uint64_t hpa, uint64_t size):
+        """Keeps off what comes by a ring for [hpa, hpa + size) until `revoke` finds nothing left. For a device that follows
+        one that died, before it has any ring: what the dead one had not taken may be older than the revocation. Safe to call
+        twice. ValueError: too many at once."""
+        with self.quiet():
+            self.bar_at(hpa, hpa + size)
+
     def revoke(self, uint64_t hpa, uint64_t size) -> int:
-        """Refuses what waits here for [hpa, hpa + size) and bars what still comes; how many requests may yet touch it. Asked
-        again until that is 0: then the bar is gone. Safe to call twice. ValueError: too many at once."""
+        """Refuses what waits here for the range and bars what still comes; how many requests may yet touch it. Asked again
+        until that is 0: then the bar is gone. Safe to call twice. ValueError as `bar`."""
         cdef uint64_t end = hpa + size
-        cdef Bar *bar = NULL
         cdef uint32_t i, left = 0
         with self.quiet():
-            for i in range(self.bar_count):
-                if self.bars[i].hpa == hpa and self.bars[i].end == end:
-                    bar = &self.bars[i]
-            if bar == NULL:
-                if self.bar_count == BARS_MAX:
-                    raise ValueError(f"at most {BARS_MAX} ranges are revoked at once")
-                bar = &self.bars[self.bar_count]
-                bar.hpa = hpa
-                bar.end = end
-                bar.count = self.server_count
-                for i in range(self.server_count):
-                    bar.slots[i] = self.servers[i].slot
-                    bar.until[i] = pv_consumer_shown(&self.servers[i].requests)
-                self.bar_count += 1
+            bar = self.bar_at(hpa, end)
             for i in range(self.active_count):
                 left += self.refuse_waiting(&self.ports[self.active[i]], hpa, end)
-            left += self.touching(hpa, end) + self.behind(bar)
+            left += self.touching(hpa, end) + self.behind(&self.bars[<int>bar])
             self.publish()
             if left == 0:
                 self.lift(hpa, end)
         return left
+
+    cdef int bar_at(self, uint64_t hpa, uint64_t end) except -1:
+        """Inside `quiet`: the number of a bar, which is made where there is none."""
+        cdef uint32_t i
+        for i in range(self.bar_count):
+            if self.bars[i].hpa == hpa and self.bars[i].end == end:
+                return <int>i
+        if self.bar_count == BARS_MAX:
+            raise ValueError(f"at most {BARS_MAX} ranges are revoked at once")
+        self.bars[self.bar_count].hpa = hpa
+        self.bars[self.bar_count].end = end
+        self.bars[self.bar_count].count = 0
+        self.bar_count += 1
+        for i in range(self.server_count):
+            self.look_behind(&self.bars[self.bar_count - 1], &self.servers[i])
+        return <int>self.bar_count - 1
+
+    cdef void look_behind(self, Bar *bar, const Server *server) noexcept nogil:
+        """What stands on that ring now was translated before the bar was set, or may have been."""
+        bar.slots[bar.count] = server.slot
+        bar.until[bar.count] = pv_consumer_shown(&server.requests)
+        bar.count += 1
+
+    cdef void behind_bars(self, const Server *server) noexcept nogil:
+        """Inside `quiet`: a ring that comes while ranges are barred."""
+        cdef uint32_t i
+        for i in range(self.bar_count):
+            if self.bars[i].count < 8:
+                self.look_behind(&self.bars[i], server)
 
     cdef void lift(self, uint64_t hpa, uint64_t end) noexcept nogil:
         """Inside `quiet`: ends the bars within [hpa, end)."""

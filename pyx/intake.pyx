@@ -62,6 +62,7 @@ cdef class Intake(Bars):
             pv_consumer_attach(&s.requests, ring.base, capacity)
             pv_producer_attach(&s.completions, completions.base, capacity, <pv_doorbell *>bell.base, self.symmetric)
             s.used = True
+            self.behind_bars(s)
             self.server_count += 1
             if self.successor:
                 self.patient_until = pv_now() + PATIENCE_NS
