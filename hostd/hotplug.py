@@ -125,6 +125,8 @@ class HotPlug:
                 await ask(self.records["command"], "detached", {"decision": answer["decision"]})
                 await self._forget(record, found)
             except RemoteError as error:
+                if not record.attached:
+                    raise HostError("state", f"{name} has ended, and {endpoint} has gone with it") from error
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
             finally:
                 record.leaving = None
