@@ -20,6 +20,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -42,6 +43,7 @@ __all__ = ["Disk", "Guest", "Nic", "RequestError", "Stopped"]
 
 SLICE = 1.0  # seconds between two looks for signals
 REPORT_MAX = 4096  # bytes of one report; hostd refuses longer ones
+REPORT_PATIENCE = 1.0  # seconds that a report waits for room, where the one before it found some
 
 
 class Stopped(SystemExit):
@@ -59,6 +61,7 @@ class Guest:
         self.name = context.name
         self.arguments: list[str] = context.config.get("arguments", [])
         self._lifecycle = context.take("lifecycle")
+        self._heard = True  # the last report found room
         self._refused = context.config.get("hidden") == "refuse"
         self._wire = socket.socket(fileno=self._lifecycle)  # also: endpoints that come and go
         self.listener = context.take("nbd") if "nbd" in context.fds else None  # socket to export disks on
@@ -201,11 +204,16 @@ class Guest:
         return [name for name, endpoint in self._endpoints.items() if endpoint["kind"] == "disk"]
 
     def report(self, **values: Any) -> None:
-        """Sends values to the host's event stream (`hostctl events`): at most 4 KiB as JSON."""
+        """Sends values to the host's event stream (`hostctl events`): at most 4 KiB as JSON. While the host's daemon is
+        away, what finds no room is lost, after one wait for it: a guest does not depend on a daemon."""
         data = json.dumps({"report": values}, separators=(",", ":")).encode()
         if len(data) > REPORT_MAX:
             raise ValueError(f"report of {len(data)} bytes; at most {REPORT_MAX}")
-        os.write(self._lifecycle, data)
+        if not self._heard and not select.select([], [self._lifecycle], [], 0)[1]:
+            return
+        self._heard = bool(select.select([], [self._lifecycle], [], REPORT_PATIENCE)[1])
+        if self._heard:
+            os.write(self._lifecycle, data)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """What this guest's own driver counted, per endpoint and queue: to be compared with the host's metrics."""

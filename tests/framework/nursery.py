@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hostd.paths import prepare
 from tests.framework.host import Host
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,7 @@ class Nursery:
     def start(self, host: Host) -> int:
         """Its pid, at once: it has nothing but the interpreter yet."""
         assert self._process.stdin is not None and self._process.stdout is not None
+        prepare(host.paths)
         paths = {"--runtime-dir": host.paths.runtime, "--state-dir": host.paths.state, "--manifest": host.manifest}
         words = [str(word) for couple in paths.items() for word in couple]
         self._process.stdin.write(json.dumps({"words": words, "log": str(host.paths.log)}).encode() + b"\n")

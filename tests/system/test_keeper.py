@@ -750,3 +750,30 @@ def test_adoption(runtime_dir: Path) -> None:
 
     asyncio.run(scene())
     assert os.listdir(runtime_dir) == []
+
+
+def test_a_new_daemon_leads(runtime_dir: Path) -> None:
+    """Whatever its predecessor had sent is done before it is answered, and no start of it comes to life afterwards."""
+
+    async def story(client: Keeper) -> None:
+        await client.lead()
+        spec = {"name": "late", "type": "t", "sandbox": "none", "entry": "small:wait"}
+        orphans = [asyncio.create_task(client.start(spec)) for _ in range(8)]
+        held = asyncio.create_task(client.hold("of:the:dead", [0]))
+        while not held.done():  # all of them have been sent then
+            await asyncio.sleep(0)
+        second = await keeper.connect(runtime_dir)
+        await second.lead()
+        assert await second.list_held() == ["of:the:dead"]
+        known = {row["id"] for row in (await second.list())["processes"]}
+        later = await start(second, "small:wait", name="later")
+        rows = {row["id"] for row in (await second.list())["processes"]}
+        assert rows - known == {later.reply["process"]}
+        assert client.error is not None  # cut off
+        for result in await asyncio.gather(*orphans, return_exceptions=True):
+            if isinstance(result, dict):
+                os.close(result["pidfd"])
+        later.close()
+        await second.stop()
+
+    play(runtime_dir, story)

@@ -322,6 +322,26 @@ def test_late_reply_is_dropped_with_its_descriptors() -> None:
     play(story)
 
 
+def test_a_late_reply_to_a_process_before_is_not_taken() -> None:
+    """The wire was another hostd's, which died with open requests: the answers to its first ones come now."""
+
+    async def scene() -> None:
+        ours, theirs = pair()
+        peer = Wire(theirs)
+        wire = AsyncWire(ours, first=1 << 40)
+        for seq in (1, 2):
+            peer.send({"reply": seq, "of": "the dead one"}, [0])
+        task = asyncio.create_task(wire.request({"op": "ask"}, timeout=5))
+        await asyncio.sleep(0)
+        request, _ = peer.receive(5)
+        peer.send({"reply": request["seq"], "of": "this one"})
+        assert (await task)[0]["of"] == "this one"
+        wire.close()
+        peer.close()
+
+    asyncio.run(scene())
+
+
 def test_reply_in_the_turn_of_the_cancellation_leaks_nothing() -> None:
     async def story(wire: AsyncWire, peer: Wire) -> None:
         task = asyncio.create_task(wire.request({"op": "a"}))
