@@ -87,6 +87,15 @@ def test_worlds() -> None:
         assert 0 < only(document, "overhead", mechanism=mechanism)["value"] < 1
 
 
+def test_revoke() -> None:
+    """Every receipt says what it must; a stopped device's comes at the deadline of 100 ms, not before."""
+    document = bench("revoke", "--count", "20", "--seconds", "3", deadline=180)
+    for holder in ("cooperating", "stopped guest"):
+        found = only(document, "revoke", holder=holder)
+        assert found["samples"] == 20 and 0 < found["min"] <= found["value"] <= found["max"]
+    assert only(document, "revoke", holder="stopped device")["min"] >= 0.1
+
+
 def test_failover() -> None:
     """Nothing is lost or repeated; the figures of a quiet machine are a few milliseconds (rules.md test 21)."""
     document = bench("failover", "--cause", "planned", "--cause", "kill", deadline=180)
