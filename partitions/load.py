@@ -22,6 +22,7 @@ from pyx.frame_load import FrameReceiver, FrameSender
 
 SOCKET = "control.sock"
 FOLLOW_SECONDS = 0.002  # between two looks at the path in force
+LOOK = 0.02  # seconds of computing between two looks for the next command
 ETHERTYPE = b"\x88\xb5"  # for experiments in one network (IEEE 802)
 
 
@@ -112,7 +113,7 @@ class Generators:
     def chaos_run(self, peer: str) -> dict[str, Any]:
         """Until the next command comes."""
         assert self._chaos is not None
-        return self._chaos.run(peer, lambda: bool(select.select([self.wire], [], [], 0)[0]))
+        return self._chaos.run(peer, self._told)
 
     def chaos_finish(self, **given: Any) -> dict[str, Any]:
         assert self._chaos is not None
@@ -151,10 +152,15 @@ class Generators:
             load.follow(self.guest.queues(name)[0], FOLLOW_SECONDS)
         return {"path": self.guest.paths[name].path}
 
-    def compute(self, seconds: float) -> dict[str, Any]:
-        """Does nothing but compute, for so long."""
-        compute(seconds)
+    def compute(self) -> dict[str, Any]:
+        """Does nothing but compute, until the next command comes."""
+        while not self._told():
+            compute(LOOK)
         return {}
+
+    def _told(self) -> bool:
+        """Has another command come?"""
+        return bool(select.select([self.wire], [], [], 0)[0])
 
     def sleeps(self) -> dict[str, Any]:
         """How often this guest has slept."""

@@ -20,6 +20,7 @@ cdef class SystemWorld(WorldTable):
     cdef void loop(self) noexcept nogil
     cdef void count(self) noexcept nogil
     cdef bint sleeps(self, uint64_t now) noexcept nogil
+    cdef bint starved(self, World *w) noexcept nogil
     cdef void account(self, uint64_t now) noexcept nogil
     cdef void bill(self, World *w) noexcept nogil
     cdef void spend(self, World *w, uint64_t passed, uint64_t used) noexcept nogil

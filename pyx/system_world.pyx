@@ -58,6 +58,7 @@ cdef enum:
     PRIORITY = 60        # above the data threads: order of precedence (design.md section 6)
     LOOKS = 16           # at a world in a turn, where it slept in one of its last
     NAPS = 8             # turns
+    STARVED = 3          # looks
 
 cdef uint64_t ASLEEP_NS = 50_000_000       # between two accountings while all worlds sleep
 cdef uint64_t CAP_NS = 20_000_000          # what a capped world may save up, as time at its rate
@@ -174,6 +175,12 @@ cdef class SystemWorld(WorldTable):
                 w.tokens -= <long long>(spent - w.charged)
             w.charged = spent
 
+    cdef bint starved(self, World *w) noexcept nogil:
+        """Does a world that hardly runs want to, but others, of the host or of the machine's other guests, have the
+        processor? One that was seen so once may have run at that moment."""
+        w.starved = 0 if pv_threads_asleep(w.threads) else w.starved + 1
+        return w.starved >= STARVED
+
     cdef void account(self, uint64_t now) noexcept nogil:
         """What every world used since it was looked at last; who woke, who sleeps, who is over its cap."""
         cdef uint64_t passed, used
@@ -191,12 +198,13 @@ cdef class SystemWorld(WorldTable):
                 w.awake = False
             elif not w.awake and w.threads.held and w.deliveries != NULL and pv_deliveries_pending(w.deliveries):
                 w.awake = True  # its wake-up waits for its turn
-            elif not w.awake and used and used * 5 >= passed:
+            elif not w.awake and used and (used * 5 >= passed or self.starved(w)):
                 # It has slept. One that uses little is left free, and pays for it, too.
                 for j in range(<uint32_t>WORLDS_MAX):
                     others[j] = self.worlds[j].used and self.worlds[j].awake and j != i
                 self.policy.wake(i, others)
                 w.awake = True
+                w.starved = 0
             elif w.awake and not w.threads.held:
                 if used * 5 < passed and pv_threads_asleep(w.threads):
                     w.awake = False

@@ -19,6 +19,7 @@ cdef struct World:
     long long tokens             # ns of processor time that the cap allows still
     bint awake                   # wants to run, as far as is known
     uint32_t naps                # turns in which it is looked for, because it slept in one
+    uint32_t starved             # looks one after the other at which it wanted to run, but had hardly run
     bint over                    # its cap is used up
     bint barred                  # held by hand, until that ends
     pv_deliveries *deliveries    # interrupts that wait for its turn; NULL: none do

@@ -12,6 +12,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from tests.framework.exported import EXPORTER
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.nbd import READ, Client
 from tests.framework.puppet import Puppet
+from tools.bench.worlds import spinning
 
 MECHANISMS = ("stop", "class")
 SLICE = 0.005
 SECONDS, SECONDS_LONG = 2.0, 10.0
 ATTEMPTS = 4
 PATIENCE = 5.0  # seconds until turns are given up
+FOREIGN = 30  # processes of the host beside worlds: each gets less than a fifth
 MARKER = 0x5152535455565758
 
 
@@ -245,6 +248,20 @@ def test_no_turns_while_there_is_time_for_all(host: Host) -> None:
         guest.begin("compute:spin")
     host.until(lambda: held() > 10)
     right_once(lambda: shares(host, SECONDS / 2, *guests), lambda found: found == pytest.approx([0.5, 0.5], abs=0.02))
+
+
+def test_turns_go_on_beside_foreign_load(host: Host) -> None:
+    """Processes of the host that compute on the same processor leave each world little; they want it none the less."""
+    guests = {name: host.guest(name) for name in ("one", "two")}
+    (row,) = host.status()["host"]["turns"]["processors"]
+    host.until(lambda: host.status()["host"]["turns"]["processors"][0]["rounds"] > row["rounds"] + 3)  # seen asleep
+    with ExitStack() as stack:
+        for _ in range(FOREIGN // 2):
+            stack.enter_context(spinning(row["processor"]))
+        for guest in guests.values():
+            guest.begin("compute:spin")
+        before = {name: world(host, name)["turns"] for name in guests}
+        host.until(lambda: all(world(host, name)["turns"] > before[name] + 5 for name in guests))
 
 
 def test_sleeping_before_the_tick_gains_nothing(host: Host) -> None:

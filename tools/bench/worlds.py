@@ -22,7 +22,8 @@ SECONDS = 30.0
 MECHANISMS = ("stop", "class")
 WEIGHTS = {"one": 100, "two": 200, "four": 400}
 SLICE = 0.005
-SETTLE = 0.6  # seconds in which a system world sees that the processor has nothing to spare, and turns begin
+DEADLINE = 30.0  # seconds until guests that compute take turns
+LOOK = 0.02  # seconds between two looks for that
 WINDOWS = 4
 READS = 8
 PATH = "redirect"
@@ -106,14 +107,21 @@ def share_error(used: list[float]) -> float:
 
 def _while_computing(host: BenchHost, load: list[LoadGuest], seconds: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The system world's counts at begin and end of a time in which all guests computed."""
+    idle = _counts(host, load)
     for guest in load:
-        guest.begin("compute", seconds=seconds + SETTLE)
-    time.sleep(SETTLE)
-    before = _counts(host, load)
-    time.sleep(seconds * 0.9)
+        guest.begin("compute")
+    end = time.monotonic() + DEADLINE
+    while (before := _counts(host, load))["switches"] < idle["switches"] + len(load):
+        if time.monotonic() > end:
+            raise HostError("internal", f"guests that compute took no turns within {DEADLINE:g} s")
+        time.sleep(LOOK)
+    time.sleep(seconds)
     after = _counts(host, load)
     for guest in load:
-        guest.result(seconds + SETTLE)
+        guest.begin("counts")  # the next command ends it
+    for guest in load:
+        guest.result()
+        guest.result()
     return before, after
 
 
@@ -126,10 +134,7 @@ def _counts(host: BenchHost, load: list[LoadGuest]) -> dict[str, Any]:
 
 
 def _per(before: dict[str, Any], after: dict[str, Any], what: str, each: str) -> float:
-    count = after[each] - before[each]
-    if not count:
-        raise HostError("internal", f"no {each} were counted while the guests computed: measure for longer")
-    return float((after[what] - before[what]) / count)
+    return float((after[what] - before[what]) / (after[each] - before[each]))
 
 
 @contextmanager
