@@ -177,8 +177,8 @@ class Succession:
         kinds = {device.name: device.kind for device in self._manifest.devices}
         await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
         processes = {row["id"]: row for row in listed["processes"]}
-        dead = [(one, status) for one in self.records.values() if (status := await self._take(one, processes))]
-        leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle)
+        dead = [(one, status) for one in self.records.values() if (status := await self._take_over(one, processes))]
+        leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle_guest)
         await leftovers.end_strangers(processes.values())
         problems = await self._barrier()
         for record, status in dead:
@@ -219,7 +219,7 @@ class Succession:
             self._monitor_life.watch(fabric.monitor)
             self._offices.resume([records[name] for name in SERVERS], host["serving"])
 
-    async def _take(self, record: Record, processes: dict[int, Row]) -> dict[str, int] | None:
+    async def _take_over(self, record: Record, processes: dict[int, Row]) -> dict[str, int] | None:
         """What the keeper holds of the process of a record is ours from now on. How it ended, if it has meanwhile."""
         row = processes.pop(record.process, None)
         if record.exit_status is not None:
@@ -247,7 +247,7 @@ class Succession:
         failed = [(record, error) for record, error in zip(roles, answers, strict=True) if isinstance(error, Exception)]
         return [f"{record.name} does not answer: {error or 'it hangs'}" for record, error in failed]
 
-    async def _settle(self, record: Record, queues: list[int]) -> None:
+    async def _settle_guest(self, record: Record, queues: list[int]) -> None:
         await self.settle_endpoints(record, queues)
         await self._paths.catch_up(record)
 
