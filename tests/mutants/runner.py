@@ -108,6 +108,8 @@ def run(folder: Path, tests: Sequence[str]) -> tuple[list[str], str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-rfE", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TEST_SECONDS)
     output = done.stdout + done.stderr
+    if done.returncode > 128:  # the defect has it write or read where nothing is
+        return [f"the end of the tests by signal {done.returncode - 128}"], output
     if done.returncode not in (0, 1) or "no tests ran" in output:
         raise MutantError(f"pytest ended with status {done.returncode}:\n{output[-2000:]}")
     return FAILED.findall(done.stdout), output

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = ("io-a", "io-b", "monitor", "guest")  # those that come back whatever else happens
+#: those that come back whatever else happens
+ROLES = ("io-a", "io-b", "monitor", "guest", "ultravisor", "command", "operations")
 KILLS, KILLS_LONG = 20, 1000  # of each
 PAIRS, PAIRS_LONG = 1, 100  # of each first role and kind
 PAUSES, PAUSES_LONG = 1, 60  # stops and slow times of each

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tools.bench.host import BenchHost
 
 FAILED = 1  # exit status where a figure is not 0
-ROLES = ("io-a", "io-b", "monitor", "guest")  # struck by default: those that come back whatever else happens
+#: struck by default: those that come back whatever else happens
+ROLES = ("io-a", "io-b", "monitor", "guest", "ultravisor", "command", "operations")
 KINDS = ("kill", "stop", "slow")
 SECONDS = 600.0
 
