@@ -28,7 +28,6 @@ class Frames(Stream):
         self.failed = 0
         self.asked = time.monotonic()
         self.missing: list[tuple[float, float, int]] = []  # between which times, and how many
-        self.heard = time.monotonic()
 
     def push(self, peer: bytes) -> int:
         """As many frames as the window and the buffers allow; how many."""
@@ -56,13 +55,9 @@ class Frames(Stream):
                 self.nic.dropped[name] = self.nic.dropped.get(name, 0) + 1
         return len(answers)
 
-    def missed(self, count: int, now: float) -> None:
-        super().missed(count, now)
-        self.missing.append((self.heard, now, count))
-
-    def take(self, timeout: float) -> None:
-        super().take(timeout)
-        self.heard = time.monotonic()
+    def missed(self, count: int, since: float, now: float) -> None:
+        super().missed(count, since, now)
+        self.missing.append((since, now, count))
 
     def result(self) -> dict[str, Any]:
         return super().result() | {"failed": self.failed, "missing": self.missing}
@@ -78,7 +73,7 @@ class Chaos:
 
     def run(self, peer: str, over: Callable[[], bool]) -> dict[str, Any]:
         address = bytes.fromhex(peer)
-        self.frames.last = self.frames.heard = time.monotonic()
+        self.frames.last = time.monotonic()
         self.disk.gaps = Gaps()
         while not over():
             worked = self.frames.push(address) + self.frames.reap()
@@ -102,7 +97,7 @@ class Chaos:
                 end = time.monotonic() + patience
         self.frames.take(0.02)  # what should not be there
         if self.frames.received < expected:  # the last ones of all are missing
-            self.frames.missed(expected - self.frames.received, time.monotonic())
+            self.frames.missed(expected - self.frames.received, self.frames.last, time.monotonic())
         self.disk.read_all(patience)
         foreign = sum(queue["foreign"] for queue in self.guest.counts().values())
         return {

@@ -61,8 +61,8 @@ class Stream:
 
     def _check(self, frame: bytes) -> None:
         now = time.monotonic()
-        self.longest = max(self.longest, now - self.last)
-        self.last = now
+        since, self.last = self.last, now
+        self.longest = max(self.longest, now - since)
         number, acknowledged = HEADER.unpack_from(frame, 14)
         if frame[:6] != self.nic.mac or frame[12:14] != TYPE or frame[14 + HEADER.size :] != payload(number):
             self.corrupt += 1
@@ -70,13 +70,13 @@ class Stream:
             self.repeated += 1
         else:
             if number > self.received:
-                self.missed(number - self.received, now)
+                self.missed(number - self.received, since, now)
             self.received = number + 1
             self.received_bytes += len(frame)
             self.acknowledged = acknowledged
 
-    def missed(self, count: int, _now: float) -> None:
-        """So many frames have not come, as the one that came at `now` shows."""
+    def missed(self, count: int, _since: float, _now: float) -> None:
+        """So many frames have not come between two that came, or between the last one and the end."""
         self.lost += count
 
     def result(self) -> dict[str, Any]:

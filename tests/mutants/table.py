@@ -31,9 +31,9 @@ MUTANTS = {
         TAKEOVER,
     ),
     "answers of the dead server are thrown away": Mutant(
-        "pyx/office.pyx",
-        "                self.completions(&self.hardware[i], n, pv_now())",
-        "                pv_consumer_release(&self.hardware[i], n)",
+        "pyx/io.pyx",
+        "            if self.recovering and not self.final(q, entry, &answer):",
+        "            if self.recovering:",
         "what has been executed is not executed again: a frame would be sent twice (rules.md 21)",
         TAKEOVER,
     ),
