@@ -64,7 +64,9 @@ class Busy:
         self._host.set_path(self._generator.choice(PATHS), "vda", self._generator.choice(PATHS))
 
     def _end_role(self) -> None:
-        os.kill(self._host.row(self._generator.choice(("monitor", "io-a", "io-b")))["pid"], signal.SIGKILL)
+        pid = self._host.row(self._generator.choice(("monitor", "io-a", "io-b")))["pid"]
+        if pid is not None:  # otherwise it is being started again
+            os.kill(pid, signal.SIGKILL)
 
     def _switch_over(self) -> None:
         self._host.switch_over(self._generator.choice(("io-a", "io-b")))
