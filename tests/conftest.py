@@ -13,6 +13,14 @@ from tests.framework import guardian
 
 TESTS = Path(__file__).parent
 WHOLE_HOSTS = ("system", "bench")  # folders whose tests start hosts, which use all processors
+# Files of them that judge no time: their hosts may run beside other tests.
+PATIENT = {
+    "capabilities", "clear", "commands", "containment", "direct", "esp", "foreign", "hardware", "hardware_buses",
+    "hostile_memory", "hotplug", "load", "main_job", "malformed", "nbd", "nbd_abuse", "nbd_volume", "offload_linux",
+    "offloads", "path_data", "probes", "program_disk", "queues", "redirect_disk", "redirect_nic", "refusals",
+    "sandbox", "spawn", "system_calls", "ultravisor_keys", "vdisk", "vectors", "virtual", "vlans", "without_ring",
+    "bench_host", "compare", "histogram", "hosts", "measure", "pace", "report", "ring", "validate", "volume",
+}  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +40,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if any(TESTS / folder in item.path.parents for folder in WHOLE_HOSTS):
+        whole = any(TESTS / folder in item.path.parents for folder in WHOLE_HOSTS)
+        if whole and item.path.stem.removeprefix("test_") not in PATIENT:
             item.add_marker(pytest.mark.alone)
     if config.option.long:
         return
