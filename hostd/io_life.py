@@ -10,6 +10,7 @@ Work comes back to it by `hostctl switchover`.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -201,6 +202,8 @@ class Offices:
         servers = list(self._fabric.servers)
         if name not in servers:
             raise HostError("not_found", f"{name!r} is no I/O partition; known: {', '.join(servers) or 'none'}")
+        if name not in self._fabric.serving:
+            raise HostError("state", f"nobody serves {name} yet: the kernel is being loaded")
         now = self._fabric.serving[name]
         target = target or servers[1 - now]
         if target not in servers:
@@ -266,8 +269,13 @@ class Offices:
             close_fds(fds)
 
     async def _seated(self, seat: int, record: Record) -> None:
-        if record.pidfd is not None:
-            await ask(self._fabric.monitor, "take_seat", {"seat": seat}, [record.pidfd])
+        if record.pidfd is None:
+            return
+        own = os.dup(record.pidfd)  # that of the record is closed when it dies, and a monitor may have to be waited for
+        try:
+            await ask(self._fabric.monitor, "take_seat", {"seat": seat}, [own])
+        finally:
+            close_fds([own])
 
     async def _start(self, record: Record) -> None:
         boot, fabric = self._boot, self._fabric

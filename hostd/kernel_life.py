@@ -89,7 +89,6 @@ class KernelLife:
             self._boot, self._monitor_life, self._offices, self._devices, self._control_life, self.events
         )
         self._moving = asyncio.Lock()  # load or unload under way
-        self._unloading = False
         self._inventory = Inventory(self.records, self.fabric, self.keeper)
         self._unloaded: Row | None = None  # the resources as they were before the first load
         self.device_refusals = self._class_refusals()
@@ -145,19 +144,15 @@ class KernelLife:
             if self.records["console"].held:
                 await self.hold("console", False)
             before = await self._inventory.take()
-            self._unloading = True
-            try:
-                async with self._changed:
-                    await self._changed.wait_for(lambda: not self._names)
-                for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
-                    await self._remove_guest(record, timeout, None, "unload")
-                await self.note_host(kernel="unloading")
-                await self._control_life.rest()
-                await self._monitor_life.rest(self.fabric.monitor)
-                await self._loading.unload()
-                await self.note_host(kernel="none")
-            finally:
-                self._unloading = False
+            async with self._changed:
+                await self._changed.wait_for(lambda: not self._names)
+            for record in [one for one in reversed(self.records.values()) if one.type == "guest"]:
+                await self._remove_guest(record, timeout, None, "unload")
+            await self.note_host(kernel="unloading")
+            await self._control_life.rest()
+            await self._monitor_life.rest(self.fabric.monitor)
+            await self._loading.unload()
+            await self.note_host(kernel="none")
             after = await self._inventory.take()
             seconds = time.monotonic() - begin
             self.events.publish("unloaded", seconds=seconds)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hostd import charging
@@ -250,7 +251,8 @@ class Loading:
             self._unconnected = error
         finally:
             self._connected.set()
-            await ask(self._fabric.monitor, "answer", answer)
+            with suppress(RemoteError):  # a monitor that has died has nobody to answer
+                await ask(self._fabric.monitor, "answer", answer)
 
     async def _close_services(self, more: Sequence[int] | None = None) -> None:
         """Command goes back to boot wires, the console has no service; their channels go, and those of `more`, which is

@@ -85,6 +85,8 @@ class RoleLife:
         record.absence = Absence()
         self._since = time.monotonic()
         self.last_seconds, self._budget = None, Budget()
+        if record.exit_status is not None:  # while others were still being started
+            self.died(record)
 
     async def rest(self, record: Record | None) -> None:
         """No more, for it is to end; returns when none is being started."""

@@ -62,8 +62,8 @@ class Queues:
     async def forget_queues(self, record: Record) -> None:
         """All of a partition."""
         if record.queues:
-            await self.remove_queues(record.plan["endpoints"][0]["server"], record.queues)
-            record.queues, record.served = [], {}
+            numbers, record.queues, record.served = record.queues, [], {}  # a process that follows is not told any more
+            await self.remove_queues(record.plan["endpoints"][0]["server"], numbers)
 
     async def in_flight(self, server: str, numbers: list[int]) -> int:
         """Requests in the ledgers of these queues, as any seat sees them."""

@@ -26,6 +26,7 @@ from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
 from hostd.control_life import ControlLife
+from hostd.endings import Endings
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import ask
@@ -58,7 +59,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(WorldLife, KernelLife, Revoking, WireLife, NicQueues, Succession):
+class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, Succession):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -222,7 +223,7 @@ class Supervisor(WorldLife, KernelLife, Revoking, WireLife, NicQueues, Successio
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         begin = time.monotonic_ns()
-        if not self.fabric.loaded or self._unloading:
+        if not self.fabric.loaded or self._moving.locked():  # of a kernel that comes or goes not all is there
             raise self._not_loaded()
         spec = complete(spec, self._manifest.devices)
         if spec.name in self.records or spec.name in self._names:
@@ -385,36 +386,6 @@ class Supervisor(WorldLife, KernelLife, Revoking, WireLife, NicQueues, Successio
         await self._terminate(record, timeout)
         return record.row(self._boot_time)
 
-    async def _terminate(self, record: Record, timeout: float) -> None:
-        """SIGTERM, SIGKILL after `timeout` seconds; returns when the guest is out of the data plane."""
-        if not record.stop_asked and record.exit_status is None:
-            record.stop_asked = True
-            await self._stopping(record)
-        await self._end_process(record, timeout)
-
-    async def _end_process(self, record: Record, timeout: float) -> None:
-        self._children.signal(record, signal.SIGTERM)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._until_ended(record)
-        except TimeoutError:
-            self._children.signal(record, signal.SIGKILL)
-            await self._until_ended(record)
-        async with self._changed:
-            await self._changed.wait_for(lambda: record.state in ENDED)
-
-    async def _stopping(self, record: Record) -> None:
-        """The guest may end by itself meanwhile: then its end is its state."""
-        try:
-            await self._transaction([{"op": "partition.state", "partition": record.number, "state": "stopping"}])
-        except RemoteError as error:
-            # Without the database a guest can still be ended.
-            if record.exit_status is None and error.code != "unreachable":
-                raise
-        if record.exit_status is None:
-            record.state = "stopping"
-            await self._notify("stopping", record)
-
     async def remove(self, name: str, force: bool, *, key: str | None, actor: str) -> Row:
         record = self._record(name)
         if record.type != "guest":
@@ -492,7 +463,8 @@ class Supervisor(WorldLife, KernelLife, Revoking, WireLife, NicQueues, Successio
         self.free_worlds(record)
         if record.type == "guest":
             try:
-                await self.fabric.detach(record)
+                async with self._plugging:  # what is just coming goes with the others
+                    await self.fabric.detach(record)
             except (RemoteError, WireError, OSError, EOFError) as error:
                 self.events.publish("error", partition=record.name, message=f"detach: {error}")
         if record.recorded is not None:  # the end of a short life must not be told before its beginning
