@@ -1,0 +1,232 @@
+"""Simulated processes: one request at a time, in virtual time; each may die or stand still before and after each step.
+
+`Role` stands for a program of the data plane: it keeps what it was told and refuses what the real one refuses, so that
+hostd's mistakes are seen. `Program` runs the real handlers of a program of the control plane, which are synchronous: a
+question of theirs to another one is answered inside (`Question`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hostd.wire import Message, WireError, encode, error_reply, raise_error
+from partitions.skeleton import Context
+from tests.simulation.wires import Socket
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+KILLED = {"signalled": 9}
+
+
+class Process:
+    """`sockets`: its ends by name. What it hands back with an answer are things, not numbers."""
+
+    mortal = True  # may be killed by chance
+
+    def __init__(self, world: World, identity: int, spec: dict[str, Any], things: dict[str, Any]) -> None:
+        self.world, self.identity, self.spec = world, identity, spec
+        self.name: str = spec["name"]
+        self.pid = 1000 + identity
+        self.alive = True
+        self.still_until = 0.0
+        self._busy = False
+        self.things = things
+        self.sockets = {name: thing for name, thing in things.items() if isinstance(thing, Socket)}
+        for sock in self.sockets.values():
+            sock.owner = self
+        world.loop.call_soon(self.begin)
+
+    def begin(self) -> None:
+        """Its first instruction."""
+        self.look()
+
+    # ---- life
+
+    def kill(self, status: dict[str, int] | None = None) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        self.world.note(f"{self.name} ({self.identity}) dies")
+        for thing in self.things.values():
+            if isinstance(thing, Socket):
+                thing.drop()
+        self.died()
+        self.world.stir()
+        self.world.keeper.exited(self, status or KILLED)
+
+    def died(self) -> None:
+        pass
+
+    def stand_still(self, seconds: float) -> None:
+        self.world.note(f"{self.name} ({self.identity}) stands still for {seconds:g} s")
+        self.still_until = self.world.loop.now + seconds
+        self.world.loop.call_later(seconds + 1e-6, self.look)  # behind the end, however that is rounded
+        self.world.stir()
+
+    @property
+    def still(self) -> bool:
+        return self.world.loop.now < self.still_until
+
+    def strike(self) -> bool:
+        """A moment at which chance may end it. True: it has."""
+        if self.alive and self.mortal and self.world.chance.kill():
+            self.kill()
+        elif self.alive and self.mortal and (seconds := self.world.chance.hang()):
+            self.stand_still(seconds)
+        return not self.alive
+
+    # ---- requests
+
+    def look(self) -> None:
+        if self._busy or not self.alive or self.still:
+            return
+        for name, sock in self.sockets.items():
+            if sock.inbox:
+                self._busy = True
+                self.world.loop.call_later(self.world.chance.work(), self._serve, name, sock)
+                return
+
+    def _serve(self, name: str, sock: Socket) -> None:
+        self._busy = False
+        if self.still:
+            return
+        if not self.alive or not sock.inbox or self.strike():
+            return
+        data, things = sock.inbox.popleft()
+        message = self.world.decoded(data)
+        reply, given = self.answer(message, things, name)
+        if "seq" in message and not self.strike():
+            self.send(sock, {**reply, "reply": message["seq"]}, given)
+        self.look()
+
+    def send(self, sock: Socket, message: Message, given: Sequence[Any] = ()) -> None:
+        if not sock.closed and not sock.peer.closed:
+            sock.send(encode(message), list(given))
+
+    def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
+        raise NotImplementedError
+
+
+class Refused(Exception):
+    """What a real program raises for the same request: `internal` for what none of its callers may do."""
+
+
+class Role(Process):
+    """handle_<op>(message, things) -> the fields of the answer. What has no handler is taken as done."""
+
+    TOLD: tuple[str, ...] = ("add_queues", "remove_queues", "attach", "detach", "open", "close")  # in the story
+
+    def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
+        if message["op"] in self.TOLD:
+            self.world.note(f"{self.name} ({self.identity}): {json.dumps(message)[:160]}")
+        handler: Callable[[Message, list[Any]], Message | None] | None = getattr(self, f"handle_{message['op']}", None)
+        try:
+            return (handler(message, things) or {}) if handler is not None else {}, []
+        except Refused as error:
+            self.world.note(f"{self.name} refuses {message['op']}: {error}")
+            self.world.refusals.append(f"{self.name}: {message['op']}: {error}")
+            return error_reply(None, "internal", f"{self.name}: {error}"), []
+
+    def handle_stop(self, _message: Message, _things: list[Any]) -> None:
+        self.world.loop.call_soon(self.kill, {"exited": 0})
+
+    def tell(self, message: Message) -> None:
+        """An event for hostd."""
+        if self.alive:
+            self.send(self.sockets["control"], message)
+
+
+class Question:
+    """In the place of hostd.wire.Wire in a program of the control plane: the other one answers inside."""
+
+    def __init__(self, sock: Socket) -> None:
+        self._sock = sock
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        pass  # the process has it until it dies
+
+    def request(
+        self, message: Message, _fds: Sequence[int] = (), timeout: float | None = None
+    ) -> tuple[Message, list[int]]:
+        peer = self._sock.peer.owner
+        if self._sock.closed or peer is None or not peer.alive:
+            raise WireError("the peer has closed its end")
+        if peer.still:
+            raise TimeoutError(f"no message within {timeout} s")
+        if peer.strike():
+            raise EOFError("the peer has closed its end")
+        reply, _ = peer.answer({**message, "seq": 1}, [], peer.name_of(self._sock.peer))
+        if peer.strike():
+            raise EOFError("the peer has closed its end")
+        raise_error(reply)
+        return reply, []
+
+
+class Program(Process):
+    """A real program of the control plane. `make(context)` gives it; its `attach` opens its file."""
+
+    make: Callable[[Context], Any]
+    _numbers = itertools.count(1)
+
+    def begin(self) -> None:
+        self.open(self.spec["config"])
+        self.look()
+
+    def open(self, config: dict[str, Any]) -> None:
+        fds = {name: sock.fileno() for name, sock in self.sockets.items() if name != "control"}
+        self.program = type(self).make(Context(self.name, self.spec["type"], config, fds))
+        try:
+            self.program.attach()
+        except SystemExit as error:
+            self.world.note(f"{self.name}: {error}")
+            self.kill({"exited": 1})
+
+    def reopen(self, config: dict[str, Any]) -> None:
+        """Goes on with copies of its files, as after a death between two requests."""
+        for sock in self.sockets.values():
+            sock.number = -1  # the last program has closed its own
+        self.open(config)
+
+    def died(self) -> None:
+        self.close_file()
+
+    def close_file(self) -> None:
+        raise NotImplementedError
+
+    def name_of(self, sock: Socket) -> str:
+        return next((name for name, one in self.sockets.items() if one is sock), "control")
+
+    def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
+        channels = getattr(self, f"channel_{message['op']}", None)
+        if channels is not None:
+            return channels(message, things), []
+        self.program.peer = peer
+        try:
+            reply, _ = self.program._dispatch(message, [])
+        except SystemExit as error:  # partitions.store.Fault
+            self.world.note(f"{self.name}: {error}")
+            self.kill({"exited": 1})
+            return {}, []
+        self.program.tidy()
+        return reply, []
+
+    # Control channels after a load are wires here: what they carry is the same.
+
+    def channel_channel(self, _message: Message, _things: list[Any]) -> Message:
+        return {}
+
+    def channel_channel_closed(self, message: Message, things: list[Any]) -> Message:
+        if things:
+            self.adopt(message["peer"], things[0])
+        return {}
+
+    def adopt(self, name: str, sock: Socket) -> None:
+        sock.owner = self
+        self.things[name] = self.sockets[name] = sock

@@ -1,0 +1,60 @@
+"""The real control plane under seeded faults: every promise is kept, whatever dies or hangs when (rules.md test 39).
+
+A failing seed is told with the command that shows its story again.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.defects import DEFECTS
+from tests.simulation.story import Simulation
+
+SEEDS, SEEDS_LONG = 1000, 100_000
+SHOWN = 5  # failing seeds that are told
+SEARCH = 200  # seeds in which a planted defect must be found
+REPLAYED = range(4)
+
+
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    yield Simulation(tmp_path_factory.mktemp("simulation") / "base")
+
+
+def test_every_promise_is_kept(simulation: Simulation, long: bool) -> None:
+    failed: list[str] = []
+    calls: Counter[str] = Counter()
+    deaths = 0
+    for seed in range(SEEDS_LONG if long else SEEDS):
+        outcome = simulation.run(seed)
+        calls.update(outcome.calls)
+        deaths += outcome.deaths
+        if outcome.faults:
+            failed.append(f"seed {seed}: {'; '.join(outcome.faults)}\n  again: python -m tests.simulation {seed}")
+            if len(failed) == SHOWN:
+                break
+    print(f"calls {dict(calls)}, deaths {deaths}")
+    assert not failed, "\n".join(failed)
+    assert calls["done"] > sum(calls.values()) // 4, "hardly a call was carried out"
+    assert deaths > SEEDS, "hardly anything died"
+
+
+def test_a_seed_replays_identically(simulation: Simulation, tmp_path: Path) -> None:
+    """In the same base, and in one that was booted anew."""
+    again = Simulation(tmp_path / "base")
+    for seed in REPLAYED:
+        first = simulation.run(seed)
+        assert len(first.story) > 10
+        assert simulation.run(seed).story == first.story == again.run(seed).story
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_found(simulation: Simulation, name: str) -> None:
+    for seed in range(SEARCH):
+        outcome = simulation.run(seed, DEFECTS[name])
+        if outcome.faults:
+            print(f"seed {seed}: {outcome.faults[0]}")
+            return
+    pytest.fail(f"{DEFECTS[name].why}: {SEARCH} seeds did not see it")

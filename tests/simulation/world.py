@@ -1,0 +1,278 @@
+"""The simulated host: clock, chance, descriptors, keeper and processes; and what of the real modules they stand for.
+
+Everything of hostd, command, operations and ultravisor is the real code. Replaced are the clock, the sockets below
+`AsyncWire`, the keeper, the programs of the data plane, mapped memory, and the signals to processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import selectors
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hostd.async_wire
+import hostd.boot
+import hostd.checks
+import hostd.children
+import hostd.hotplug
+import hostd.loading
+import hostd.role_segments
+import hostd.supervisor
+import hostd.views
+import partitions.skeleton
+import partitions.ultravisor.main
+import partitions.ultravisor.views
+from hostd.wire import Message, Wire, decode
+from partitions.command.main import Command
+from partitions.operations.main import Operations
+from partitions.ultravisor.main import Ultravisor
+from tests.simulation import roles, wires
+from tests.simulation.chance import Chance
+from tests.simulation.clock import Loop
+from tests.simulation.keeper import Keeper
+from tests.simulation.processes import Process, Program, Question
+
+
+class SimulatedUltravisor(Program):
+    make = Ultravisor
+    mortal = False
+
+    def close_file(self) -> None:
+        self.program._database.close()
+
+
+class SimulatedOperations(Program):
+    make = Operations
+    mortal = False
+
+    def close_file(self) -> None:
+        pass
+
+
+class SimulatedCommand(Program):
+    make = Command
+    mortal = False
+
+    def close_file(self) -> None:
+        self.program._journal.close()
+
+    def channel_call_ring(self, _message: Message, _things: list[Any]) -> Message:
+        self.world.connect(self, ["operations", "ultravisor"])
+        return {}
+
+    def channel_channel_opened(self, _message: Message, _things: list[Any]) -> Message:
+        return {}
+
+    def channel_boot_wires(self, _message: Message, things: list[Any]) -> Message:
+        for name, sock in zip(("ultravisor", "operations"), things, strict=True):
+            self.adopt(name, sock)
+        fds = [sock.fileno() for sock in things]
+        return self.program._dispatch({"op": "boot_wires"}, fds)[0]
+
+
+PROGRAMS: dict[str, type[Process]] = {
+    "partitions.ultravisor.main:main": SimulatedUltravisor,
+    "partitions.operations.main:main": SimulatedOperations,
+    "partitions.command.main:main": SimulatedCommand,
+    "partitions.monitor:main": roles.Monitor,
+    "partitions.io:main": roles.IoPartition,
+    "partitions.devices:nic": roles.Device,
+    "partitions.devices:disk": roles.Device,
+    "partitions.console:main": roles.Console,
+    "partitions.guest:main": roles.Guest,
+}
+
+
+class World:
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.loop = Loop()
+        self.loop.watched = lambda number: self.loop.call_soon(self.ready, number)
+        self.loop.set_exception_handler(self._failed)
+        self.chance = Chance(seed)
+        self.descriptors = wires.Descriptors()
+        self.kernel: dict[str, Any] = {}  # what the kernel region keeps over the life of a monitor
+        self.views: dict[int, dict[str, Any]] = {}  # what the ultravisor has published, by partition
+        self.terms: list[tuple[int, int, int]] = []  # (office, epoch, seat), as they came into force
+        self.refusals: list[str] = []  # what a role refused as no caller may ask it
+        self.errors: list[str] = []  # of callbacks and tasks that nobody waits for
+        self.story: list[str] = []
+        self._ours, theirs = wires.pair(self)
+        self.keeper = Keeper(self, theirs)
+        self._calls = 0
+
+    # ---- for the processes
+
+    def note(self, text: str) -> None:
+        self.story.append(f"{self.loop.now:12.6f} {text}")
+
+    def decoded(self, data: bytes) -> Message:
+        return decode(data)
+
+    def program(self, spec: dict[str, Any]) -> type[Process]:
+        return PROGRAMS[spec["entry"]]
+
+    def ready(self, number: int) -> None:
+        """Is there something for the reader of a descriptor?"""
+        sock = self.descriptors.open.get(number)
+        if isinstance(sock, wires.Socket) and number in self.loop.readers and (sock.inbox or sock.ended):
+            self.loop.readers[number]()
+            if sock.inbox:
+                self.loop.call_soon(self.ready, number)
+
+    def handle(self, segment: int) -> int:
+        return self.descriptors.new(("segment", segment))
+
+    def monitor(self) -> roles.Monitor | None:
+        found = (one for one in self.keeper.processes.values() if isinstance(one, roles.Monitor) and one.alive)
+        return next(found, None)
+
+    def stir(self) -> None:
+        """A process has died or stands still: the monitor's next look sees it."""
+        monitor = self.monitor()
+        if monitor is not None:
+            monitor.stir()
+
+    def term(self, office: int, epoch: int, seat: int) -> None:
+        self.terms.append((office, epoch, seat))
+        self.note(f"office {office:#x}: epoch {epoch}, seat {seat}")
+
+    def connect(self, client: Process, services: list[str]) -> None:
+        """System calls of a partition that wants services."""
+        monitor = self.monitor()
+        for service in services:
+            self._calls += 1
+            partition = next((key for key, view in self.views.items() if view.get("name") == client.name), None)
+            if monitor is not None and partition is not None:
+                monitor.tell({"event": "connect", "partition": partition, "call": self._calls, "service": service})
+
+    def processes(self, kind: type[Process]) -> list[Any]:
+        return [one for one in self.keeper.processes.values() if isinstance(one, kind) and one.alive]
+
+    def _failed(self, _loop: Any, context: dict[str, Any]) -> None:
+        self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+    # ---- in the place of real ones
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """While it is open, what the modules under test call is this world."""
+        with contextlib.ExitStack() as stack:
+            for target, name, replacement in self._replacements():
+                stack.enter_context(mock.patch.object(target, name, replacement))
+            yield
+
+    def _replacements(self) -> list[tuple[Any, str, Any]]:
+        real_close, real_blocking, real_dup = os.close, os.set_blocking, os.dup
+
+        def close(number: int) -> None:
+            if number >= wires.FIRST:
+                self.descriptors.close(number)
+            else:
+                real_close(number)
+
+        def dup(number: int) -> int:
+            return self.descriptors.dup(number) if number >= wires.FIRST else real_dup(number)
+
+        def set_blocking(number: int, flag: bool) -> None:
+            if number < wires.FIRST:
+                real_blocking(number, flag)
+
+        def pair() -> tuple[wires.Socket, wires.Socket]:
+            return wires.pair(self)
+
+        replaced: list[tuple[Any, str, Any]] = [
+            (os, "close", close),
+            (os, "dup", dup),
+            (os, "set_blocking", set_blocking),
+            (os, "pipe2", lambda _flags: (self.descriptors.new("pipe"), self.descriptors.new("pipe"))),
+            (time, "monotonic", self.loop.time),
+            (time, "monotonic_ns", lambda: int(self.loop.now * 1e9)),
+            (time, "time", self.loop.time),
+            (secrets, "token_hex", lambda size=16: self.chance.random.randbytes(size).hex()),
+            (signal, "pidfd_send_signal", self._signal),
+            (selectors, "DefaultSelector", mock.MagicMock),
+            (hostd.async_wire, "prepare", lambda _sock: None),
+            (hostd.async_wire, "send_packet", wires.send_packet),
+            (hostd.async_wire, "receive_packet", wires.receive_packet),
+            (hostd.supervisor, "receive_packet", wires.receive_packet),
+            (hostd.supervisor, "register_membarrier", lambda: True),
+            (hostd.hotplug, "send_packet", lambda sock, data, fds: wires.send_packet(sock, data, fds)),
+            (hostd.role_segments, "initialize", lambda *_: None),
+            (hostd.role_segments, "Reader", Statistics),
+            (hostd.role_segments, "VectorReader", lambda _number: Mapped()),
+            (hostd.views, "sealed", lambda *_: self.descriptors.new("sealed")),
+            (hostd.loading, "mapped", lambda _pid: {}),
+            (hostd.loading, "identity_of", lambda number: number),
+            (partitions.ultravisor.main, "Keeper", lambda _wire: self.keeper.segments),
+            (partitions.ultravisor.views, "ViewWriter", self._view_writer),
+            (partitions.ultravisor.views, "MapWriter", lambda _number, pages: Mapped(pages)),
+            (Wire, "from_fd", classmethod(lambda _cls, number: Question(self.descriptors.open[number]))),
+            (Wire, "connect", classmethod(lambda _cls, _path: self._to_keeper())),
+        ]
+        makers = (hostd.children, hostd.boot, hostd.loading, hostd.supervisor)
+        return [*replaced, *((module, "pair", pair) for module in makers)]
+
+    def _to_keeper(self) -> Any:
+        sock, _ = wires.pair(self)
+        return mock.Mock(sock=sock, fileno=sock.fileno)
+
+    def _signal(self, number: int, what: int) -> None:
+        process = self.descriptors.open[number]
+        if not process.alive:
+            raise ProcessLookupError
+        # SIGTERM is obeyed by what does not stand still; after a while, as a program that has something to put away.
+        if what == signal.SIGKILL:
+            process.kill()
+        elif what == signal.SIGTERM and not process.still:
+            self.loop.call_later(self.chance.work(), process.kill, {"exited": 0})
+
+    def _view_writer(self, number: int) -> Any:
+        _, segment = self.descriptors.open[number]
+        row = self.keeper.segments.segments[segment]
+
+        name = str(row["label"]).split(":")[1]  # partitions.ultravisor.change.label_of
+
+        def publish(view: dict[str, Any]) -> None:
+            self.views[view["partition"]] = {"name": name, **view}
+
+        return Mapped(publish=publish)
+
+
+class Mapped:
+    """In the place of what is mapped, and written to by a real ultravisor."""
+
+    def __init__(self, pages: int = 0, publish: Any = None) -> None:
+        self.pages, self.publish = pages, publish
+
+    def assign(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def clear(self, *_: Any) -> None:
+        pass
+
+    def detach(self) -> None:
+        pass
+
+
+class Statistics:
+    """In the place of pyx.statistics.Reader."""
+
+    def __init__(self, _number: int, _size: int, name: str = "") -> None:
+        self.name, self.kind = name, "io"
+
+    def detach(self) -> None:
+        pass
+
+    def rows(self) -> list[Any]:
+        return []
+
+    def charges(self) -> dict[int, int]:
+        return {}
