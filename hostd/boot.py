@@ -238,7 +238,7 @@ class Boot:
     async def record_processes(self, records: list[Record]) -> None:
         """Tells the database which process each partition is."""
         operations: list[dict[str, Any]] = []
-        for record in records:
+        for record in [one for one in records if one.exit_status is None]:  # the end of the others is on record
             operations.append(
                 {
                     "op": "process.record", "partition": record.number, "pid": record.pid,
@@ -246,7 +246,8 @@ class Boot:
                 }
             )  # fmt: skip
             operations.append({"op": "partition.state", "partition": record.number, "state": "running"})
-        await self.transaction(operations)
+        if operations:
+            await self.transaction(operations)
         for record in records:
             await self.notes.record(record)
 

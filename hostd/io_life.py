@@ -257,14 +257,15 @@ class Offices:
         return {}
 
     async def _tell_client(self, record: Record, client: Record) -> None:
-        endpoints = [end for end in client.plan["endpoints"] if end["generation"] in client.served]
+        served = dict(client.served)
+        endpoints = [end for end in client.plan["endpoints"] if end["generation"] in served]
         if not endpoints:
             return
         queues = [queue for endpoint in endpoints for queue in endpoint["queues"]]
         segments = [client.plan["events"], *(queue[name] for queue in queues for name in ("channel", "ledger"))]
         fds = await self._boot.keeper.get_segments(segments)
         try:
-            await self._fabric.tell_queues(record, client, endpoints, fds)
+            await self._fabric.tell_queues(record, client, endpoints, fds, served)
         finally:
             close_fds(fds)
 

@@ -44,12 +44,15 @@ class Queues:
             await self.tell_queues(process, record, endpoints, fds)
 
     async def tell_queues(
-        self, process: Record, record: Record, endpoints: list[dict[str, Any]], fds: list[int]
-    ) -> None:
+        self, process: Record, record: Record, endpoints: list[dict[str, Any]], fds: list[int],
+        served: dict[int, list[int]] | None = None,
+    ) -> None:  # fmt: skip
+        """`served`: the numbers as they were when `endpoints` were chosen; whoever takes some away asks later."""
+        numbers = record.served if served is None else served
         queues = [
             {**queue, "number": number}
             for endpoint in endpoints
-            for queue, number in zip(of_queues(endpoint), record.served[endpoint["generation"]], strict=True)
+            for queue, number in zip(of_queues(endpoint), numbers[endpoint["generation"]], strict=True)
         ]
         office = self.servers[endpoints[0]["server"]].number
         await ask(process, "add_queues", {"office": office, "partition": record.number, "queues": queues}, fds)

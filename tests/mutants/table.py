@@ -67,6 +67,14 @@ MUTANTS = {
         "complete first, clear second: a server that dies between the two would take the answer with it (rules.md 18)",
         ("tests/unit/test_seat.py",),
     ),
+    "taken before it is recorded": Mutant(
+        "pyx/io.pyx",
+        "            entry.request = request\n            entry.position",
+        "            pv_ledger_commit_indices(q.header, q.requests.head + i + 1, q.completions.tail)\n"
+        "            entry.request = request\n            entry.position",
+        "a request stands in the ledger before it counts as taken (rules.md 18)",
+        ("tests/unit/test_office_steps.py",),
+    ),
     "a seat that hangs is left alone": Mutant(
         "pyx/takeover.h",
         "        pv_watch_kill(w, seat);\n}",

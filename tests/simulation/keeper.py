@@ -119,7 +119,7 @@ class Keeper(Process):
         return {"segments": list(self.segments.segments.values()), "processes": self.rows(), "next": None}
 
     def do_hold(self, message: Message, things: list[Any]) -> None:
-        self.do_release(message, [])
+        self._let_go(message["key"])
         self.held[message["key"]] = things
 
     def do_get_held(self, message: Message, _things: list[Any]) -> Any:
@@ -127,7 +127,12 @@ class Keeper(Process):
             return error_reply(None, "not_found", f"nothing is held as {message['key']}"), []
         return {}, self.held[message["key"]]
 
-    def do_release(self, message: Message, _things: list[Any]) -> None:
-        for thing in self.held.pop(message["key"], []):
+    def do_release(self, message: Message, _things: list[Any]) -> Any:
+        if message["key"] not in self.held:
+            return error_reply(None, "not_found", f"nothing is held as {message['key']}"), []
+        return self._let_go(message["key"])
+
+    def _let_go(self, key: str) -> None:
+        for thing in self.held.pop(key, []):
             if isinstance(thing, Socket):
                 thing.drop()

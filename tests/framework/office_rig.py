@@ -1,0 +1,163 @@
+"""Both seats of an office, over segments that outlive them; the test plays guest, monitor and device (pyx/office.pyx).
+
+One process serves. It is led on by single instructions, and after each one that has changed shared memory, that memory
+is what a death there would leave: `Rig.copy` gives it to another seat, which takes over.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+import time
+from collections import Counter
+
+from pyx import abi
+from pyx.office import Office
+from pyx.statistics import initialize
+from tests.framework.monitor_rig import CALL
+from tests.framework.stepping import Ring, Stepped, ring_bell
+
+SERVER, CLIENT = abi.make_id(3, 1), abi.make_id(7, 1)
+CAPACITY, ROWS, EPOCH = 8, 4, 5
+TERM_OF_SEAT = 72  # where a seat's page says which term it serves (abi_office.h)
+REQUEST = struct.Struct("<QQQQQIIHBBIQ")
+COMPLETION = struct.Struct("<QQHHIQ24xHHI")
+READ, OK = abi.OPERATIONS["read"], abi.STATUSES["ok"]
+DEADLINE = 10.0
+CHANGING = ("channel", "ledger", "calls", "hardware", "seat0", "seat1")  # what a seat writes, but for counters
+
+
+class Rig(Stepped):
+    """`terms_at`: where the kernel region keeps the terms of office."""
+
+    def __init__(self, terms_at: int, content: dict[str, bytes] | None = None) -> None:
+        super().__init__()
+        counters, histograms = abi.STATISTICS_SHAPES["io"]
+        self._terms_at = terms_at
+        self.sizes = {
+            "seat0": abi.bell_size(), "seat1": abi.bell_size(), "bell": abi.bell_size(), "kernel": abi.kernel_size(),
+            "statistics": abi.statistics_size(ROWS, counters, histograms), "events": abi.events_size(),
+            "client_events": abi.events_size(), "vectors": abi.vectors_size(), "ledger": abi.ledger_size(CAPACITY),
+            "channel": 2 * abi.ring_size(CAPACITY), "calls": 2 * abi.ring_size(CAPACITY),
+            "hardware": abi.ring_size(CAPACITY),
+        }  # fmt: skip
+        self.fds: dict[str, int] = {}
+        self.memory: dict[str, mmap.mmap] = {}
+        for name, size in self.sizes.items():
+            self.fds[name] = os.memfd_create(name)
+            os.ftruncate(self.fds[name], size)
+            self.memory[name] = mmap.mmap(self.fds[name], size)
+        if content is None:
+            initialize(self.fds["statistics"], "io", ROWS)
+        else:
+            for name, data in content.items():
+                self.memory[name][:] = data
+        ring = abi.ring_size(CAPACITY)
+        self.requests, self.completions = (Ring(self.memory["channel"], at, CAPACITY) for at in (0, ring))
+        self.calls, self.hardware = (Ring(self.memory[name], capacity=CAPACITY) for name in ("calls", "hardware"))
+        self.office: Office | None = None
+
+    def close(self) -> None:
+        self.kill()
+        if self.office is not None:
+            self.office.stop()
+            self._thread.join()
+        for name, descriptor in self.fds.items():
+            self.memory[name].close()
+            os.close(descriptor)
+
+    def copy(self) -> Rig:
+        """All segments as they are now: what is left if the process dies here."""
+        return Rig(self._terms_at, {name: bytes(memory) for name, memory in self.memory.items()})
+
+    def changing(self) -> bytes:
+        return b"".join(self.memory[name][:] for name in CHANGING)
+
+    # ---- seats
+
+    def _seat(self, seat: int) -> Office:
+        fds = self.fds
+        office = Office(
+            fds[f"seat{seat}"], fds["statistics"], self.sizes["statistics"], True, kernel_fd=fds["kernel"], seat=seat,
+            partition=SERVER, office_bell_fd=fds["bell"], call_fd=fds["calls"], call_capacity=CAPACITY,
+            events_fd=fds["events"], vectors_fd=fds["vectors"],
+        )  # fmt: skip
+        office.connect_hardware(0, fds["hardware"], CAPACITY)
+        office.add_queue(0, CLIENT, 0, 0, "disk", CAPACITY, fds["channel"], fds["ledger"], fds["client_events"])
+        return office
+
+    def name(self, epoch: int, seat: int) -> None:
+        """The monitor's word: from now on that seat serves."""
+        at = self._terms_at + 8 * abi.slot_of(SERVER)
+        struct.pack_into("<Q", self.memory["kernel"], at, epoch << 1 | seat)
+        self.ring(seat)
+
+    def ring(self, seat: int) -> None:
+        ring_bell(self.memory[f"seat{seat}"])
+        if self.office is not None:
+            with self.office.quiet():  # wakes it, too
+                pass
+
+    def serves(self, epoch: int, seat: int) -> bool:
+        return struct.unpack_from("<Q", self.memory[f"seat{seat}"], TERM_OF_SEAT)[0] == epoch << 1 | seat
+
+    def begin(self, seat: int) -> None:
+        """A process with that seat, stopped before its thread's first instruction."""
+        self._own = seat
+        self.doorbell = self.memory[f"seat{seat}"], 0
+        self.fork()
+
+    def work(self) -> None:
+        office = self._seat(self._own)
+        self.ready()
+        office.run()
+
+    def rest(self) -> None:
+        """Goes on until it sleeps, having done all that there was to do; stopped again at the return."""
+        self.go_on()
+        self.stop()
+
+    def take_over(self, epoch: int, seat: int) -> None:
+        """The other seat, in this process; returns when it serves."""
+        self.office = self._seat(seat)
+        self._thread = threading.Thread(target=self.office.run, daemon=True)
+        self._thread.start()
+        self.name(epoch, seat)
+        end = time.monotonic() + DEADLINE
+        while not self.serves(epoch, seat):
+            assert time.monotonic() < end, "nobody serves"
+            time.sleep(0.0002)
+
+    def in_flight(self) -> int:
+        """Entries of the ledger that are in use."""
+        ledger = self.memory["ledger"]
+        return sum(struct.unpack_from("<Q", ledger, 64 + 128 * slot)[0] != 0 for slot in range(CAPACITY))
+
+    @staticmethod
+    def pause() -> None:
+        time.sleep(0.0002)
+
+    # ---- guest, monitor and device
+
+    def ask(self, numbers: range) -> None:
+        """The guest's requests, each for a page of its own; number 0 has an id that is refused."""
+        self.requests.push(*(
+            REQUEST.pack(0 if number == 0 else abi.make_id(number, 1), number << 12, 0, 1, 1, 4096, 0, 0, READ, 0, 0, 0)
+            for number in numbers
+        ))  # fmt: skip
+
+    def execute(self, epoch: int) -> Counter[int]:
+        """Monitor and device carry out what has been called for under `epoch`; how often each request."""
+        done: Counter[int] = Counter()
+        for slot in self.calls.take():
+            call = CALL.unpack(slot)
+            if call[5] == epoch:
+                done[call[1] >> 12] += 1
+                self.hardware.push(COMPLETION.pack(call[0], epoch, OK, 0, 4096, 1, call[12], 0, 0))
+        return done
+
+    def answered(self) -> Counter[int]:
+        """What the guest takes off its ring: how often each request."""
+        return Counter(abi.slot_of(COMPLETION.unpack(slot)[0]) for slot in self.completions.take())
