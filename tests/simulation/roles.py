@@ -203,6 +203,15 @@ class Monitor(Role):
         self.offices[message["server"]] = kept[message["server"]]
         self.stir()
 
+    def handle_offices(self, _message: Message, _things: list[Any]) -> Message:
+        return {
+            "offices": [
+                {"slot": one.slot, "epoch": one.epoch, "seat": one.seat, "last": one.last,
+                 "wanted": -1 if one.wanted is None else one.wanted, "changing": one.vacant_since is not None}
+                for one in self.offices.values()
+            ]
+        }  # fmt: skip
+
     def handle_close_offices(self, _message: Message, _things: list[Any]) -> None:
         self.offices.clear()
 

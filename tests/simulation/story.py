@@ -38,9 +38,9 @@ MEMORY = 2 << 20
 CALLERS, CALLS = 3, 3  # at once; of each
 NAMES = ("red", "green", "blue")
 PATHS = ("redirect", "direct", "copy")
-REAPED = 2.0  # seconds between two processes that die between their requests
+REAPED = 1.0  # seconds between two processes that die between their requests
 CALL_LIMIT = 400.0  # seconds: every wait of hostd's for a role ends within 30, and a call makes a few
-QUIET = 120.0  # seconds without faults, after which the host has to be well
+QUIET = 15.0  # seconds without faults, after which the host has to be well
 REFUSALS = (HostError, RemoteError, WireError, OSError, EOFError)  # as the API turns them into answers
 
 
@@ -51,6 +51,7 @@ class Outcome:
     story: list[str] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)  # by result
     deaths: int = 0
+    given_up: int = 0  # a role was, so nothing is promised of the host's health
 
 
 class Simulation:
@@ -233,6 +234,11 @@ class Story:
     async def _check(self) -> None:
         world, supervisor, faults = self._world, self._supervisor, self._outcome.faults
         self._check_terms()
+        spent = [one.name for one in supervisor.records.values() if one.absence is not None and one.absence.given_up]
+        if spent:  # one that dies again and again is given up, by its budget, until the next load
+            world.note(f"given up: {', '.join(spent)}")
+            self._outcome.given_up = 1
+            return
         try:
             if not supervisor.fabric.loaded:
                 await supervisor.load()
