@@ -41,10 +41,6 @@ DEFECTS = {
         "hostd.supervisor", "Supervisor.spawn", " or self._moving.locked()", "",
         "a partition is placed before its I/O partitions are known",
     ),
-    "the next server is not told its clients": Defect(
-        "hostd.io_life", "Offices._follow", "if one.served]", "if False]",
-        "a process that follows a dead one stands by for nobody",
-    ),
     "the next monitor does not know the guests": Defect(
         "hostd.adoption", "Adoption._tables", "if one.opened]", 'if one.opened and one.type != "guest"]',
         "partitions that the dead monitor knew are unknown to the next one",
