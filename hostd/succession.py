@@ -249,6 +249,8 @@ class Succession:
 
     async def _settle_guest(self, record: Record, queues: list[int]) -> None:
         await self.settle_endpoints(record, queues)
+        if record.plan["partition"]["state"] == "stopping":  # its end was decided, and then not noted any more
+            record.state, record.stop_asked = "stopping", True
         await self._paths.catch_up(record)
 
     async def _spawn_rest(self) -> None:
