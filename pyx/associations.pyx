@@ -24,9 +24,7 @@ from pyx.espc cimport (
     PV_PROTOCOL_ESP, pv_aead_open, pv_association, pv_association_sound, pv_esp, pv_esp_begin, pv_esp_carries, pv_esp_end,
     pv_esp_open, pv_esp_opens, pv_esp_seal, pv_packet, pv_packet_parse, pv_replay_take,
 )
-from pyx.offloadc cimport (
-    PV_HEADERS_MAX, pv_frame, pv_frame_complete, pv_offload_cut, pv_sum,
-)
+from pyx.offloadc cimport pv_frame, pv_frame_complete, pv_headers_within, pv_offload_cut, pv_sum
 from pyx.offloads cimport Headed, Target
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport pv_count
@@ -171,7 +169,7 @@ cdef class Associations(Tcp):
         """Sends a frame of a NIC with outgoing associations, if one of them carries it; otherwise PLAIN. Returns like
         `handle`."""
         cdef uint8_t bytes[256]
-        cdef uint32_t have = job.length if job.length < PV_HEADERS_MAX else PV_HEADERS_MAX
+        cdef uint32_t have = pv_headers_within(job.length)
         cdef uint64_t moved = 0
         cdef pv_packet packet
         cdef pv_span to
@@ -203,7 +201,7 @@ cdef class Associations(Tcp):
         cdef uint64_t moved = 0
         if reason != PV_REASON_NONE:
             return PLAIN  # and refused for it
-        pv_packet_parse(headed.bytes, length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, False, &packet)
+        pv_packet_parse(headed.bytes, pv_headers_within(length), length, False, &packet)
         if self.carrier(port, PV_ESP_OUT, headed.bytes, &packet) == NULL:
             return PLAIN
         if self.withheld_from(port, job):
@@ -287,7 +285,7 @@ cdef class Associations(Tcp):
                               uint64_t now) noexcept nogil:
         """The same to a port with incoming associations."""
         cdef uint8_t bytes[256]
-        cdef uint32_t have = job.length if job.length < PV_HEADERS_MAX else PV_HEADERS_MAX
+        cdef uint32_t have = pv_headers_within(job.length)
         cdef pv_packet packet
         if sender == receiver and address_of(header) == PV_PROBE_WIRE:
             return self.deliver_clear(sender, receiver, job, header, now)
@@ -308,7 +306,7 @@ cdef class Associations(Tcp):
         cdef uint32_t length = headed.offload.frame.length
         cdef pv_packet packet
         if self.ports[receiver.lead].opens and not finished:
-            pv_packet_parse(headed.bytes, length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, True, &packet)
+            pv_packet_parse(headed.bytes, pv_headers_within(length), length, True, &packet)
             if packet.esp:
                 return self.open_sealed(sender, receiver, job.spans, PV_NET_HEADER, length, headed.bytes, now)
             if self.carrier(receiver, PV_ESP_IN, headed.bytes, &packet) != NULL:

@@ -18,7 +18,6 @@ from pyx.ringc cimport pv_count
 from pyx.tcpc cimport (
     close, epoll_create1, pv_tcp_accept, pv_tcp_close, pv_tcp_move, pv_tcp_readable, pv_tcp_reason, pv_tcp_watch,
 )
-from pyx.wakerc cimport pv_waker_add
 
 cdef enum:
     RANGES = 32
@@ -30,8 +29,9 @@ cdef class Connections(Lines):
         self.home = self.epoll = -1
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.epoll = epoll_create1(0o2000000)  # O_CLOEXEC
-        if self.epoll < 0 or pv_waker_add(&self.waker, self.epoll) != 0:
+        if self.epoll < 0:
             raise OSError(errno, os.strerror(errno), "epoll")
+        self.waker.add(self.epoll)
 
     def __dealloc__(self):
         cdef uint32_t i

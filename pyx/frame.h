@@ -13,6 +13,12 @@
 #include <string.h>
 
 #define PV_HEADERS_MAX 256u   /* bytes of all headers: Ethernet, two tags, IPv6 with extensions, TCP with options */
+
+/* Bytes of a frame of that length in which its headers lie. */
+static inline uint32_t pv_headers_within(uint32_t length)
+{
+    return length < PV_HEADERS_MAX ? length : PV_HEADERS_MAX;
+}
 #define PV_TAGS_MAX 2u        /* IEEE 802.1ad: a service tag and a customer tag */
 #define PV_EXTENSIONS_MAX 6u  /* of IPv6, each at least 8 bytes */
 #define PV_ETHERTYPE_IPV4 0x0800u

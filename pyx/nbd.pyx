@@ -22,7 +22,7 @@ from pyx.ringc cimport (
     pv_idle_woken, pv_idle_worked, pv_interrupt_take, pv_now,
 )
 from pyx.waiter cimport Waiter
-from pyx.wakerc cimport pv_waker, pv_waker_arm, pv_waker_end, pv_waker_run
+from pyx.wakerc cimport pv_waker, pv_waker_arm
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield()
@@ -47,13 +47,12 @@ cdef class NbdServer(NbdReplies):
 
     def wake(self):
         """The second thread: returns after `stop`."""
-        with nogil:
-            pv_waker_run(&self.waker)
+        self.waker.run()
 
     def stop(self):
         """Ends `wake` at once, and `run` at its next wake-up."""
         self.stopping = True
-        pv_waker_end(&self.waker)
+        self.waker.end()
 
     def run(self):
         """Serves until `stop`, in a thread that gets no signals."""
@@ -93,7 +92,7 @@ cdef class NbdServer(NbdReplies):
             pv_idle_sleep(idle)
             found = self.waiting()
             if not found:
-                self.arm(&self.waker)
+                self.arm(&self.waker.one)
                 pv_doorbell_wait(self.bell, word, deadline - idle.now)
             pv_doorbell_cancel(self.bell)
             pv_interrupt_take(self.waiter.interrupts)

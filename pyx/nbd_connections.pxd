@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyx.abi cimport pv_doorbell
 from pyx.nbd_requests cimport NbdRequests
 from pyx.waiter cimport Waiter
-from pyx.wakerc cimport pv_waker
+from pyx.waker cimport Waker
 
 
 cdef extern from *:
@@ -53,7 +53,7 @@ cdef class NbdConnections(NbdRequests):
     cdef Waiter waiter
     cdef pv_doorbell *bell
     cdef int listener, epoll
-    cdef pv_waker waker
+    cdef Waker waker
     cdef Connection *connections
     cdef uint32_t connections_max
     cdef uint32_t *ready            # connections to be looked at

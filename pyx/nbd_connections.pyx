@@ -16,7 +16,7 @@ from pyx.nbd_requests cimport (
 )
 from pyx.ringc cimport pv_now
 from pyx.waiter cimport Waiter
-from pyx.wakerc cimport pv_waker_add, pv_waker_close, pv_waker_open
+from pyx.waker cimport Waker
 
 cdef extern from *:
     """
@@ -72,8 +72,11 @@ cdef class NbdConnections(NbdRequests):
             raise MemoryError()
         self.handshakes = {}
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
-        if self.epoll < 0 or pv_waker_open(&self.waker, self.bell) != 0 or pv_waker_add(&self.waker, self.epoll) != 0:
+        if self.epoll < 0:
             raise OSError(errno, "no descriptors for the loop of the NBD server")
+        self.waker = Waker()
+        self.waker.open(self.bell)
+        self.waker.add(self.epoll)
         if register_with(self.epoll, listener, EPOLLIN | EPOLLET, LISTENER, 0):
             raise OSError(errno, "the NBD server cannot wait for its sockets")
         self.accept_again = True
@@ -90,10 +93,9 @@ cdef class NbdConnections(NbdRequests):
         free(self.dirty)
         if self.epoll >= 0:
             close(self.epoll)
-        pv_waker_close(&self.waker)
 
     def __cinit__(self, *args, **kwargs):
-        self.epoll = self.waker.epoll = self.waker.end = -1
+        self.epoll = -1
 
     @property
     def open_connections(self) -> int:

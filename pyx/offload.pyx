@@ -9,10 +9,10 @@ from libc.string cimport memcpy, memset
 
 from pyx.abi cimport PV_FRAME_LARGE_MAX, PV_HEADED_MAX, PV_NET_HEADER, PV_NIC_QUEUES_MAX, PV_REASON_NONE
 from pyx.offloadc cimport (
-    PV_HEADERS_MAX, PV_NET_DATA_VALID, PV_NET_ECN, PV_NET_NEEDS_CHECKSUM, PV_NET_TCPV4, PV_NET_TCPV6, PV_NET_UDP,
-    pv_frame, pv_frame_checksum_at, pv_frame_complete, pv_frame_parse, pv_frame_valid, pv_frame_valid_ip, pv_merge,
-    pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header, pv_offload, pv_offload_cut,
-    pv_offload_judge, pv_offload_seed, pv_sum,
+    PV_NET_DATA_VALID, PV_NET_ECN, PV_NET_NEEDS_CHECKSUM, PV_NET_TCPV4, PV_NET_TCPV6, PV_NET_UDP, pv_frame,
+    pv_frame_checksum_at, pv_frame_complete, pv_frame_parse, pv_frame_valid, pv_frame_valid_ip, pv_headers_within,
+    pv_merge, pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header, pv_offload,
+    pv_offload_cut, pv_offload_judge, pv_offload_seed, pv_sum,
 )
 from pyx.spreadc cimport pv_spread_hash, pv_spread_queue, pv_spread_sum, pv_spread_table, pv_spread_table_fill
 
@@ -105,7 +105,7 @@ cdef class Judged:
         if not <Py_ssize_t>PV_NET_HEADER < view.shape[0] <= <Py_ssize_t>PV_HEADED_MAX:
             raise OffloadError(names.REASONS["frame_size"])
         length = <uint32_t>view.shape[0] - PV_NET_HEADER
-        have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+        have = pv_headers_within(length)
         memcpy(&self.header, &view[0], PV_NET_HEADER)
         memcpy(self.bytes, &view[PV_NET_HEADER], have)
         reason = pv_offload_judge(&self.header, self.bytes, have, length, &self.offload)
@@ -187,7 +187,7 @@ def merge(frames, uint32_t most=PV_FRAME_LARGE_MAX) -> list[bytes]:
     for raw in frames:
         view = raw
         length = <uint32_t>view.shape[0]
-        pv_frame_parse(&view[0], length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, &frame)
+        pv_frame_parse(&view[0], pv_headers_within(length), length, &frame)
         right = bool(valid(raw))
         if open and right and pv_merge_continues(&merging, &view[0], &frame, most):
             content += bytes(raw[frame.payload:])
@@ -220,7 +220,7 @@ def fill(buffer, int segment=0) -> NetHeader:
     if view.shape[0] <= <Py_ssize_t>PV_NET_HEADER or not 0 <= segment < 65536:
         raise ValueError(f"{view.shape[0]} bytes, pieces of {segment}")
     length = <uint32_t>(view.shape[0] - PV_NET_HEADER)
-    have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+    have = pv_headers_within(length)
     pv_frame_parse(&view[PV_NET_HEADER], have, length, &frame)
     if frame.protocol == 0:
         raise ValueError("no whole packet of TCP or UDP behind the room for the header")
@@ -250,7 +250,7 @@ def valid(frame) -> bool | None:
     cdef const uint8_t[::1] view = frame
     cdef pv_frame found
     cdef uint32_t length = <uint32_t>view.shape[0]
-    pv_frame_parse(&view[0], length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, &found)
+    pv_frame_parse(&view[0], pv_headers_within(length), length, &found)
     if found.protocol == 0:
         return None
     return (pv_frame_valid_ip(&view[0], &found)
@@ -270,7 +270,7 @@ def flow_of(frame) -> int:
     """The hash of the flow that a frame without a header belongs to; 0: none."""
     cdef const uint8_t[::1] view = frame
     cdef pv_frame found
-    cdef uint32_t length = <uint32_t>view.shape[0], have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+    cdef uint32_t length = <uint32_t>view.shape[0], have = pv_headers_within(length)
     pv_frame_parse(&view[0], have, length, &found)
     return pv_spread_hash(&TABLE, &view[0], &found)
 

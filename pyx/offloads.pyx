@@ -18,9 +18,9 @@ from pyx.abi cimport (
 from pyx.device cimport Device
 from pyx.dmac cimport pv_dma_fetch_at, pv_dma_move_at, pv_dma_store_at, pv_dma_sum, pv_span
 from pyx.offloadc cimport (
-    PV_HEADERS_MAX, PV_NET_DATA_VALID, PV_PATH_OFFLOADS, pv_frame, pv_frame_complete, pv_frame_parse, pv_frame_valid,
-    pv_frame_valid_ip, pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header,
-    pv_offload_cut, pv_offload_judge, pv_offload_seed,
+    PV_NET_DATA_VALID, PV_PATH_OFFLOADS, pv_frame, pv_frame_complete, pv_frame_parse, pv_frame_valid, pv_frame_valid_ip,
+    pv_headers_within, pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header, pv_offload_cut,
+    pv_offload_judge, pv_offload_seed,
 )
 from pyx.portc cimport Job, Port
 from pyx.ringc cimport pv_count, pv_now
@@ -73,7 +73,7 @@ cdef class Offloads(Device):
     cdef uint32_t inspect(self, Port *port, const Job *job, Headed *headed) noexcept nogil:
         """Fetches header and first bytes of a frame, once, and judges them; the reason against it."""
         cdef uint32_t length = job.length - PV_NET_HEADER, have, reason  # validated: not shorter
-        have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+        have = pv_headers_within(length)
         pv_dma_fetch_at(self.origin, &headed.header, job.spans, 0, PV_NET_HEADER)
         pv_dma_fetch_at(self.origin, headed.bytes, job.spans, PV_NET_HEADER, have)
         reason = pv_offload_judge(&headed.header, headed.bytes, have, length, &headed.offload)
@@ -119,7 +119,7 @@ cdef class Offloads(Device):
         cdef Merging *merging = &self.merging[receiver.number]
         cdef uint8_t bytes[256]
         cdef pv_frame frame
-        cdef uint32_t have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, i, granted
+        cdef uint32_t have = pv_headers_within(length), i, granted
         cdef uint64_t covered = 0
         pv_dma_fetch_at(self.origin, bytes, target.spans, PV_NET_HEADER, have)
         pv_frame_parse(bytes, have, length, &frame)
@@ -142,7 +142,7 @@ cdef class Offloads(Device):
         """Adds a frame to the one that is being merged; False: it does not belong there."""
         cdef uint8_t bytes[256]
         cdef pv_frame frame
-        cdef uint32_t have = job.length if job.length < PV_HEADERS_MAX else PV_HEADERS_MAX, payload
+        cdef uint32_t have = pv_headers_within(job.length), payload
         cdef uint64_t at = PV_NET_HEADER + merging.merge.length
         pv_dma_fetch_at(self.origin, bytes, job.spans, 0, have)
         memcpy(bytes, header, 14)
@@ -190,7 +190,7 @@ cdef class Offloads(Device):
         """Is the checksum of the frame behind the header right? By the bytes that have arrived."""
         cdef uint8_t bytes[256]
         cdef pv_frame frame
-        cdef uint32_t have = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+        cdef uint32_t have = pv_headers_within(length)
         cdef bint valid
         pv_dma_fetch_at(self.origin, bytes, spans, PV_NET_HEADER, have)
         pv_frame_parse(bytes, have, length, &frame)
@@ -226,7 +226,7 @@ cdef class Offloads(Device):
                 progress[0] = 0
                 return True
         # As it is: what was judged goes in front, byte for byte.
-        first = length if length < PV_HEADERS_MAX else PV_HEADERS_MAX
+        first = pv_headers_within(length)
         headed.header.num_buffers = 1
         pv_dma_move_at(self.origin, target.spans, PV_NET_HEADER + first, job.spans, PV_NET_HEADER + first, length - first,
                        &receiver.tally.received_bytes)
@@ -253,7 +253,7 @@ cdef class Offloads(Device):
             first = piece.payload
         else:
             piece = headed.offload.frame
-            first = at = piece.length if piece.length < PV_HEADERS_MAX else PV_HEADERS_MAX
+            first = at = pv_headers_within(piece.length)
         if target.length < base + piece.length:
             self.too_long(receiver)
             return

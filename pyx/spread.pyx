@@ -10,7 +10,7 @@ knows that its completions got there. Frames wait at their senders meanwhile, at
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from pyx.dmac cimport pv_dma_fetch_at
-from pyx.offloadc cimport PV_HEADERS_MAX, pv_frame, pv_frame_parse
+from pyx.offloadc cimport pv_frame, pv_frame_parse, pv_headers_within
 from pyx.offloads cimport Headed, Offloads
 from pyx.portc cimport Job, Port
 from pyx.ringc cimport pv_now, pv_producer, pv_producer_free
@@ -121,7 +121,7 @@ cdef class Spread(Offloads):
         """The queue pair that a frame goes to; NULL: none now."""
         cdef uint8_t bytes[256]
         cdef pv_frame frame
-        cdef uint32_t have = job.length if job.length < PV_HEADERS_MAX else PV_HEADERS_MAX, hash
+        cdef uint32_t have = pv_headers_within(job.length), hash
         if lead.held_until:
             if pv_now() < lead.held_until:
                 return NULL

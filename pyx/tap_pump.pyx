@@ -15,8 +15,6 @@ whichever pair they came, and the flow stays there when other pairs are used. Al
 next pair is looked at: a flow goes over to another pair only when all that came before was taken.
 """
 
-import os
-
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -31,7 +29,7 @@ from pyx.flight cimport flight_push, flight_take
 from pyx.grantc cimport pv_grant_read
 from pyx.memory cimport Buffer
 from pyx.nbd cimport NbdServer
-from pyx.offloadc cimport PV_HEADERS_MAX, pv_frame, pv_frame_parse
+from pyx.offloadc cimport pv_frame, pv_frame_parse, pv_headers_within
 from pyx.queue cimport ClientQueue
 from pyx.ringc cimport (
     pv_consumer_pending, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep,
@@ -39,9 +37,8 @@ from pyx.ringc cimport (
 )
 from pyx.spreadc cimport pv_spread_hash, pv_spread_queue, pv_spread_table, pv_spread_table_fill
 from pyx.waiter cimport CHANGE_NONE, Waiter
-from pyx.wakerc cimport (
-    pv_waker, pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_run,
-)
+from pyx.waker cimport Waker
+from pyx.wakerc cimport pv_waker, pv_waker_arm
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read_ "read"(int fd, void *buffer, size_t size)
@@ -173,7 +170,7 @@ cdef class Link:
         if self.tap_count == 1 or length < skip + PV_FRAME_MIN:
             return self.tap
         length -= skip
-        pv_frame_parse(frame + skip, length if length < PV_HEADERS_MAX else PV_HEADERS_MAX, length, &parsed)
+        pv_frame_parse(frame + skip, pv_headers_within(length), length, &parsed)
         return self.taps[pv_spread_queue(pv_spread_hash(&FLOWS, frame + skip, &parsed), self.tap_count)]
 
     cdef uint32_t outward(self) noexcept nogil:
@@ -280,21 +277,19 @@ cdef class TapPump:
     cdef Waiter waiter
     cdef Link first
     cdef NbdServer server            # None: no disk is exported here
-    cdef pv_waker waker
+    cdef Waker waker
     cdef bint stopping
 
     def __cinit__(self, Waiter waiter, list links, NbdServer server=None):
         cdef Link link, last = None
         self.waiter = waiter
         self.server = server
-        self.waker.epoll = self.waker.end = -1
-        if pv_waker_open(&self.waker, &waiter.interrupts.doorbell) != 0:
-            raise OSError(errno, os.strerror(errno), "waker")
-        if server is not None and pv_waker_add(&self.waker, server.epoll) != 0:
-            raise OSError(errno, os.strerror(errno), "waker of the NBD server")
+        self.waker = Waker()
+        self.waker.open(&waiter.interrupts.doorbell)
+        if server is not None:
+            self.waker.add(server.epoll)
         for link in links:
-            if pv_waker_add(&self.waker, link.tap) != 0:
-                raise OSError(errno, os.strerror(errno), f"waker of descriptor {link.tap}")
+            self.waker.add(link.tap)
             link.first = link if last is None else self.first
             if last is None:
                 self.first = link
@@ -303,9 +298,6 @@ cdef class TapPump:
             last = link
         if last is None:
             raise ValueError("a pump needs a link")
-
-    def __dealloc__(self):
-        pv_waker_close(&self.waker)
 
     def run(self):
         """Moves frames until `stop`."""
@@ -326,9 +318,9 @@ cdef class TapPump:
         cdef bint found
         pv_doorbell_fence(self.waiter.symmetric)
         pv_idle_sleep(&self.waiter.idle)
-        self.first.arm_all(&self.waker)
+        self.first.arm_all(&self.waker.one)
         if self.server is not None:
-            self.server.arm(&self.waker)
+            self.server.arm(&self.waker.one)
         found = self.first.pending_any() or self.waiter.changing() or self.server is not None and self.server.waiting()
         if not found and not self.stopping:
             pv_doorbell_wait(bell, word, SLICE_NS)
@@ -339,10 +331,9 @@ cdef class TapPump:
 
     def wake(self):
         """Rings for readable TAPs until `stop`."""
-        with nogil:
-            pv_waker_run(&self.waker)
+        self.waker.run()
 
     def stop(self):
         """Ends `wake` at once and `run` at its next wake-up, one second later at the latest."""
         self.stopping = True
-        pv_waker_end(&self.waker)
+        self.waker.end()

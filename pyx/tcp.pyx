@@ -291,5 +291,5 @@ cdef class Tcp(Parking):
         if Lines.pending(self):
             return True
         if self.open_count:
-            pv_waker_arm(&self.waker, self.epoll)
+            pv_waker_arm(&self.waker.one, self.epoll)
         return False

@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from pyx.groups cimport Groups
 from pyx.offloads cimport Target
 from pyx.portc cimport Job, Port
-from pyx.wakerc cimport pv_waker
+from pyx.waker cimport Waker
 from pyx.wirec cimport pv_wire
 
 
@@ -20,7 +20,7 @@ cdef class Wires(Groups):
     cdef pv_wire wires[16]
     cdef uint32_t wire_count, watchers
     cdef uint64_t swept     # ns: when all that is too old was forgotten
-    cdef pv_waker waker
+    cdef Waker waker
 
     cdef void drop_counters(self, Port *port)
     cdef int find(self, uint64_t mac) noexcept nogil

@@ -25,9 +25,8 @@ from pyx.groups cimport Groups
 from pyx.offloads cimport Target
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport PV_CHARGE_IDLE, pv_count, pv_now, pv_row, pv_row_counters, pv_row_take, pv_rows_close
-from pyx.wakerc cimport (
-    pv_waker_add, pv_waker_arm, pv_waker_close, pv_waker_end, pv_waker_open, pv_waker_remove, pv_waker_run,
-)
+from pyx.waker cimport Waker
+from pyx.wakerc cimport pv_waker_arm, pv_waker_remove
 from pyx.wirec cimport (
     PV_WIRE_PACKET, PV_WIRE_PCAP, PV_WIRE_SENT, PV_WIRE_TAKEN, PV_WIRE_TAP, PV_WIRE_VXLAN, pv_wire, pv_wire_close, pv_wire_flush, pv_wire_kind,
     pv_wire_read, pv_wire_write,
@@ -53,18 +52,16 @@ cdef class Wires(Groups):
 
     def __cinit__(self, *args, **kwargs):
         cdef uint32_t i
-        self.waker.epoll = self.waker.end = -1
         for i in range(WIRES):
             self.wires[i].fd = self.wires[i].out = -1
-        if pv_waker_open(&self.waker, self.bell) != 0:
-            raise OSError(errno, os.strerror(errno), "waker")
+        self.waker = Waker()
+        self.waker.open(self.bell)
 
     def __dealloc__(self):
         cdef uint32_t i
         for i in range(self.wire_count):
             self.drop_counters(&self.ports[self.wires[i].port])
             pv_wire_close(&self.wires[i])
-        pv_waker_close(&self.waker)
 
     # ---- control thread ----
 
@@ -113,8 +110,7 @@ cdef class Wires(Groups):
                 wire.fd = os.dup(fd)
                 if other >= 0:
                     wire.out = os.dup(other)
-                if pv_waker_add(&self.waker, wire.fd) != 0:
-                    raise OSError(errno, os.strerror(errno), f"wire {kind}")
+                self.waker.add(wire.fd)
         except BaseException:
             self.drop_counters(p)
             pv_wire_close(wire)
@@ -148,7 +144,7 @@ cdef class Wires(Groups):
             self.forget_members(number, 0)
             self.close_port(p)
             if self.wires[at].fd >= 0:
-                pv_waker_remove(&self.waker, self.wires[at].fd)
+                pv_waker_remove(&self.waker.one, self.wires[at].fd)
             pv_wire_close(&self.wires[at])
             self.wire_count -= 1
             if at != self.wire_count:
@@ -182,11 +178,10 @@ cdef class Wires(Groups):
     def wake(self, processors=(), priority=0):
         """A thread of its own: rings the device's bell for readable wires, until `end_wake`."""
         become_data_thread(processors, priority)
-        with nogil:
-            pv_waker_run(&self.waker)
+        self.waker.run()
 
     def end_wake(self):
-        pv_waker_end(&self.waker)
+        self.waker.end()
 
     # ---- data thread ----
 
@@ -282,7 +277,7 @@ cdef class Wires(Groups):
                 pv_wire_flush(&self.wires[i])
             if self.wires[i].waiting == 0 and self.wires[i].failure == 0:
                 if self.wires[i].fd >= 0:
-                    pv_waker_arm(&self.waker, self.wires[i].fd)
+                    pv_waker_arm(&self.waker.one, self.wires[i].fd)
                 elif self.wires[i].replay != NULL:
                     return True
         return False
