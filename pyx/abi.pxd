@@ -346,6 +346,7 @@ cdef extern from "abi.h" nogil:
         PV_NIC_SEALED_BYTES
         PV_NIC_OPENED_FRAMES
         PV_NIC_OPENED_BYTES
+        PV_NIC_ASSOCIATIONS
         PV_NIC_COUNTER_COUNT
 
     cpdef enum pv_fault_counter:

@@ -127,6 +127,7 @@ enum pv_nic_counter {
     PV_NIC_SEALED_BYTES,     /* encrypted */
     PV_NIC_OPENED_FRAMES,    /* ESP that was right, counted at the receiver */
     PV_NIC_OPENED_BYTES,     /* decrypted */
+    PV_NIC_ASSOCIATIONS,     /* that the device has now; the next process of it learns here that it lost them */
     PV_NIC_COUNTER_COUNT = PV_NIC_SEALED_FRAMES + 8,
 };
 

@@ -14,6 +14,7 @@ cdef enum:
 cdef struct Secrets:
     pv_esp entries[32]      # PV_ESP_ASSOCIATIONS_MAX
     uint32_t count
+    bint lost               # those that a process before this one had, with their keys
 
 
 cdef class Associations(Tcp):
@@ -25,7 +26,11 @@ cdef class Associations(Tcp):
 
     cdef pv_esp *find_association(self, const Secrets *secrets, const pv_association *told) noexcept nogil
     cdef pv_esp *carrier(self, Port *port, uint32_t direction, const uint8_t *frame, const pv_packet *packet) noexcept nogil
+    cdef Secrets *keep_secrets(self, Port *lead) noexcept nogil
+    cdef int find_lost(self, Port *lead) except -1
     cdef void forget_associations(self, Port *port) noexcept nogil
+    cdef void count_associations(self, Port *lead) noexcept nogil
+    cdef bint shut(self, uint32_t lead) noexcept nogil
     cdef bint associate(self, Port *port, Job *job, uint64_t now) noexcept nogil
     cdef uint32_t change_associations(self, Port *lead, pv_association *told) noexcept nogil
     cdef bint withheld_from(self, const Port *port, const Job *job) noexcept nogil
@@ -34,6 +39,7 @@ cdef class Associations(Tcp):
     cdef uint32_t seal(self, Port *port, uint32_t length, uint64_t now) noexcept nogil
     cdef void make_job(self, Job *job, const uint8_t *frame, uint32_t length) noexcept nogil
     cdef bint deliver_clear(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil
+    cdef bint dropped(self, Port *receiver, uint32_t reason) noexcept nogil
     cdef bint sealed_here(self, const pv_span *spans) noexcept nogil
     cdef bint deliver_secured(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header,
                               uint64_t now) noexcept nogil

@@ -3,18 +3,19 @@
 A driver adds and removes associations of its own endpoint, by requests on its queue pair: the key goes from the guest's
 memory into this process's, and nowhere else. What they carry goes out sealed, after checksums and cuts, before the port's
 line; what comes in for them is opened before it is merged. A frame that one of them carries never goes out, or in, plain:
-where the path or the policy withholds ESP it is refused or dropped.
+where the path or the policy withholds ESP it is refused or dropped. Keys die with the process, so an endpoint that had
+associations under the one before passes nothing until it is attached anew: nobody knows what was to be sealed.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 
 from pyx.abi cimport (
-    PV_EXTENTS_MAX, PV_FRAME_LARGE_MAX, PV_NET_HEADER, PV_NIC_COMPLETED_CHECKSUMS, PV_NIC_CUT_FRAMES, PV_NIC_CUT_SEGMENTS,
-    PV_NIC_OPENED_BYTES, PV_NIC_OPENED_FRAMES, PV_NIC_RECEIVE_DROPPED, PV_NIC_SEALED_BYTES, PV_NIC_SEALED_FRAMES,
-    PV_NIC_TRANSMIT_DROPPED, PV_OFFLOAD_ESP, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PATH_DIRECT, PV_PORTS_MAX, PV_PROBE_WIRE,
-    PV_REASON_ESP_POLICY, PV_REASON_ESP_TRUNCATED, PV_REASON_ESP_UNKNOWN, PV_REASON_LIST_LIMIT, PV_REASON_NONE,
+    PV_EXTENTS_MAX, PV_FRAME_LARGE_MAX, PV_NET_HEADER, PV_NIC_ASSOCIATIONS, PV_NIC_COMPLETED_CHECKSUMS, PV_NIC_CUT_FRAMES,
+    PV_NIC_CUT_SEGMENTS, PV_NIC_OPENED_BYTES, PV_NIC_OPENED_FRAMES, PV_NIC_RECEIVE_DROPPED, PV_NIC_SEALED_BYTES,
+    PV_NIC_SEALED_FRAMES, PV_NIC_TRANSMIT_DROPPED, PV_OFFLOAD_ESP, PV_OP_SEND, PV_OP_SEND_HEADED, PV_PATH_DIRECT,
+    PV_PORTS_MAX, PV_PROBE_WIRE, PV_REASON_ESP_POLICY, PV_REASON_ESP_TRUNCATED, PV_REASON_ESP_UNKNOWN, PV_REASON_LIST_LIMIT, PV_REASON_NONE,
     PV_REASON_OFFLOAD_INVALID, PV_REASON_OFFLOAD_WITHHELD, PV_REASON_SERVICE_UNAVAILABLE, PV_STATUS_OK,
     PV_STATUS_REFUSED,
 )
@@ -29,7 +30,7 @@ from pyx.offloads cimport Headed, Target
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport pv_count
 from pyx.tcp cimport Tcp
-from pyx.wires cimport WAIT, address_of
+from pyx.wires cimport WAIT, address_of, is_probe
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *to, size_t length, unsigned int flags)
@@ -84,6 +85,31 @@ cdef class Associations(Tcp):
                 return <pv_esp *>&secrets.entries[i]
         return NULL
 
+    cdef Secrets *keep_secrets(self, Port *lead) noexcept nogil:
+        """Room for those of an endpoint; NULL: there is no memory."""
+        if self.secrets[lead.number] == NULL:
+            self.secrets[lead.number] = <Secrets *>calloc(1, sizeof(Secrets))
+        return self.secrets[lead.number]
+
+    cdef int find_lost(self, Port *lead) except -1:
+        """Did its endpoint have associations, by its row, under a process that is gone? It is not in use yet."""
+        if lead.counters[<int>PV_NIC_ASSOCIATIONS]:
+            if self.keep_secrets(lead) == NULL:
+                raise MemoryError()
+            self.secrets[lead.number].lost = True
+            lead.seals = lead.opens = 1  # every frame is looked at
+        return 0
+
+    cdef void count_associations(self, Port *lead) noexcept nogil:
+        """Keeps their number where the next process finds it."""
+        cdef Secrets *secrets = self.secrets[lead.number]
+        cdef uint64_t count = secrets.count if secrets != NULL else 0
+        pv_count(&lead.counters[<int>PV_NIC_ASSOCIATIONS], count - lead.counters[<int>PV_NIC_ASSOCIATIONS])
+
+    cdef bint shut(self, uint32_t lead) noexcept nogil:
+        """Have the associations of an endpoint been lost?"""
+        return self.secrets[lead] != NULL and self.secrets[lead].lost
+
     cdef void forget_associations(self, Port *port) noexcept nogil:
         """Those that it leads."""
         cdef Secrets *secrets = self.secrets[port.number]
@@ -92,13 +118,16 @@ cdef class Associations(Tcp):
             for i in range(secrets.count):
                 pv_esp_end(&secrets.entries[i], &self.aead)
             secrets.count = 0
+            secrets.lost = False
         port.seals = port.opens = 0
 
     cdef bint associate(self, Port *port, Job *job, uint64_t now) noexcept nogil:
         """Carries out one PV_OP_ASSOCIATE. Takes a microsecond or two, and memory that is bounded."""
         cdef pv_association told
         cdef uint32_t reason = PV_REASON_OFFLOAD_WITHHELD
-        if self.granted(port, PV_PATH_DIRECT) & PV_OFFLOAD_ESP:
+        if self.shut(port.lead):
+            reason = PV_REASON_ESP_UNKNOWN
+        elif self.granted(port, PV_PATH_DIRECT) & PV_OFFLOAD_ESP:
             pv_dma_fetch_at(self.origin, &told, job.spans, 0, sizeof(told))  # once: what is judged is what is taken up
             reason = self.change_associations(&self.ports[port.lead], &told)
             self.aead.cleanse(&told, sizeof(told))
@@ -120,8 +149,7 @@ cdef class Associations(Tcp):
         if told.command == PV_ESP_ADD:
             if found != NULL:
                 return PV_REASON_OFFLOAD_INVALID
-            if secrets == NULL:
-                secrets = self.secrets[lead.number] = <Secrets *>calloc(1, sizeof(Secrets))
+            secrets = self.keep_secrets(lead)
             if secrets == NULL or getrandom(&vector, sizeof(vector), 0) != <ssize_t>sizeof(vector):
                 return PV_REASON_SERVICE_UNAVAILABLE
             if secrets.count == PV_ESP_ASSOCIATIONS_MAX:
@@ -135,10 +163,9 @@ cdef class Associations(Tcp):
             pv_esp_end(found, &self.aead)
             secrets.count -= 1
             last = &secrets.entries[secrets.count]
-            while found != last:  # in order: of two that carry the same the newer one is used
-                found[0] = (found + 1)[0]
-                found += 1
+            memmove(found, found + 1, <size_t>(last - found) * sizeof(pv_esp))  # in order: the newest is used
             memset(last, 0, sizeof(pv_esp))
+        self.count_associations(lead)
         if told.direction == PV_ESP_OUT:
             lead.seals += change
         else:
@@ -173,6 +200,9 @@ cdef class Associations(Tcp):
         cdef uint64_t moved = 0
         cdef pv_packet packet
         cdef pv_span to
+        if self.shut(port.lead):
+            pv_dma_fetch_at(self.origin, bytes, job.spans, PV_NET_HEADER if job.operation == PV_OP_SEND_HEADED else 0, 8)
+            return PLAIN if is_probe(address_of(bytes)) else PV_REASON_ESP_UNKNOWN
         if job.operation == PV_OP_SEND_HEADED:
             return self.send_pieces_sealed(port, job, now)
         pv_dma_fetch_at(self.origin, bytes, job.spans, 0, have)
@@ -277,6 +307,11 @@ cdef class Associations(Tcp):
         """Moves a frame into the receiver's next buffer as it is. False: it has none."""
         return True
 
+    cdef bint dropped(self, Port *receiver, uint32_t reason) noexcept nogil:
+        """Counts a frame that its receiver does not get; True."""
+        pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
+        return True
+
     cdef bint sealed_here(self, const pv_span *spans) noexcept nogil:
         """Is it the frame that `seal` is sending?"""
         return self.origin + spans.hpa > <char *>self.sealing and self.origin + spans.hpa < <char *>self.sealing + ROOM
@@ -287,8 +322,10 @@ cdef class Associations(Tcp):
         cdef uint8_t bytes[256]
         cdef uint32_t have = pv_headers_within(job.length)
         cdef pv_packet packet
-        if sender == receiver and address_of(header) == PV_PROBE_WIRE:
+        if sender == receiver and is_probe(address_of(header)) and (self.shut(receiver.lead) or address_of(header) == PV_PROBE_WIRE):
             return self.deliver_clear(sender, receiver, job, header, now)
+        if self.shut(receiver.lead):
+            return self.dropped(receiver, PV_REASON_ESP_UNKNOWN)
         if self.sealed_here(job.spans):
             return self.open_sealed(sender, receiver, job.spans, 0, job.length, header, now)
         pv_dma_fetch_at(self.origin, bytes, job.spans, 0, have)
@@ -297,21 +334,21 @@ cdef class Associations(Tcp):
         if packet.esp:
             return self.open_sealed(sender, receiver, job.spans, 0, job.length, header, now)
         if self.carrier(receiver, PV_ESP_IN, bytes, &packet) != NULL:
-            pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_ESP_POLICY], 1)
-            return True
+            return self.dropped(receiver, PV_REASON_ESP_POLICY)
         return self.deliver_clear(sender, receiver, job, header, now)
 
     cdef bint deliver_headed(self, Port *sender, Port *receiver, const Job *job, Headed *headed, uint32_t *progress,
                              bint finished, uint64_t now) noexcept nogil:
         cdef uint32_t length = headed.offload.frame.length
         cdef pv_packet packet
-        if self.ports[receiver.lead].opens and not finished:
+        if self.shut(receiver.lead) and not (sender == receiver and is_probe(address_of(headed.bytes))):
+            return self.dropped(receiver, PV_REASON_ESP_UNKNOWN)
+        if self.ports[receiver.lead].opens and not finished and not self.shut(receiver.lead):
             pv_packet_parse(headed.bytes, pv_headers_within(length), length, True, &packet)
             if packet.esp:
                 return self.open_sealed(sender, receiver, job.spans, PV_NET_HEADER, length, headed.bytes, now)
             if self.carrier(receiver, PV_ESP_IN, headed.bytes, &packet) != NULL:
-                pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_ESP_POLICY], 1)
-                return True
+                return self.dropped(receiver, PV_REASON_ESP_POLICY)
         return Tcp.deliver_headed(self, sender, receiver, job, headed, progress, finished, now)
 
     cdef bint open_sealed(self, Port *sender, Port *receiver, const pv_span *spans, uint32_t at, uint32_t length,
@@ -352,8 +389,7 @@ cdef class Associations(Tcp):
         else:
             reason = pv_esp_open(entry, &self.aead, self.lies & PV_OFFLOAD_ESP == 0, frame, &packet, &number, &start, &opened)
         if reason != PV_REASON_NONE:
-            pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + reason], 1)
-            return True
+            return self.dropped(receiver, reason)
         if opened:
             self.make_job(&plain, start, opened)
             if not self.deliver_clear(sender, receiver, &plain, start, now):

@@ -16,7 +16,7 @@ from pyx.abi cimport (
     PV_NIC_FENCED, PV_NIC_FORWARDED_FRAMES, PV_NIC_HELD_FRAMES, PV_NIC_QUEUES_MAX, PV_NIC_RECEIVE_BYTES,
     PV_NIC_RECEIVE_FRAMES, PV_NIC_TRANSMIT_BYTES, PV_NIC_TRANSMIT_FRAMES, PV_OFFLOADS_ALL, PV_OP_ASSOCIATE, PV_OP_RECEIVE,
     PV_OP_RECEIVE_HEADED, PV_OP_SEND, PV_OP_SEND_HEADED, PV_OP_TCP_OPEN, PV_PACK_ENTRIES, PV_PATH_DIRECT, PV_REASON_NONE,
-    PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
+    PV_REASON_ESP_UNKNOWN, PV_REASON_OFFLOAD_WITHHELD, PV_STATUS_OK, PV_STATUS_REFUSED, pv_dma_request, pv_request,
 )
 from pyx.associations cimport PLAIN, Associations
 from pyx.completions cimport answer_well
@@ -86,6 +86,7 @@ cdef class Nic(Associations):
         for i in range(6):
             p.mac[i] = mac[i]
         p.address = address_of(p.mac)
+        self.find_lost(p)
         with self.quiet():
             self.install_port(p)
             self.join(p, p.number if lead < 0 else lead)
@@ -99,6 +100,7 @@ cdef class Nic(Associations):
         self.end_engine(port)
         with self.quiet():
             self.forget_associations(p)
+            self.count_associations(p)
             self.watchers -= p.watches
             self.forget_members(port, 0)
             self.leave(p)
@@ -196,7 +198,7 @@ cdef class Nic(Associations):
         if reason == WAIT:
             return False
         # A dropped frame was sent as far as its sender is concerned; the reason says what became of it.
-        if reason == PV_REASON_OFFLOAD_WITHHELD:
+        if reason == PV_REASON_OFFLOAD_WITHHELD or reason == PV_REASON_ESP_UNKNOWN:
             self.complete(port, job, PV_STATUS_REFUSED, reason, 0, clock[0], 0)
         elif job.server == NULL and reason == PV_REASON_NONE and port.flying == 0:
             answer_well(self, port, 0, job.id, job.operation, job.length, clock[0])

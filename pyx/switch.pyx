@@ -15,7 +15,7 @@ from libc.string cimport memset
 
 from pyx.abi cimport (
     PV_FRAME_MIN, PV_HEADED_MAX, PV_NET_HEADER, PV_NIC_RECEIVE_DROPPED, PV_NIC_TRANSMIT_DROPPED, PV_OP_SEND_HEADED,
-    PV_PORTS_MAX, PV_PROBE_RECEIVER, PV_PROBE_WIRE, PV_REASON_FRAME_MTU, PV_REASON_FRAME_SIZE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER,
+    PV_PORTS_MAX, PV_PROBE_WIRE, PV_REASON_FRAME_MTU, PV_REASON_FRAME_SIZE, PV_REASON_FRAME_SOURCE, PV_REASON_NONE, PV_REASON_NO_BUFFER,
     PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD, PV_REASON_VLAN_DENIED,
 )
 from pyx.dmac cimport pv_dma_fetch, pv_dma_fetch_at, pv_dma_move_at, pv_dma_store_at, pv_span
@@ -23,7 +23,7 @@ from pyx.offloadc cimport PV_NET_NEEDS_CHECKSUM, pv_net_header
 from pyx.offloads cimport Headed
 from pyx.portc cimport Job, Port
 from pyx.ringc cimport pv_count
-from pyx.wires cimport WAIT, Wires, address_of
+from pyx.wires cimport WAIT, Wires, address_of, is_probe
 
 cdef enum:
     TAG = 4                # bytes
@@ -235,7 +235,7 @@ cdef class Switch(Wires):
         cdef uint64_t destination = address_of(frame.header), place = destination | <uint64_t>self.vlan << 48
         cdef Port *receiver
         if frame.header[0] & 1:
-            if port.wire == 0 and (destination == PV_PROBE_WIRE or destination == PV_PROBE_RECEIVER):
+            if port.wire == 0 and is_probe(destination):
                 self.give_back_probe(port, frame, destination == PV_PROBE_WIRE, now)
             else:
                 self.snoop(port, frame.job, PV_NET_HEADER if frame.headed != NULL else 0, self.vlan, now)

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from pyx.abi cimport PV_PROBE_RECEIVER, PV_PROBE_WIRE
 from pyx.groups cimport Groups
 from pyx.offloads cimport Target
 from pyx.portc cimport Job, Port
@@ -14,6 +15,11 @@ cdef enum:
 cdef inline uint64_t address_of(const uint8_t *bytes) noexcept nogil:
     return (<uint64_t>bytes[0] | <uint64_t>bytes[1] << 8 | <uint64_t>bytes[2] << 16 | <uint64_t>bytes[3] << 24
             | <uint64_t>bytes[4] << 32 | <uint64_t>bytes[5] << 40)
+
+
+cdef inline bint is_probe(uint64_t address) noexcept nogil:
+    """Does a frame to this address come back to its sender alone?"""
+    return address == PV_PROBE_WIRE or address == PV_PROBE_RECEIVER
 
 
 cdef class Wires(Groups):

@@ -122,7 +122,8 @@ class Role(Process):
 
     def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
         if message["op"] in self.TOLD:
-            self.world.note(f"{self.name} ({self.identity}): {json.dumps(message)[:160]}")
+            told = json.dumps(message).replace(str(self.world.folder), "")  # the same in every folder
+            self.world.note(f"{self.name} ({self.identity}): {told[:160]}")
         handler: Callable[[Message, list[Any]], Message | None] | None = getattr(self, f"handle_{message['op']}", None)
         try:
             return (handler(message, things) or {}) if handler is not None else {}, []

@@ -7,6 +7,7 @@ import base64
 import os
 import random
 import secrets
+import signal
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -320,3 +321,24 @@ def test_nobody_else_has_a_key(host: Host, ends: tuple[Puppet, Puppet, str, str]
     for path in host.folder.rglob("*"):
         if path.is_file():
             assert not any(needle in path.read_bytes() for needle in needles), path
+
+
+def test_without_its_keys_an_endpoint_passes_nothing(host: Host, ends: tuple[Puppet, Puppet, str, str]) -> None:
+    """The keys die with the device's process. The next one does not know what was to be sealed, so nothing goes out in
+    plain, or comes in, at the endpoints that had associations."""
+    sender, receiver, source, to = ends
+    add(sender, "out")
+    packet = plain_packet(4, b"for nobody else", source=source, to=to)
+    send(sender, bytes(packet))
+    assert len(receive(receiver, 1)) == 1
+    process = host.row("nic0")
+    os.kill(process["pid"], signal.SIGKILL)
+    host.until(lambda: host.row("nic0")["restarts"] > process["restarts"])
+    told = sender.call("offloads:attempt", nic="eth0", raw=bytes(packet).hex())
+    assert told == "esp_unknown"
+    assert sender.call("associations:attempt", nic="eth0", way=["out", SPI, *ENDS[4]], key=KEYS[16].hex()) != ""
+    assert receive(receiver, 1, 0.2) == []
+    back = plain_packet(4, b"not for it", source=to, to=source)
+    send(receiver, bytes(back))  # which had none
+    host.until(lambda: drops(host, "sender").get("esp_unknown"))
+    assert receive(sender, 1, 0.2) == []

@@ -24,8 +24,8 @@ MUTANTS = {
         ("atomic_store_explicit(&p->ring->tail, p->tail, memory_order_seq_cst);",
          "atomic_store_explicit(&p->ring->tail, p->tail, memory_order_relaxed);")],
     "availability without acquire": [
-        ("uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_acquire);",
-         "uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_relaxed);")],
+        ("uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_acquire);\n        if",
+         "uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_relaxed);\n        if")],
     "slots given back without release": [
         ("atomic_store_explicit(&c->ring->head, c->head, memory_order_release);",
          "atomic_store_explicit(&c->ring->head, c->head, memory_order_relaxed);")],

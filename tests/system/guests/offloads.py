@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from puppet import Puppet
 
 from pyx import abi
+from pyx.calls import RequestError
 
 
 def open(puppet: Puppet, nic: str, buffers: int = 64, size: int = 2048, headed: bool = False) -> str:
@@ -27,6 +28,15 @@ def send(puppet: Puppet, nic: str, frames: Sequence[str], headed: bool = True) -
         buffers.append(buffer)
     device.send_many(buffers, abi.OPERATIONS["send_headed" if headed else "send"])
     return device.dropped
+
+
+def attempt(puppet: Puppet, nic: str, raw: str) -> str:
+    """Sends a frame; the reason why it is refused, "" where it is not."""
+    try:
+        send(puppet, nic, [raw], headed=False)
+    except RequestError as error:
+        return error.reason
+    return ""
 
 
 def receive(puppet: Puppet, nic: str, count: int, timeout: float = 5.0) -> list[str]:
