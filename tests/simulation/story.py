@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hostd import pulse
 from hostd.errors import HostError
 from hostd.keeper import Keeper
 from hostd.manifest import Device, Disk, Manifest, Nic, PartitionSpec, Policy
@@ -40,6 +41,7 @@ NAMES = ("red", "green", "blue")
 PATHS = ("redirect", "direct", "copy")
 REAPED = 1.0  # seconds between two processes that die between their requests
 CALL_LIMIT = 400.0  # seconds: every wait of hostd's for a role ends within 30, and a call makes a few
+PULSE = 2.0  # seconds between two looks at the roles: with those of a real host a seed takes twice as long
 QUIET = 15.0  # seconds without faults, after which the host has to be well
 REFUSALS = (HostError, RemoteError, WireError, OSError, EOFError)  # as the API turns them into answers
 
@@ -58,6 +60,7 @@ class Simulation:
     """A host that was booted and loaded; `run(seed)` goes on from there."""
 
     def __init__(self, folder: Path) -> None:
+        pulse.PERIOD = PULSE
         self._world = World(folder, 0)
         (folder / "run").mkdir(parents=True)
         (folder / "state").mkdir()
