@@ -30,7 +30,7 @@ def test_sharing() -> None:
 
 def test_receive() -> None:
     """Both ways in one document, and the host's counter shows which one a frame took."""
-    document = bench("receive", "--size", "1500", "--seconds", "1", deadline=60)
+    document = bench("receive", "--size", "1500", "--seconds", "4", deadline=60)
     hosting, straight = (only(document, "rate", size=1500, path=path) for path in ("copy", "direct"))
     assert hosting["baseline"]["name"] == "guest buffers" and hosting["ratio"] > 0
     assert straight["baseline"] is None and straight["value"] > 0

@@ -94,10 +94,10 @@ def test_lost_rights_are_a_mismatch(host: Host) -> None:
 def test_a_dead_role_is_a_mismatch(doomed: Host, role: str) -> None:
     """Its death is named, its guests live on, what needs it is refused in time, and `down` works."""
     guest = doomed.row("guest")
-    if role in ("monitor", "io-a", "io-b"):
-        monitors.exhaust(doomed, role)  # one death is followed by another process
-    else:
+    if role == "console":
         os.kill(doomed.row(role)["pid"], signal.SIGKILL)
+    else:
+        monitors.exhaust(doomed, role)  # one death is followed by another process
     row = doomed.until(lambda: (found := doomed.row(role))["exit_status"] and found)
     assert row["exit_status"] == {"signalled": signal.SIGKILL}
     doomed.until(doomed.failed_checks)
