@@ -58,7 +58,7 @@ def freed(host: Host) -> bool:
 def test_what_the_kernel_works_on_for_a_living_device_is_quarantined(host: Host, slow: SlowFiles) -> None:
     reading(host, slow)
     with memory_of(host, "store") as fd:
-        receipt = host.revoke("store", 0, LENGTH, deadline=0.1)
+        receipt = host.revoke("store", 0, LENGTH, deadline=1.0)
         assert receipt["state"] == "quarantine" and slow.waiting
         assert [one["name"] for one in receipt["holders"] if one["released"] is None] == ["disk0"]
         assert slow.let_go() >= 1
@@ -73,7 +73,7 @@ def test_what_the_kernel_works_on_for_a_dead_device_reaches_nobody(host: Host, s
         pid = host.pids()["disk0"]
         os.kill(pid, signal.SIGKILL)
         host.until(lambda: host.pids().get("disk0") != pid)
-        receipt = host.revoke("store", 0, LENGTH)
+        receipt = host.revoke("store", 0, LENGTH, deadline=10.0)
         assert receipt["state"] == "freed", receipt
         put(fd, 0, LENGTH)
         assert slow.waiting, "the read ended with its process, so nothing was shown"
