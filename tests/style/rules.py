@@ -42,7 +42,7 @@ RULES = [
             "pyx/offloads.pyx": (2, "private headers of a frame"),
             "pyx/esp.h": (9, "addresses and vectors; private frames, whose headers move beside what is sealed"),
             "pyx/esp.pyx": (6, "keys and addresses of an order; a driver's own frames"),
-            "pyx/associations.pyx": (2, "private headers of a frame"),
+            "pyx/associations.pyx": (3, "private headers of a frame, and the table of associations"),
             "pyx/offload.pyx": (7, "inside the guest: its own frames"),
             "pyx/ring.h": (3, "the one fetch and the one push of a slot"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
