@@ -108,11 +108,13 @@ class KernelLife:
 
     async def load(self) -> Row:
         """Brings in the kernel, then the guests of the manifest. HostError `state` where one is loaded. A load that
-        fails is undone."""
+        fails is undone; where that fails, too, or an unload did, the next load or unload goes on with it."""
         begin = time.monotonic()
         async with self._moving:
-            if self.fabric.loaded:
+            if self._loading.complete:
                 raise HostError("state", "the kernel is loaded already")
+            if self.fabric.loaded:  # an unload, or the undoing of a load, came to half of it
+                await self._loading.unload()
             before = await self._inventory.take()
             if self._unloaded is None:
                 self._unloaded = before

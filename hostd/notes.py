@@ -34,7 +34,7 @@ RECORD = "record:"
 PLAIN = (
     "name", "type", "number", "state", "process", "pid", "start_ticks", "exit_status", "sandbox", "sandbox_wanted",
     "trapped", "view", "plan", "queues", "attached", "opened", "copied", "stop_asked", "restarts", "scheduled",
-    "assigned", "held", "processors", "started_ns", "reports", "leaving",
+    "assigned", "held", "processors", "started_ns", "reports", "leaving", "untold",
 )  # fmt: skip
 
 

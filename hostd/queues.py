@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from hostd.asking import ask, release
+from hostd.errors import HostError
 from hostd.records import Record
 from hostd.told import of_queues
 from hostd.wire import RemoteError
@@ -79,7 +80,10 @@ class Queues:
     async def taken(self, server: str, numbers: list[int]) -> bool:
         """Have the guests taken all completions of these queues? The seat that serves knows; nobody does in between."""
         message = {"office": self.servers[server].number, "queues": numbers}
-        return bool((await ask(self.seated(server)[0], "taken", message))["taken"])
+        seated = self.seated(server)
+        if not seated:
+            raise HostError("state", f"nobody serves {server}: both I/O partitions are given up")
+        return bool((await ask(seated[0], "taken", message))["taken"])
 
     def seated(self, server: str) -> list[Record]:
         """The processes that have a seat of an office, or will have; the one that serves it comes first."""
@@ -90,7 +94,9 @@ class Queues:
 
     def lightest(self) -> tuple[str, str]:
         """(primary, standby) of the next partition: each I/O partition is to serve half of the endpoints. One that is
-        not started again is nobody's primary."""
+        not started again is nobody's primary. HostError `state` where there is none."""
+        if not self.servers:
+            raise HostError("state", "there is no I/O partition")
         lost = {name for name, one in self.servers.items() if one.absence is not None and one.absence.given_up}
         names = sorted(self.servers, key=lambda name: (name in lost, len(self._numbers.get(name, ()))))
         return names[0], names[-1]

@@ -53,6 +53,7 @@ class Record:
     opened: bool = False  # the monitor knows it: so does the next one
     copied: bool = False  # the monitor maps its memory, for the copy path
     stop_asked: bool = False
+    untold: str | None = None  # the state in which it ended, where the database did not hear of it
     restarts: int = 0  # times that its process was started again
     scheduled: bool = False  # it is a world of its own
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself

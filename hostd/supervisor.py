@@ -223,7 +223,8 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         begin = time.monotonic_ns()
-        if not self.fabric.loaded or self._moving.locked():  # of a kernel that comes or goes not all is there
+        # Of a kernel that comes or goes, or went half way, not all is there.
+        if not self._loading.complete or self._moving.locked():
             raise self._not_loaded()
         spec = complete(spec, self._manifest.devices)
         if spec.name in self.records or spec.name in self._names:
@@ -402,6 +403,13 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         self.events.publish("removed", partition=record.name)
 
     async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
+        if record.untold is not None:  # one with a process on record is not removed
+            try:
+                await self._transaction([{"op": "partition.state", "partition": record.number, "state": record.untold}])
+            except RemoteError as error:
+                if error.code == "unreachable":
+                    raise  # otherwise it has meanwhile found out by itself
+            record.untold = None
         message = {"partition": record.number, "actor": actor, "key": key or secrets.token_hex(12)}
         await ask(self.records["command"], "remove", message)
         await self.fabric.forget(record)
@@ -470,10 +478,12 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         if record.recorded is not None:  # the end of a short life must not be told before its beginning
             await record.recorded.wait()
         state = "stopped" if clean else "failed"
+        record.untold = None
         if self.records.get(record.name) is record and not self._going_down and record.type != "ultravisor":
             try:
                 await self._transaction([{"op": "partition.state", "partition": record.number, "state": state}])
             except (RemoteError, WireError, OSError, EOFError) as error:
+                record.untold = state
                 self.events.publish("error", partition=record.name, message=f"state: {error}")
         record.state = state
         await self._notify(state, record, status=record.exit_status)

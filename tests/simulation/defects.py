@@ -38,8 +38,8 @@ _FUTURE = importlib.import_module("__future__").annotations.compiler_flag
 
 DEFECTS = {
     "spawned while the kernel comes": Defect(
-        "hostd.supervisor", "Supervisor.spawn", " or self._moving.locked()", "",
-        "a partition is placed before its I/O partitions are known",
+        "hostd.supervisor", "Supervisor.spawn", "not self._loading.complete or self._moving.locked()",
+        "not self.fabric.loaded", "a partition is placed before its I/O partitions are known",
     ),
     "the next monitor does not know the guests": Defect(
         "hostd.adoption", "Adoption._tables", "if one.opened]", 'if one.opened and one.type != "guest"]',

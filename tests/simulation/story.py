@@ -243,7 +243,7 @@ class Story:
             self._outcome.given_up = 1
             return
         try:
-            if not supervisor.fabric.loaded:
+            if not supervisor._loading.complete:
                 await supervisor.load()
             row = await supervisor.spawn(
                 PartitionSpec(name="last", program=["work:main"], memory=MEMORY, disks=[Disk(name="vda", size=1 << 20)],

@@ -12,7 +12,7 @@ import pytest
 from tests.simulation.defects import DEFECTS
 from tests.simulation.story import Simulation
 
-SEEDS, SEEDS_LONG = 60, 100_000  # two tenths of a second each
+SEEDS, SEEDS_LONG = 1_000, 100_000  # less than a tenth of a second of processor time each
 SHOWN = 5  # failing seeds that are told
 SEARCH = 100  # seeds in which a planted defect must be found
 REPLAYED = range(4)
