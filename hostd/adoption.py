@@ -53,9 +53,10 @@ class Adoption:
         await self._loading.start_monitor(record, adopting=True)
         started = time.monotonic()
         await self._tables()
-        await self._loading.offices.tell_monitor()
+        told = await self._loading.offices.tell_monitor()
         await ask(self._fabric.monitor, "resume", {})
         resumed = time.monotonic()
+        await self._loading.offices.see_vacancies(told)
         await self._loading.offices.look()
         living = [one for one in self._records.values() if one.type in ("guest", "console") and one.state not in ENDED]
         failed = await asyncio.gather(*(self._world(one) for one in living), return_exceptions=True)

@@ -30,6 +30,7 @@ Row = dict[str, Any]
 EPOCHS = 1 << 16  # terms of office reserved per load, for each office
 SEGMENTS = ["seat", "bell", "statistics", "call", "events", "vectors"]  # of an office, as its seats map them
 SWITCH_TIMEOUT = 5.0  # seconds for a planned switchover
+NOTICE_TIMEOUT, NOTICE_PERIOD = 5.0, 0.002  # seconds for the monitor to see a vacant seat; between two questions
 
 
 class IoLife(RoleLife):
@@ -108,18 +109,34 @@ class Offices:
         )
         life.watch(record)
 
-    async def tell_monitor(self) -> None:
+    async def tell_monitor(self) -> set[int]:
         """Who lives, then the offices: what a monitor has to know to take over. One that follows another one leaves who
-        serves as it is."""
+        serves as it is. The seats that it was told of."""
         servers = list(self._fabric.servers.values())
+        told = set()
         for seat, record in enumerate(servers):
             if record.exit_status is None and (record.absence is None or not record.absence.absent):
                 await self._seated(seat, record)
+                told.add(seat)
         for seat, record in enumerate(servers):
             epochs = {"first": record.spec["epoch"], "last": record.spec["last"]}
             message = {"server": record.number, "seat": seat, **epochs}
             pages = [self._fabric.fd(name) for name in seats(record.name)]
             await ask(self._fabric.monitor, "open_office", message, pages)
+        return told
+
+    async def see_vacancies(self, told: set[int]) -> None:
+        """Returns when the monitor has seen that whoever had one of the other seats serves nothing any more. Only then
+        may the next process have that seat: it would be taken for the dead one, which said under this very epoch that
+        it serves, and be killed because it shows no progress."""
+        if len(told) == len(self._fabric.servers):
+            return
+        async with asyncio.timeout(NOTICE_TIMEOUT):
+            while any(
+                row["seat"] not in told and not row["changing"]
+                for row in (await ask(self._fabric.monitor, "offices", {}))["offices"]
+            ):
+                await asyncio.sleep(NOTICE_PERIOD)
 
     async def close(self) -> None:
         """Nobody is started again, and nobody takes over, for they are to end."""
