@@ -6,6 +6,7 @@ ultravisor gave out; what it does map is the kernel's word.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from hostd.keeper import Keeper
 from hostd.records import Record, is_python
 from hostd.role_segments import seats
 from hostd.wire import RemoteError, close_fds
+
+LOOKS, PERIOD = 10, 0.02  # at what is being replaced; seconds between two
 
 Row = dict[str, Any]
 Grants = dict[str, dict[int, str]]  # process -> segment -> "r" or "rw"
@@ -37,7 +40,15 @@ class Checks:
             checks = await self._database()
         except RemoteError as error:
             checks = [{"name": "resource database", "ok": False, "detail": error.message}]
-        return checks + await self._maps()
+        for _ in range(LOOKS):
+            try:
+                return checks + await self._maps()
+            except RemoteError as error:
+                if error.code != "not_found":
+                    raise
+                gone = error.message  # it was replaced between two questions
+            await asyncio.sleep(PERIOD)
+        return [*checks, {"name": "memory maps", "ok": False, "detail": gone}]
 
     async def _database(self) -> list[Row]:
         command = self.records["command"]

@@ -110,7 +110,7 @@ class ControlLife:
 
     def reopen(self) -> None:
         """Has services opened by system calls, and database and processes compared where that is due."""
-        self._to_reopen = True
+        self._to_reopen = self._loading.reopening = True
         if self._reopening is None or self._reopening.done():
             self._reopening = asyncio.create_task(self._settle())
             self._reopening.add_done_callback(_told)
@@ -134,6 +134,7 @@ class ControlLife:
         delay = FIRST_RETRY
         while self._to_compare or self._to_reopen:
             try:
+                await self._note()
                 if self._to_compare:
                     self._to_compare = False
                     await self._compare()

@@ -14,7 +14,7 @@ Each step of unload may find that there is nothing left for it to do: a load tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -57,12 +57,15 @@ class Loading:
         self._connected = asyncio.Event()
         self._unconnected: Exception | None = None  # why a service could not be opened
         self.complete = False  # between the end of a load and the beginning of unload
+        self.reopening = False  # which channels there are is not sure: the next hostd opens them once more
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- after the death of an earlier hostd ----
 
     def noted(self) -> dict[str, Any]:
-        """Its channels, for the next hostd."""
+        """Its channels, for the next hostd; none where they are being replaced."""
+        if self.reopening:
+            return {"channels": [], "numbers": []}
         return {"channels": self.channels, "numbers": self._numbers}
 
     def restore(self, noted: dict[str, Any], slots: dict[str, int], loaded: bool) -> None:
@@ -177,7 +180,7 @@ class Loading:
         monitor = self._fabric.monitor
         if monitor.exit_status is not None or monitor.absence.absent:
             raise HostError("state", "there is no monitor")
-        await self._close_services(await self._control_channels())
+        await self._close_services(again=True)
         await self._open_services(REOPEN_TIMEOUT)
 
     async def _control_channels(self) -> list[int]:
@@ -208,6 +211,7 @@ class Loading:
                 await self._connected.wait()
                 if self._unconnected is not None:
                     raise self._unconnected
+        self.reopening = False
 
     def hear_monitor(self, message: Message, fds: list[int]) -> None:
         """A connect call of a partition to an infrastructure service waits for its channel; or something that the
@@ -254,12 +258,12 @@ class Loading:
             with suppress(RemoteError):  # a monitor that has died has nobody to answer
                 await ask(self._fabric.monitor, "answer", answer)
 
-    async def _close_services(self, more: Sequence[int] | None = None) -> None:
-        """Command goes back to boot wires, the console has no service; their channels go, and those of `more`, which is
-        given where a role may still have one that is unknown here."""
+    async def _close_services(self, again: bool = False) -> None:
+        """Command goes back to boot wires, the console has no service; their channels go. `again`: also those that are
+        unknown here, for a role may still have one."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        closing, numbers = list(self.channels), [*self._numbers, *set(more or ()).difference(self._numbers)]
-        if not closing and more is None:
+        closing, numbers = list(self.channels), list(self._numbers)
+        if not closing and not again:
             return
         command, console = self._records["command"], self._records["console"]
         u_command, c_ultravisor = pair()
@@ -274,6 +278,9 @@ class Loading:
         finally:
             for sock in (u_command, c_ultravisor, o_command, c_operations):
                 sock.close()
+        if again:  # only now: an earlier hostd may have died with the other ends of command's boot wires
+            found = await self._control_channels()
+            numbers += [number for number in found if number not in (*numbers, *self._numbers)]
         for channel in closing:  # others may have been opened meanwhile
             self.channels.remove(channel)
         for number in numbers:
@@ -291,7 +298,7 @@ class Loading:
         """Guests are gone already. Afterwards nothing of the kernel is left."""
         fabric, console = self._fabric, self._records["console"]
         self.complete = False
-        await self._close_services()
+        await self._close_services(again=self.reopening)
         if fabric.loaded:
             for endpoint in console.plan["endpoints"]:
                 message = {"partition": console.number, "endpoint": endpoint["index"]}
