@@ -26,6 +26,8 @@ from pyx.calls import CallRing
 from pyx.channel import ChannelError, ControlChannel
 from pyx.waiter import Waiter
 
+NOBODYS = 33  # id of a connect call that was never made: whoever looks for its answer takes all others off the ring
+
 
 class ChannelWire:
     """A control channel with the methods of hostd.wire.Wire. It carries no descriptors.
@@ -114,10 +116,17 @@ class Connector:
         self._opened: dict[str, ChannelWire] = {}
         self._channels: dict[int, ChannelWire] = {}  # arrived, and not asked for yet
         self._changed = threading.Condition()
+        self.over = False  # nobody takes channels from it any more
+        # Answers to calls of a process or an attempt before: ids begin anew with each ring, so one of them would pass
+        # for the answer to the first call here.
+        self.calls.answered(NOBODYS)
 
     def arrived(self, number: int, fd: int, capacity: int, server: int) -> None:
         """From the loop: the channel that a completed connect call will name, and a pidfd of who serves it."""
         wire = ChannelWire(fd, capacity, server=False, symmetric=self._symmetric, peer=server)
+        if self.over:
+            wire.close()
+            return
         with self._changed:
             self._channels[number] = wire
             self._changed.notify_all()
@@ -140,25 +149,38 @@ class Connector:
         return thread
 
     def result(self) -> dict[str, ChannelWire]:
-        """Channels by service; raises what went wrong."""
+        """Channels by service, the caller's from now on; raises what went wrong."""
         if isinstance(self._answer, Exception):
             raise self._answer
         assert self._answer is not None
+        self._opened = {}
         return self._answer
 
-    def close(self) -> None:
-        """Nobody wants them any more; the thread has ended."""
-        for channel in (*self._opened.values(), *self._channels.values()):
+    def give_up(self) -> None:
+        """Channels that no call has named are nobody's, nor are those that will arrive."""
+        self.over = True
+        with self._changed:
+            channels, self._channels = self._channels, {}
+            self._changed.notify_all()
+        for channel in channels.values():
             channel.close()
-        self._opened, self._channels = {}, {}
+
+    def close(self) -> None:
+        """Nobody wants any of them; the thread has ended."""
+        self.give_up()
+        opened, self._opened = self._opened, {}
+        for channel in opened.values():
+            channel.close()
 
     def connect(self, service: str, timeout: float = 30.0) -> ChannelWire:
         """The open channel to `service`. RequestError where the monitor refuses it, TimeoutError where the channel
         does not come."""
         number = self.calls.connect(service, timeout)
         with self._changed:
-            if not self._changed.wait_for(lambda: number in self._channels, timeout):
+            if not self._changed.wait_for(lambda: number in self._channels or self.over, timeout):
                 raise TimeoutError(f"the channel to {service} did not arrive within {timeout} s")
+            if self.over:
+                raise TimeoutError(f"the channel to {service} is not waited for any more")
             return self._channels.pop(number)
 
 
@@ -186,9 +208,15 @@ class Client:
         self._calling = connector.start(self.SERVICES, finished)
         return {}
 
+    def give_up_services(self) -> None:
+        """Services are not being opened any more; call it where the channels in use go."""
+        if self._connector is not None:
+            self._connector.give_up()
+        self._connector = None  # and with it the call ring
+
     def handle_channel_opened(self, message: Message, fds: list[int]) -> Message:
         """The client's end of a channel; `number` is what the connect call will answer. Descriptors: segment, pidfd."""
-        if self._connector is None:
+        if self._connector is None or self._connector.over:
             raise HostError("state", "no services are being opened")
         descriptor, server = fds
         fds.clear()

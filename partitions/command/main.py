@@ -65,13 +65,14 @@ class Command(Client, Service):
         self._placing = Placing(self._journal, self._ultravisor, self._operations)
         for channel in channels:
             channel.close()
-        self._connector = None  # and with it the call ring
+        self.give_up_services()
         return {}
 
     def handle_boot_wire(self, message: Message, fds: list[int]) -> Message:
-        """The `service` has another process: over a boot wire again, until both are opened anew. Descriptor: the
-        wire."""
+        """The `service` has another process: over a boot wire again, until both are opened anew. Channels that are
+        still being opened end at the dead one, and must not take its place. Descriptor: the wire."""
         wire = Wire.from_fd(fds.pop())
+        self.give_up_services()
         if message["service"] == "ultravisor":
             gone, self._ultravisor = self._ultravisor, wire
         else:
