@@ -121,7 +121,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         self._going_down = True
         self._lives.stop()
         try:
-            running = (record for record in self.records.values() if record.type == "guest")
+            running = (record for record in self.records.values() if record.type == "guest" and not self.lost)
             guests = [record for record in running if record.state not in ENDED]
             await asyncio.gather(*(self._terminate(record, 2.0) for record in guests), return_exceptions=True)
             self.events.publish("down")
@@ -137,6 +137,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         """The one declared outage, unless it was asked for: every process has died with the keeper."""
         self.lost = not self._going_down
         self._children.lose_all()
+        self._lives.stop()  # nobody could start the next process
         if self.lost:
             self.events.publish("lost", message="the keeper died")
             self.finished.set()
