@@ -20,7 +20,7 @@ from tests.framework.host import Host
 from tests.framework.streams import Pair
 
 ROLES = ("ultravisor", "operations", "command")
-KILLS, KILLS_LONG = 8, 500  # of each role; test_chaos.py has more
+KILLS, KILLS_LONG = 8, 500  # of each role
 LIFE = 0.31  # seconds: less is a short life, and too many of those are given up
 DISK = {"name": "vda", "size": "1MiB"}
 

@@ -13,7 +13,7 @@ from tests.framework.host import Host
 from tests.framework.streams import PATHS, Pair, Results
 
 DEVICES = ("disk0", "nic0")
-KILLS, KILLS_LONG = 20, 300  # of each device
+KILLS, KILLS_LONG = 10, 300  # of each device
 IN_FLIGHT = 64  # frames of one pair at most
 LIFE = 0.31  # seconds: less is a short life, and too many of those are given up
 

@@ -19,7 +19,7 @@ from hostd.errors import HostError
 from tests.framework.host import Host
 from tests.framework.streams import NAMES, Pair
 
-KILLS, KILLS_LONG = 8, 500  # of each I/O partition; test_chaos.py has more
+KILLS, KILLS_LONG = 8, 500  # of each I/O partition
 PLANNED, PLANNED_LONG = 50, 1000  # of each, there and back
 LIFE = 0.31  # seconds: less is a short life, and too many of those are given up
 IO = ("io-a", "io-b")

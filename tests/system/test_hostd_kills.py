@@ -21,7 +21,7 @@ from tests.framework.nursery import Nursery
 from tests.system.test_hostd_death import PATHS, endpoints, kill, own
 from tools.client import peer_pid
 
-KILLS, KILLS_LONG = 20, 200
+KILLS, KILLS_LONG = 10, 200
 STAGES, STAGES_LONG = 4, 100
 STAGE_SECONDS = 1.0  # of a boot, a load and an unload
 BUSY_SECONDS = 0.25  # that hostd gets before it is killed, at most

@@ -25,7 +25,7 @@ from tests.framework.host import MANIFEST, Host, running
 from tests.framework.streams import NAMES, Pair
 from tools.client import partition_path
 
-KILLS, KILLS_LONG = 9, 200  # test_chaos.py has more
+KILLS, KILLS_LONG = 9, 200
 PATHS = (("redirect", "copy"), ("copy", "redirect"), ("direct", "redirect"))  # of NIC and disk, in turn
 OUTAGE = 0.4  # seconds without anybody who could start the next one
 PAUSE_MAX = 2.0  # seconds: far more than a restart takes; what never came back would show here
