@@ -367,10 +367,12 @@ struct pv_interrupts {
     uint64_t reserved[7];
 };
 /* Page 2: the paths that transactions want for the endpoints, as the monitor tells the partition. A word that changes
- * makes the driver stop, drain, and ask for that path. */
+ * makes the driver stop, drain, and ask for that path. And the bytes that disks have now: what a request may name is
+ * told only when monitor and device let it pass. */
 struct pv_monitor_page {
     struct pv_doorbell doorbell;
     alignas(PV_LINE) _Atomic uint32_t wanted[PV_ENDPOINTS_MAX]; /* enum pv_path; 0: the one in force */
+    alignas(PV_LINE) _Atomic uint64_t capacity[PV_ENDPOINTS_MAX]; /* of a disk; 0: not told */
 };
 #define PV_EVENTS_INTERRUPTS 0u
 #define PV_EVENTS_SERVER PV_PAGE
