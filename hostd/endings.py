@@ -1,22 +1,34 @@
-"""How the process of a partition is ended: asked first, killed after a while, out of the data plane at the return."""
+"""How the process of a partition is ended: asked first, killed after a while, out of the data plane at the return; and
+how one that has ended is removed."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 from collections.abc import Sequence
 from typing import Any
 
+from hostd import traps
+from hostd.boot import Boot
 from hostd.children import Children
 from hostd.errors import HostError
+from hostd.fabric import Fabric, ask
+from hostd.keeper import Keeper
 from hostd.records import ENDED, Record
+from hostd.refusals import Refusals
 from hostd.wire import RemoteError
 
 
 class Endings:
     """Part of the supervisor, which owns what is named here without a value."""
 
+    keeper: Keeper
+    fabric: Fabric
+    records: dict[str, Record]
+    _boot: Boot
     _children: Children
+    _refusals: Refusals
     _changed: asyncio.Condition
 
     async def _transaction(self, operations: Sequence[dict[str, Any]]) -> Sequence[Any]:
@@ -63,3 +75,33 @@ class Endings:
         if record.exit_status is None:
             record.state = "stopping"
             await self._notify("stopping", record)
+
+    # ---- one that has ended ----
+
+    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
+        """Its rows go first, then what hostd and keeper know of it, its note last: whoever dies in between has the next
+        hostd find the note, and go on. Each step may have been done already."""
+        if record.untold is not None:  # one with a process on record is not removed
+            try:
+                await self._transaction([{"op": "partition.state", "partition": record.number, "state": record.untold}])
+            except RemoteError as error:
+                if error.code == "unreachable":
+                    raise  # otherwise it has meanwhile found out by itself
+            record.untold = None
+        message = {"partition": record.number, "actor": actor, "key": key or secrets.token_hex(12)}
+        try:
+            await ask(self.records["command"], "remove", message)
+        except RemoteError as error:
+            if error.code != "not_found":
+                raise
+        await self.fabric.forget(record)
+        if record.process:
+            await self._children.forget(record)
+            if record.type == "guest":
+                await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
+            await traps.release(self.keeper, record)
+            await self._refusals.forget(record)
+        self.records.pop(record.name, None)
+        await self._boot.notes.forget(record)
+        async with self._changed:
+            self._changed.notify_all()

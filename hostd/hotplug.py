@@ -122,6 +122,7 @@ class HotPlug:
                     failure = {"code": error.code, "message": error.message}
                     await ask(self.records["command"], "detached", {"decision": answer["decision"], "failure": failure})
                     raise
+                await self.note(record)  # from here on the next process of a role is not told of it, whoever is hostd
                 await ask(self.records["command"], "detached", {"decision": answer["decision"]})
                 await self._forget(record, found)
             except RemoteError as error:
@@ -218,6 +219,7 @@ class HotPlug:
         await ask(self.fabric.monitor, "drop_endpoint", _of(record, endpoint))
         if not endpoint.get("unplugged"):
             endpoint["unplugged"] = True  # a guest that ends meanwhile is detached from the others
+            endpoint.pop("placed", None)
             message = {"partition": record.number, "port": endpoint["port"]}
             await ask(self.fabric.devices[endpoint["device"]], "detach", message)
             await self.fabric.wiring.withdraw(record, self.fabric.devices, endpoint["name"])

@@ -84,13 +84,9 @@ class Leftovers:
         return problems
 
     async def _remove_record(self, record: Record) -> None:
-        """The earlier hostd had removed all but its note."""
+        """The earlier hostd had removed its rows, and not yet its note."""
         await self._fabric.detach(record)
-        try:
-            await self._discard(record)
-        except RemoteError as error:
-            if error.code != "not_found":
-                raise
+        await self._discard(record)
 
     async def _remove_partition(self, row: Row, queues: dict[int, list[int]]) -> None:
         """As if its spawn had failed."""

@@ -61,7 +61,7 @@ class Queues:
     async def remove_queues(self, server: str, numbers: list[int]) -> None:
         for process in self.seated(server):
             await release(process, "remove_queues", {"office": self.servers[server].number, "queues": numbers})
-        self._numbers[server] -= set(numbers)
+        self._numbers.setdefault(server, set()).difference_update(numbers)  # they may be an earlier hostd's alone
 
     async def forget_queues(self, record: Record) -> None:
         """All of a partition."""

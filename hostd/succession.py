@@ -222,10 +222,11 @@ class Succession:
     async def _take_over(self, record: Record, processes: dict[int, Row]) -> dict[str, int] | None:
         """What the keeper holds of the process of a record is ours from now on. How it ended, if it has meanwhile."""
         row = processes.pop(record.process, None)
+        if row is None:  # the earlier hostd had seen its end, and had the keeper forget it
+            record.process = 0
         if record.exit_status is not None:
             return None
-        if row is None:  # the earlier hostd had seen its end, and forgotten it
-            record.process = 0
+        if row is None:
             return {"signalled": signal.SIGKILL}
         if row["status"] is not None:
             return dict(row["status"])

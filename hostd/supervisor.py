@@ -403,28 +403,6 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         await self._discard(record, key, actor)
         self.events.publish("removed", partition=record.name)
 
-    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
-        if record.untold is not None:  # one with a process on record is not removed
-            try:
-                await self._transaction([{"op": "partition.state", "partition": record.number, "state": record.untold}])
-            except RemoteError as error:
-                if error.code == "unreachable":
-                    raise  # otherwise it has meanwhile found out by itself
-            record.untold = None
-        message = {"partition": record.number, "actor": actor, "key": key or secrets.token_hex(12)}
-        await ask(self.records["command"], "remove", message)
-        await self.fabric.forget(record)
-        if record.process:
-            await self._children.forget(record)
-            if record.type == "guest":
-                await self.keeper.release(f"{record.name}:{record.process}:lifecycle")
-            await traps.release(self.keeper, record)
-            await self._refusals.forget(record)
-        self.records.pop(record.name, None)
-        await self._boot.notes.forget(record)
-        async with self._changed:
-            self._changed.notify_all()
-
     # ---- what guests and processes do ----
 
     def _hear_guest(self, record: Record, sock: Any, started: asyncio.Future[None]) -> None:

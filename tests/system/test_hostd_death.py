@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from hostd.errors import HostError
+from hostd.wire import Wire
 from tests.framework.exported import Exported
 from tests.framework.host import DEADLINE, Host
 from tests.framework.nbd import READ, WRITE
 from tools import daemon
+from tools.chaos.holdings import listed
 
 PATHS = ("copy", "redirect", "direct")
 BEST = 1.0  # seconds in which everything is adopted
@@ -125,6 +129,52 @@ def test_who_died_meanwhile(own: Host) -> None:
     own.remove("g1")
     assert own.guest("g1", **endpoints("redirect")).call("work:verified", seed=2, most=10)["rounds"] == 10
     own.stop()
+
+
+def test_a_removal_is_gone_on_with(own: Host) -> None:
+    """hostd dies when the rows of two guests have gone, and it has not yet told roles, keeper and its notes; of one
+    the keeper knows no more, as if it had died a step later. The next one has nothing of them, and the names are free.
+    """
+    names = ("told", "untold")
+    own.start()
+    for name in names:
+        own.guest(name, **endpoints("redirect"))
+        own.stop_guest(name)
+
+    def remove(name: str) -> None:
+        with suppress(HostError):  # who asked goes without an answer
+            own.remove(name)
+
+    device = own.row("nic0")["pid"]
+    os.kill(device, signal.SIGSTOP)  # whoever is told after the database waits for it
+    threads = [threading.Thread(target=remove, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    own.until(lambda: all(gone(own, name) for name in names))
+    kill(own)
+    os.kill(device, signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+    with Wire.connect(own.paths.keeper_socket) as keeper:
+        known = {row["name"]: row["id"] for row in listed(keeper)[1]}
+        keeper.request({"op": "process.forget", "process": known["told"]})
+    own.start()
+    assert not {*names} & {*own.rows()} and own.failed_checks() == []
+    assert [event for event in own.events() if event["kind"] == "error"] == []
+    for name in names:
+        assert own.guest(name, **endpoints("redirect")).call("work:verified", seed=1, most=5)["rounds"] == 5
+    own.remove_guests()
+    assert own.unload()["same"]
+    own.stop()
+
+
+def gone(host: Host, name: str) -> bool:
+    """Has the database no partition any more that hostd has a record of?"""
+    try:
+        host.view(name)
+    except HostError as error:
+        return error.code == "not_found"
+    return False
 
 
 def test_another_state_folder_is_refused(own: Host) -> None:
