@@ -27,7 +27,7 @@ except TimeoutError:
     pass
 print(json.dumps(heard))
 """
-STRETCH = 40
+STRETCH, MARGIN = 40, 20  # frames
 DELAY_NS = 30_000_000  # of the line that loses and reorders
 MOUTH = """
 import socket, time
@@ -132,21 +132,22 @@ def test_the_generator_is_fair() -> None:
 @pytest.mark.parametrize("seed", [7, 12345])
 def test_loss_and_order_are_those_of_the_seed(host: Host, seed: int) -> None:
     """What the partition's kernel sends by itself (neighbour discovery, multicast reports) draws, too: so many frames
-    are skipped before each stretch of forty, and one that has such a frame inside cannot be compared."""
-    count = 400
+    are skipped before each stretch of forty, and one that has such a frame inside cannot be compared. Only the losses
+    of the frames before and behind a stretch tell that there was none near its ends."""
+    count = 600
     line = {"delay": f"{DELAY_NS // 1_000_000}ms", "loss": "20%", "reorder": "10%", "seed": seed}
-    told = heard(host, line, count, pause=0.001)
+    told = heard(host, line, count + 2 * MARGIN, pause=0.001)
     found = [number for number, _, _ in told]
     sent, came = {number: at for number, at, _ in told}, {number: at for number, _, at in told}
     generator = Generator(seed)
-    fates = [generator.fate(0.1, 0.2) for _ in range(count + 60)]
+    fates = [generator.fate(0.1, 0.2) for _ in range(count + 2 * MARGIN + 200)]
     arrived, place = set(found), {number: at for at, number in enumerate(found)}
     skipped, compared, early, overtaken = 0, 0, 0, 0
-    for first in range(0, count, STRETCH):
-        numbers = range(first, first + STRETCH)
+    for first in range(MARGIN, count + MARGIN, STRETCH):
+        numbers, judged_by = range(first, first + STRETCH), range(first - MARGIN, first + STRETCH + MARGIN)
         fits = [
-            more for more in range(skipped, skipped + 40 if first == 0 else skipped + 8)
-            if all((fates[more + number] == "lost") == (number not in arrived) for number in numbers)
+            more for more in range(skipped, skipped + 40 if compared == 0 else skipped + 8)
+            if all((fates[more + number] == "lost") == (number not in arrived) for number in judged_by)
         ]  # fmt: skip
         if not fits:
             continue
@@ -158,5 +159,5 @@ def test_loss_and_order_are_those_of_the_seed(host: Host, seed: int) -> None:
             if fates[skipped + number] == "early" and number - 1 in late and came[number] - sent[number - 1] < DELAY_NS:
                 early += 1
                 overtaken += place[number - 1] > place[number]
-    assert compared >= 0.7 * count / STRETCH, (compared, found)
+    assert compared >= 7, (compared, found)
     assert overtaken == early > 10, (overtaken, early)
