@@ -60,19 +60,13 @@ class ControlLife:
         self._reopening: asyncio.Task[None] | None = None
         self._to_reopen = False  # there has been another process of one of them since services were opened
         self._to_compare = False  # there has been another ultravisor since database and processes were compared
-        self.lives = {
-            name: OneLife(boot, boot.children, self._follow, events, lambda _: None, lost) for name in ROLES
-        }
+        self.lives = {name: OneLife(boot, self._follow, events, lost) for name in ROLES}
 
     def watch(self) -> None:
         """They run: from now on each is started again when it dies."""
         for name, life in self.lives.items():
             life.watch(self._boot.records[name])
         self._boot.records["command"].behind = {name: self._boot.records[name] for name in SERVICES}
-
-    def died(self, record: Record) -> bool:
-        """Its process has ended. False: it is not started again."""
-        return self.lives[record.name].died(record)
 
     def stop(self) -> None:
         """The host goes down."""

@@ -56,15 +56,9 @@ class Devices:
         """From now on they are started again when they die."""
         for record in records:
             life = self.lives[record.name] = DeviceLife(
-                self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._given_up,
-                after=self._send_again,
-            )  # fmt: skip
+                self._boot, self._follow, self._events, self._given_up, after=self._send_again
+            )
             life.watch(record)
-
-    def died(self, record: Record) -> bool:
-        """A process has ended. False: it is not started again."""
-        life = self.lives.get(record.name)
-        return life is not None and life.died(record)
 
     def stop(self) -> None:
         """The host goes down."""

@@ -75,9 +75,7 @@ class FaultPlane:
                 counts = told["rules"][number] if number < len(told["rules"]) else {}
                 faults.append({**fault.model_dump(exclude_none=True), "device": device, **counts})
             first = len(faults) - len(armed)
-            log += [{**line, "rule": None, "fault": first + line["rule"]} for line in told["log"]]
-        for line in log:
-            del line["rule"]
+            log += [{"fault": first + line.pop("rule"), **line} for line in told["log"]]
         return {"seed": self._script.seed if self._script else None, "faults": faults, "log": log}
 
     def _role(self, name: str) -> Record:

@@ -104,9 +104,7 @@ class Offices:
 
     def _watch(self, record: Record) -> None:
         self.takeovers.begin(record.name)
-        life = self.lives[record.name] = IoLife(
-            self._boot, self._boot.children, self._follow, self._events, lambda _: None, self._lost
-        )
+        life = self.lives[record.name] = IoLife(self._boot, self._follow, self._events, self._lost)
         life.watch(record)
 
     async def tell_monitor(self) -> set[int]:

@@ -18,7 +18,6 @@ from typing import Any
 
 from hostd.asking import Absence, ask, reviving
 from hostd.boot import Boot
-from hostd.children import Children
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.records import Record
@@ -50,24 +49,21 @@ class Budget:
 
 class RoleLife:
     """A role that is started again when it dies. `follow(record)` starts the next one and has it adopt everything;
-    `freed(record)` lets go what a dead one held; `lost(record)` is called where none follows."""
+    `lost(record)` is called where none follows."""
 
-    NEWS = ("monitor_lost", "monitor_restarted")  # events
+    NEWS: tuple[str, str]  # events: lost, restarted
 
     def __init__(
         self,
         boot: Boot,
-        children: Children,
         follow: Callable[[Record], Awaitable[dict[str, Any]]],
         events: EventLog,
-        freed: Callable[[Record], None],
         lost: Callable[[Record], Awaitable[None]],
     ) -> None:
         self._boot = boot
-        self._children = children
+        self._children = boot.children
         self._follow = follow
         self._events = events
-        self._freed = freed
         self._lost = lost
         self._budget = Budget()
         self._task: asyncio.Task[None] | None = None
@@ -125,7 +121,7 @@ class RoleLife:
         lived = noticed - self._since
         try:
             while (delay := self._budget.delay(time.monotonic(), lived)) is not None:
-                self._freed(record)
+                self._let_go(record)
                 record.state = "failed"
                 await asyncio.sleep(delay)
                 stages = await self._attempt(record)
@@ -140,6 +136,9 @@ class RoleLife:
             self._task = None  # in one step with what was looked at last: a death from now on begins another task
         record.absence.end(given_up=True)
         await self._lost(record)
+
+    def _let_go(self, record: Record) -> None:
+        """What the dead one held."""
 
     def _returned(self, record: Record, noticed: float, stages: dict[str, Any]) -> None:
         self._since = time.monotonic()
@@ -181,7 +180,16 @@ class RoleLife:
 
 
 class MonitorLife(RoleLife):
-    """`follow` is hostd.adoption's; guests that a dead monitor held go on."""
+    """`follow` is hostd.adoption's; `freed(record)` lets guests go on that the dead monitor held."""
+
+    NEWS = ("monitor_lost", "monitor_restarted")
+
+    def __init__(self, *arguments: Any, freed: Callable[[Record], None]) -> None:
+        super().__init__(*arguments)
+        self._freed = freed
+
+    def _let_go(self, record: Record) -> None:
+        self._freed(record)
 
     async def row(self, record: Record | None) -> dict[str, Any]:
         """{"restarts", "last_seconds", "given_up", "first_call"}: monotonic time at which the present one took calls

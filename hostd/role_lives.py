@@ -52,11 +52,10 @@ class RoleLives:
 
     def died(self, record: Record) -> bool:
         """A process has ended. False: it is not started again."""
-        if record.type == "monitor":
-            return self._monitor.died(record)
-        if record.type in ("io", "device"):
-            return (self._offices if record.type == "io" else self._devices).died(record)
-        return record.name in self._control.lives and self._control.died(record)
+        if record.type == "io":
+            return self._offices.died(record)  # offices are vacant by it
+        life = self._life(record)
+        return life is not None and life.died(record)
 
     async def restart(self, record: Record) -> dict[str, Any]:
         """`hostctl restart`: the next process of a role; of one that was given up, too, which then has a new budget.

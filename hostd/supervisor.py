@@ -87,7 +87,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         self._loading = Loading(self._boot, self._offices, self._end_role, heard)
         adoption = Adoption(self._loading, self._refusals, self.records, self.events, self.schedule, self._hear_path)
         self._monitor_life = MonitorLife(
-            self._boot, self._children, adoption.follow, self.events, self.free_worlds, self._after_end
+            self._boot, adoption.follow, self.events, self._after_end, freed=self.free_worlds
         )
         self._control_life = ControlLife(
             self._boot, self._loading, self.events, self._followed, self._after_end, self.note_host

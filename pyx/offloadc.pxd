@@ -24,7 +24,6 @@ cdef extern from "abi.h" nogil:
 
 
 cdef extern from "offload.h" nogil:
-    const uint32_t PV_HEADERS_MAX
     uint32_t pv_headers_within(uint32_t length)
     struct pv_frame:
         uint32_t length

@@ -35,7 +35,7 @@ MUTANTS = {
         "            if self.recovering and not self.final(q, entry, &answer):",
         "            if self.recovering:",
         "what has been executed is not executed again: a frame would be sent twice (rules.md 21)",
-        ("tests/unit/test_seat.py",),
+        ("tests/unit/test_office_steps.py",),
     ),
     "nothing stands in the ledger": Mutant(
         "pyx/io.pyx",
@@ -49,7 +49,7 @@ MUTANTS = {
         "(int64_t)(commit->completed - e->done) >= 0 ? PV_FATE_ANSWERED",
         "false ? PV_FATE_ANSWERED",
         "complete first, clear second: what was completed and not yet cleared is not sent again (rules.md 18)",
-        ("tests/unit/test_seat.py",),
+        ("tests/unit/test_office_steps.py",),
     ),
     "cleared before it is completed": Mutant(
         "pyx/io.pyx",
@@ -65,7 +65,7 @@ MUTANTS = {
             for k in range(q.clear_count):
 """,
         "complete first, clear second: a server that dies between the two would take the answer with it (rules.md 18)",
-        ("tests/unit/test_seat.py",),
+        ("tests/unit/test_office_steps.py",),
     ),
     "taken before it is recorded": Mutant(
         "pyx/io.pyx",

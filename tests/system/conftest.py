@@ -28,6 +28,16 @@ def host(module_host: Host) -> Iterator[Host]:
 
 
 @pytest.fixture
+def own() -> Iterator[Host]:
+    """A host that is not started yet; whatever becomes of it, nothing of it outlives the test."""
+    host = Host()
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+@pytest.fixture
 def bystander(host: Host) -> Iterator[Puppet]:
     """A guest that does I/O from before the test to its end and checks every byte. No process of the host may have
     died by then but hostile guests, and nothing of the bystander may be lost, refused or mixed up."""

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,18 +37,9 @@ def hostctl(host: Host, verb: str, *words: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def down() -> Iterator[Host]:
-    host = Host()
-    try:
-        yield host
-    finally:
-        host.close()
-
-
-def test_a_life_from_up_to_down(down: Host) -> None:
+def test_a_life_from_up_to_down(own: Host) -> None:
     """The story of the README, verb by verb."""
-    host = down
+    host = own
     assert hostctl(host, "status").status == UNREACHABLE
     up = hostctl(host, "up", str(host.manifest), "--json")
     assert up.status == DONE, up.errors
@@ -184,24 +174,24 @@ def test_apply_and_export(host: Host, tmp_path: Path) -> None:
     assert host.row("planned")["pid"] == before
 
 
-def test_a_database_of_another_program_is_named(down: Host) -> None:
-    down.paths.resources.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(sqlite3.connect(down.paths.resources)) as connection:
+def test_a_database_of_another_program_is_named(own: Host) -> None:
+    own.paths.resources.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(own.paths.resources)) as connection:
         connection.executescript("PRAGMA application_id = 5; CREATE TABLE theirs (what)")
-    outcome = hostctl(down, "up", str(down.manifest))
+    outcome = hostctl(own, "up", str(own.manifest))
     assert outcome.status != DONE
-    assert f"{down.paths.resources}: this file belongs to another program" in outcome.errors
+    assert f"{own.paths.resources}: this file belongs to another program" in outcome.errors
 
 
-def test_a_wrong_manifest_names_every_error(down: Host) -> None:
+def test_a_wrong_manifest_names_every_error(own: Host) -> None:
     """At once, with file, line and column; nothing is started."""
-    down.manifest.write_text(
+    own.manifest.write_text(
         "version: 1\nhost:\n  memory: lots\n  colour: blue\ndevices:\n  - {name: nic0, kind: nik}\n"
         "partitions:\n  - name: X\n    program: []\n"
     )
-    outcome = hostctl(down, "up", str(down.manifest))
+    outcome = hostctl(own, "up", str(own.manifest))
     assert outcome.status == INVALID
     for place in (":3:", ":4:", ":6:", ":8:", ":9:"):
-        assert f"{down.manifest}{place}" in outcome.errors, (place, outcome.errors)
-    assert hostctl(down, "status").status == UNREACHABLE
-    assert down.remains() == []
+        assert f"{own.manifest}{place}" in outcome.errors, (place, outcome.errors)
+    assert hostctl(own, "status").status == UNREACHABLE
+    assert own.remains() == []

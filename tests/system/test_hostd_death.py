@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -30,16 +29,6 @@ BEST = 1.0  # seconds in which everything is adopted
 def endpoints(path: str) -> dict[str, Any]:
     nics = [{"name": name, "path": path} for name in ("eth0", "eth1")]
     return {"disks": [{"name": "vda", "size": "1MiB", "path": path}], "nics": nics}
-
-
-@pytest.fixture
-def own() -> Iterator[Host]:
-    """A host of the test's own; whatever becomes of it, nothing of it outlives the test."""
-    host = Host()
-    try:
-        yield host
-    finally:
-        host.close()
 
 
 def await_rounds(host: Host, *names: str) -> None:

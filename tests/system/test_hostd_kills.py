@@ -19,7 +19,7 @@ import pytest
 from hostd.errors import HostError
 from tests.framework.host import Host
 from tests.framework.nursery import Nursery
-from tests.system.test_hostd_death import PATHS, endpoints, kill, own
+from tests.system.test_hostd_death import PATHS, endpoints, kill
 from tools.client import peer_pid
 
 KILLS, KILLS_LONG = 10, 200
@@ -29,7 +29,6 @@ BUSY_SECONDS = 0.25  # that hostd gets before it is killed, at most
 PAUSE = 0.002  # between two rounds of the load: the test is not to measure this machine's processors
 ADOPTED_SECONDS = 1.0  # the best of all: the machine may be busy
 BOOT_SECONDS = 0.15  # that the next one gets where it is killed in its turn
-__all__ = ["own"]
 
 
 class Busy:
@@ -98,7 +97,7 @@ def await_sound(host: Host) -> None:
 
 
 @pytest.mark.long  # a seed now and then ends with a partition that the database does not know: not mended yet
-def test_killed_at_any_moment(own: Host, seed: int, long: bool) -> None:  # noqa: F811
+def test_killed_at_any_moment(own: Host, seed: int, long: bool) -> None:
     generator = random.Random(seed)
     with Nursery() as nursery:
         own.start()
@@ -128,7 +127,7 @@ def test_killed_at_any_moment(own: Host, seed: int, long: bool) -> None:  # noqa
         own.stop()
 
 
-def test_killed_while_it_boots_loads_and_unloads(own: Host, seed: int, long: bool) -> None:  # noqa: F811
+def test_killed_while_it_boots_loads_and_unloads(own: Host, seed: int, long: bool) -> None:
     """There are no guests then: the next one has the host as it was before or after, or a new one."""
     generator = random.Random(seed)
     with Nursery() as nursery:

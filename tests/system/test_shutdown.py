@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -28,16 +28,6 @@ BOOTS, BOOTS_LONG = 6, 200
 ENDS, ENDS_LONG = 2, 50
 BOOT_SECONDS = 1.2
 DISK = {"name": "vda", "size": "1MiB"}
-
-
-@pytest.fixture
-def own() -> Iterator[Host]:
-    """A host that is not started yet; whatever becomes of it, nothing of it outlives the test."""
-    host = Host()
-    try:
-        yield host
-    finally:
-        host.close()
 
 
 def foreground(host: Host) -> subprocess.Popen[bytes]:
