@@ -25,7 +25,7 @@ class ParallelBuild(build_ext):
 
 DEBUG = os.environ.get("PARTVISOR_DEBUG") == "1"
 HEADERS = sorted(str(path) for path in Path("pyx").glob("*.h"))
-OWN = ("volume", "tcp", "faults")
+OWN = ("volume", "tcp", "faults", "capacity")
 PRIVATE = {path: f"{name}c" for path in HEADERS for name in OWN if Path(path).name.startswith(name)}
 OPTIMIZATION = ["-O0", "-g"] if DEBUG else ["-O3", "-g1"]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Self
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from hostd import volume_commands
+from hostd.api_server import actor
 from hostd.interface import Supervisor
 from hostd.manifest import Model
-from hostd.manifest_types import Text
+from hostd.manifest_types import DiskSize, Text
 
 Bytes = Annotated[int, Field(ge=0, lt=1 << 63)]
 DiskName = Annotated[Text, Field(max_length=63)]
@@ -43,6 +44,10 @@ class VolumeRequest(Model):
         return self.model_dump(exclude={"command"}, exclude_none=True)
 
 
+class GrowRequest(Model):
+    size: DiskSize | None = Field(default=None, description="bytes that the guest sees; null: all that the medium has")
+
+
 def add(app: FastAPI, supervisor: Supervisor, document: Callable[[Any], Response]) -> None:
     @app.get("/v1/volumes")
     async def get_volumes() -> Response:
@@ -51,3 +56,7 @@ def add(app: FastAPI, supervisor: Supervisor, document: Callable[[Any], Response
     @app.post("/v1/devices/{device}/volume")
     async def change_volume(device: str, body: VolumeRequest) -> Response:
         return document(await supervisor.change_volume(device, body.command, body.arguments()))
+
+    @app.put("/v1/partitions/{name}/disks/{disk}/size")
+    async def grow_disk(name: str, disk: str, body: GrowRequest, request: Request) -> Response:
+        return document(await supervisor.grow_disk(name, disk, body.size, actor=actor(request)))

@@ -81,6 +81,10 @@ class Supervisor(Protocol):
     async def grant_memory(self, name: str, offset: int, *, key: str | None, actor: str) -> dict[str, Any]:
         """{"name", "offset", "size", "generation", "decision", "seconds"}: what was revoked is the guest's again."""
 
+    async def grow_disk(self, name: str, disk: str, size: int | None, *, actor: str) -> dict[str, Any]:
+        """{"partition", "endpoint", "before", "size", "seconds"}: a running guest's disk has `size` bytes, and it is
+        told; None: as many as its medium has. Code `conflict` where it has more already."""
+
     async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
         """{"device", "name"}: the switch of a NIC has one more port that leads out of the host's partitions."""
 
@@ -116,7 +120,8 @@ class Supervisor(Protocol):
         """{"volumes": [{"device", "file"}]}: what the disk devices keep their disks in."""
 
     async def change_volume(self, device: str, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """What the owner of a volume answers to a command of hostd.volume_commands."""
+        """What the owner of a volume answers to a command of hostd.volume_commands; to "resize" with "grown": the
+        guests that were told, as `grow_disk` answers."""
 
     async def vectors(self, name: str) -> dict[str, Any]:
         """{"partition", "vectors"}: owner, mask, pending state and counts of each interrupt vector."""

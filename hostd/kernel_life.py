@@ -21,6 +21,7 @@ from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
 from hostd.fault_plane import FaultPlane
 from hostd.fault_script import Script
+from hostd.growth import Growing
 from hostd.inventory import Inventory
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
@@ -37,7 +38,7 @@ Row = dict[str, Any]
 ROLE_STOP_TIMEOUT = 5.0  # seconds for the monitor or an I/O partition to end
 
 
-class KernelLife:
+class KernelLife(Growing):
     """Mixin of the supervisor, which owns everything that is named here without a value."""
 
     events: EventLog
@@ -186,6 +187,8 @@ class KernelLife:
         answer = await volumes.change(self.fabric.devices, device, command, arguments)
         if command in volumes.CHANGES:
             self.events.publish("volume", device=device, command=command, disk=arguments["name"])
+        if command == "resize":
+            answer["grown"] = await self.follow_disk(device, arguments["name"], arguments["size"])
         return answer
 
     async def vectors(self, name: str) -> Row:

@@ -25,7 +25,7 @@ class Change:
     """One step; `fields` has what differs, as {key: [running, wanted]}."""
 
     action: Action
-    kind: Literal["host", "device", "policy", "partition", "endpoint", "path"]
+    kind: Literal["host", "device", "policy", "partition", "endpoint", "path", "size"]
     name: str
     fields: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -53,6 +53,8 @@ class Target(Protocol):
     async def set_path(
         self, name: str, endpoint: str, path: str, timeout: float, *, key: str | None, actor: str
     ) -> dict[str, Any]: ...
+
+    async def grow_disk(self, name: str, disk: str, size: int | None, *, actor: str) -> dict[str, Any]: ...
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
 
@@ -125,6 +127,11 @@ async def _do(
         name, endpoint = change.name.split(".")
         await supervisor.set_path(name, endpoint, change.fields["path"][1], TIMEOUT, key=key, actor=actor)
         return
+    if change.kind == "size":
+        name, endpoint = change.name.split(".")
+        disk = next(one for one in specs[name].disks if one.name == endpoint)
+        await supervisor.grow_disk(name, endpoint, disk.length, actor=actor)
+        return
     if change.kind == "endpoint":
         name, endpoint = change.name.split(".")
         if change.action == "detach":
@@ -171,8 +178,8 @@ def _in_order(spec: PartitionSpec, like: PartitionSpec) -> PartitionSpec:
 
 
 def _live(before: PartitionSpec, after: PartitionSpec) -> list[Change] | None:
-    """What a running guest can follow to: endpoints that come, go, or take another path. None where more differs, or
-    the guest is a program that knows of no endpoints."""
+    """What a running guest can follow to: endpoints that come, go, take another path, or grow. None where more
+    differs, or the guest is a program that knows of no endpoints."""
     old, new = _endpoints(before), _endpoints(after)
     bare: dict[str, Any] = {"disks": [], "nics": []}
     if before.model_copy(update=bare) != after.model_copy(update=bare) or not is_python(before.program[0]):
@@ -187,11 +194,20 @@ def _live(before: PartitionSpec, after: PartitionSpec) -> list[Change] | None:
         where = f"{after.name}.{name}"
         if known is None:
             changes.append(Change("attach", "endpoint", where, {kind: [None, _facts(entry)]}))
-        elif known.model_copy(update={"path": entry.path}) != entry:
+            continue
+        follows = {"path": entry.path, **({"size": entry.size} if _grows(known, entry) else {})}
+        if known.model_copy(update=follows) != entry:
             return None
-        elif known.path != entry.path:
-            changes.append(Change("set", "path", where, {"path": [known.path, entry.path]}))
+        fields = {key: [getattr(known, key), value] for key, value in follows.items() if getattr(known, key) != value}
+        changes += [Change("set", key, where, {key: both}) for key, both in fields.items()]
     return changes
+
+
+def _grows(known: Disk | Nic, entry: Disk | Nic) -> bool:
+    """Is it a disk of which a guest has all, and gets more?"""
+    if not isinstance(known, Disk) or not isinstance(entry, Disk) or entry.limit is not None:
+        return False
+    return known.limit is None and entry.size > known.size
 
 
 def _facts(entry: Model) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Drivers(threading.Thread):
         self._last_round = now
 
     def _verify_disk(self, disk: Disk, number: int) -> None:
-        depth, blocks = self._depth, disk.size // BLOCK
+        depth, blocks = self._depth, disk.capacity // BLOCK
         offsets = [(number * depth + position) % blocks * BLOCK for position in range(depth)]
         patterns = [struct.pack("<QQ", number, offset) * (BLOCK // 16) for offset in offsets]
         for position, pattern in enumerate(patterns):

@@ -3,7 +3,7 @@
 Descriptors at start: `bell`, `statistics`, `vectors` and `translations` (read-only). Messages: `connect_kernel` and
 `disconnect_kernel` (with load and unload), `connect` (hardware rings of an I/O partition), `attach_memory` (of an I/O
 partition), `disconnect` (both), `attach` (an endpoint with the memory of its partition and its queue pair), `detach`,
-`recall`, `settle`, `set_limits`, `memory`; a disk's also `media`.
+`recall`, `settle`, `set_limits`, `memory`; a disk's also `media`, `volume`, `grow`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hostd.wire import Message
 from partitions.device import DevicePartition, Pair
 from partitions.nic_device import NicPartition
 from partitions.skeleton import Context
-from partitions.volume_medium import change, have_disk, open_volume, past_page_cache
+from partitions.volume_medium import change, grow_disk, have_disk, open_volume, past_page_cache
 from pyx.disk import Disk
 
 FILES = ("file", "direct")  # media that are files
@@ -88,8 +88,7 @@ class DiskPartition(DevicePartition):
             return
         file = self._files.get(path) or _open(Path(path), self._medium == "direct")
         try:
-            if os.fstat(file.descriptor).st_size < size:
-                os.ftruncate(file.descriptor, size)
+            _grow(file.descriptor, size)
             self.loop.attach_port(*place, file.descriptor, "file", pair, plain_fd=file.plain)
         except BaseException:
             if file.users == 0:
@@ -110,6 +109,19 @@ class DiskPartition(DevicePartition):
             self._files[path] = file._replace(users=file.users - 1)
         else:
             _close(file)
+
+    def handle_grow(self, message: Message, _fds: list[int]) -> Message:
+        """The medium behind a port gets "size" bytes where it has fewer (None: it stays); answers those that it has."""
+        port, size = message["port"], message["size"]
+        if self._medium == "volume":
+            name = Path(self._paths[port]).name
+            return {"size": self.loop.with_volume(lambda volume: grow_disk(volume, name, size or 0))}
+        if self._medium in FILES:
+            return {"size": _grow(self._files[self._paths[port]].descriptor, size or 0)}
+        if size is None:
+            raise HostError("usage", f"a medium {self._medium} has no size of its own: say which one it gets")
+        self.loop.grow_port(port, size)
+        return {"size": size}
 
     def handle_volume(self, message: Message, _fds: list[int]) -> Message:
         """A command on the volume, between two polls: see volume_medium.change."""
@@ -160,6 +172,14 @@ def lock(descriptor: int, path: Path) -> None:
             if time.monotonic() > deadline:
                 raise HostError("conflict", f"{path} is in use by another host") from None
         select.select([], [], [], LOCK_POLL)
+
+
+def _grow(descriptor: int, size: int) -> int:
+    """A file gets `size` bytes where it has fewer; returns those that it has."""
+    there = os.fstat(descriptor).st_size
+    if there < size:
+        os.ftruncate(descriptor, size)
+    return max(there, size)
 
 
 def _close(file: BackingFile) -> None:

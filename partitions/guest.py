@@ -109,7 +109,7 @@ class Guest:
 
     def disk(self, name: str) -> Disk:
         """The disk `name`, opened by a system call on first use. RequestError where the monitor refuses it."""
-        return self._open(name, "disk", Disk)
+        return self._open(name, "disk", functools.partial(Disk, path=self.paths.get(name)))
 
     def nic(self, name: str) -> Nic:
         """The NIC `name`, opened by a system call on first use. RequestError where the monitor refuses it."""

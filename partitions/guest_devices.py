@@ -6,12 +6,14 @@ has moved the data; a buffer must not change before.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from partitions.guest_nic import Nic
 from pyx import abi
 from pyx.calls import RequestError
+from pyx.endpoint import ClientEndpoint
 from pyx.memory import Buffer, Memory
 from pyx.queue import ClientQueue
 
@@ -23,14 +25,38 @@ __all__ = ["Disk", "Nic"]
 
 
 class Disk:
-    """A virtual disk of `size` bytes. Offsets and lengths are multiples of 512 bytes."""
+    """A virtual disk of `capacity` bytes. Offsets and lengths are multiples of 512 bytes."""
 
-    def __init__(self, _memory: Memory, endpoint: dict[str, Any], queues: Sequence[ClientQueue]) -> None:
+    def __init__(
+        self,
+        _memory: Memory,
+        endpoint: dict[str, Any],
+        queues: Sequence[ClientQueue],
+        path: ClientEndpoint | None = None,
+    ) -> None:
         self.name: str = endpoint["name"]
-        self.size: int = endpoint["length"]
         self.read_only: bool = endpoint["read_only"]
         self.transfer_max: int = endpoint["max_transfer"]
         self.queue = queues[0]
+        self._length: int = endpoint["length"]  # when this guest was told of it
+        self._path = path
+        self._seen = self.capacity
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that it has now. They grow, and never shrink, while it is here."""
+        return (self._path.capacity if self._path is not None else 0) or self._length
+
+    def grown(self, timeout: float) -> int | None:
+        """Waits for the disk to grow: its capacity once that is another one than at the last call, or when it was
+        opened; None after `timeout` seconds."""
+        if self._path is None:
+            raise OSError(errno.EOPNOTSUPP, f"{self.name}: nobody tells of its size here")
+        found = self._path.await_capacity(self._seen, timeout)
+        if found in (0, self._seen):
+            return None
+        self._seen = found
+        return found
 
     def read_into(self, buffer: Buffer, offset: int = 0) -> None:
         """Fills `buffer` from byte `offset` of the disk; the device writes into it, nothing is copied."""

@@ -41,8 +41,8 @@ class Generators:
     def open_disk(self, bytes_in_flight: int, seed: int = 1, name: str = "vda") -> dict[str, Any]:
         disk = self.guest.disk(name)
         buffer = self.guest.memory.allocate(bytes_in_flight)
-        self._disk = DiskLoad(disk.queue, buffer, disk.size, seed)
-        return {"size": disk.size, "capacity": disk.queue.capacity}
+        self._disk = DiskLoad(disk.queue, buffer, disk.capacity, seed)
+        return {"size": disk.capacity, "capacity": disk.queue.capacity}
 
     def open_sender(
         self, size: int, to: str, number: int = 0, name: str = "eth0", behind: str = ETHERTYPE.hex()

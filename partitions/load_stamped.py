@@ -70,7 +70,7 @@ class Stamped:
     def __init__(self, guest: Guest, name: str, depth: int, seed: int) -> None:
         self.disk = guest.disk(name)
         self.owner = zlib.crc32(guest.name.encode())
-        self.blocks = [Block() for _ in range(self.disk.size // BLOCK)]
+        self.blocks = [Block() for _ in range(self.disk.capacity // BLOCK)]
         self.draw = random.Random(seed)
         self.under_way: dict[int, Under] = {}
         self.free = [guest.memory.allocate(BLOCK) for _ in range(min(depth, self.disk.queue.capacity))]

@@ -103,7 +103,7 @@ class Store:
 
     def round_trip(self) -> None:
         data = self.generator.randbytes(64) * (BLOCK // 64)
-        offset = 512 * self.generator.randrange((self.disk.size - BLOCK) // 512 + 1)
+        offset = 512 * self.generator.randrange((self.disk.capacity - BLOCK) // 512 + 1)
         self.out[:] = data
         self.disk.write_from(self.out, offset)
         self.disk.read_into(self.back, offset)

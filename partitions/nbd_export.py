@@ -28,18 +28,29 @@ def server_of(guest: Guest, listener: int, room: int, connections: int) -> tuple
     # Two of the longest requests fit: the next one arrives while the disk works.
     payload_max = min(PAYLOAD_MAX, 1 << (len(buffer) // 2).bit_length() - 1)
     exports: list[Export] = []
-    server = NbdServer(buffer, guest.waiter, listener, lambda: Handshake(exports), payload_max, connections)
-    return server, Disks(guest, server, exports)
+    server = NbdServer(buffer, guest.waiter, listener, lambda: Handshake(disks.now()), payload_max, connections)
+    disks = Disks(guest, server, exports)
+    return server, disks
 
 
 class Disks:
-    """What is exported: the disks of the guest, also those that come and go. A disk that comes back, with another size
-    maybe, is another export of the same name: connections from then on see it."""
+    """What is exported: the disks of the guest, also those that come and go. A disk that comes back is another
+    export of the same name: connections from then on see it.
+
+    A disk that has grown is seen by connections from then on, too. Earlier ones may use all of it, but the protocol has
+    no word that would tell them: its NBD_CMD_RESIZE is a client's wish in an extension that never was taken in."""
 
     def __init__(self, guest: Guest, server: NbdServer, exports: list[Export]) -> None:
         self._guest, self._server, self._exports = guest, server, exports
         self._known: dict[str, tuple[int, Disk]] = {}
         self.update()
+
+    def now(self) -> list[Export]:
+        """The exports, with the sizes that their disks have now."""
+        for number, disk in self._known.values():
+            if self._exports[number].size != disk.capacity:
+                self._exports[number] = replace(self._exports[number], size=disk.capacity)
+        return self._exports
 
     def update(self) -> None:
         """Compares with what the guest has now."""
@@ -52,8 +63,8 @@ class Disks:
         for name, disk in disks.items():
             if name not in self._known and len(self._exports) < EXPORTS_MAX:
                 self._known[name] = (len(self._exports), disk)
-                self._server.add_disk(disk.queue, disk.size, disk.read_only, disk.transfer_max)
-                self._exports.append(Export(disk.name, disk.size, disk.read_only, self._server.payload_max))
+                self._server.add_disk(disk.queue, disk.capacity, disk.read_only, disk.transfer_max)
+                self._exports.append(Export(disk.name, disk.capacity, disk.read_only, self._server.payload_max))
 
 
 def main(guest: Guest) -> int:

@@ -82,6 +82,14 @@ def have_disk(volume: Volume, name: str, size: int, create: bool) -> None:
         raise HostError("conflict", f"disk {name} of the volume has {found['size']} bytes, not {size}; resize it")
 
 
+def grow_disk(volume: Volume, name: str, size: int) -> int:
+    """The disk gets `size` bytes where it has fewer; returns those that it has."""
+    there = next(int(row["size"]) for row in volume.rows() if row["name"] == name)
+    if there < size:
+        _told(lambda: volume.resize(name, size))
+    return max(there, size)
+
+
 def change(volume: Volume, verb: str, arguments: dict[str, Any], used: Collection[str]) -> dict[str, Any]:
     """A command of hostd.volume_commands on an open volume; `used` are the disks of endpoints.
 

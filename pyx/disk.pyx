@@ -15,7 +15,7 @@ everything waits in this thread.
 
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from pyx.abi cimport (
@@ -116,6 +116,20 @@ cdef class Disk(Virtual):
         with self.quiet():
             self.close_port(p)
         free(ram)
+
+    def grow_port(self, uint32_t port, uint64_t size):
+        """A disk in memory gets `size` bytes, where it has fewer: those beyond are zeroes. Nothing on files and volumes."""
+        cdef Port *p = self.attached(port)
+        cdef char *ram
+        if p.medium != MEDIUM_RAM or size <= p.ram_size:
+            return
+        with self.quiet():
+            ram = <char *>realloc(p.ram, size)
+            if ram == NULL:
+                raise MemoryError(f"no {size} bytes for a disk in memory")
+            memset(ram + p.ram_size, 0, size - p.ram_size)
+            p.ram = ram
+            p.ram_size = size
 
     def way(self, uint32_t port) -> str:
         """How the data of a port moves, in words."""

@@ -23,6 +23,8 @@ cdef class ClientEndpoint(Follower):
     cdef uint64_t asks
     cdef uint64_t asked              # id of the request or call under way
     cdef uint64_t key
+    cdef bint awaited                # somebody waits for another capacity than `known_capacity`, in bytes
+    cdef uint64_t known_capacity
     cdef readonly uint64_t changes   # paths gone over to
 
     cdef uint32_t wanted(self) noexcept nogil

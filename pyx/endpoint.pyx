@@ -16,6 +16,7 @@ from pyx.abi cimport (
     pv_monitor_page,
 )
 from pyx.calls cimport CallRing
+from pyx.capacityc cimport pv_capacity_told
 from pyx.flight cimport PAIR, SERVER
 from pyx.grantc cimport pv_grant_prove, pv_grant_read, pv_grants
 from pyx.ringc cimport (
@@ -114,6 +115,29 @@ cdef class ClientEndpoint(Follower):
                 raise TimeoutError(f"endpoint {self.index} could not change its path within {timeout} s")
         return self.path
 
+    @property
+    def capacity(self) -> int:
+        """Bytes of a disk, as the monitor tells now; 0: it has told none."""
+        return self.told_capacity()
+
+    def await_capacity(self, uint64_t before, double timeout) -> int:
+        """Waits until the disk has not `before` bytes any more, `timeout` seconds at most; returns those that it has."""
+        cdef uint64_t deadline = pv_now() + <uint64_t>(timeout * 1e9)
+        self.known_capacity = before
+        self.awaited = True
+        try:
+            while self.told_capacity() == before and pv_now() < deadline:
+                with nogil:
+                    self.calls.waiter.endpoints.advance_all()
+                    self.calls.waiter.step(NULL, deadline)
+                PyErr_CheckSignals()
+        finally:
+            self.awaited = False
+        return self.told_capacity()
+
+    cdef uint64_t told_capacity(self) noexcept nogil:
+        return pv_capacity_told(self.page, self.index, self.generation)
+
     cdef uint32_t wanted(self) noexcept nogil:
         """The path that is wanted and not refused; the current one where there is none."""
         cdef uint32_t path = pv_wanted_path(self.page, self.index)
@@ -135,6 +159,8 @@ cdef class ClientEndpoint(Follower):
     cdef bint pending(self) noexcept nogil:
         """The last look before sleep, for what `advance` waits for."""
         if self.watched and self.second is not None and pv_consumer_pending(&self.second.answers_on[self.second.way]):
+            return True
+        if self.awaited and self.told_capacity() != self.known_capacity:
             return True
         if self.change == CHANGE_NONE:
             return not self.calm()

@@ -24,4 +24,4 @@ cdef class NbdServer(NbdReplies):
     cdef void reply_all(self) noexcept nogil
     cdef void loop(self, uint64_t deadline) noexcept nogil
     cdef uint32_t poll(self, epoll_event *events, uint32_t count) noexcept nogil
-    cdef uint32_t refusal(self, const Connection *c, const Disk *d, const pv_nbd_request *asked) noexcept nogil
+    cdef uint32_t refusal(self, const Connection *c, Disk *d, const pv_nbd_request *asked) noexcept nogil

@@ -255,7 +255,7 @@ cdef class NbdServer(NbdReplies):
             self.finished(number)
         return True
 
-    cdef uint32_t refusal(self, const Connection *c, const Disk *d, const pv_nbd_request *asked) noexcept nogil:
+    cdef uint32_t refusal(self, const Connection *c, Disk *d, const pv_nbd_request *asked) noexcept nogil:
         """What the protocol answers to a request that no disk could do; 0: it is asked."""
         cdef bint writes = (asked.command == PV_NBD_WRITE or asked.command == PV_NBD_TRIM
                             or asked.command == PV_NBD_WRITE_ZEROES)
@@ -269,7 +269,7 @@ cdef class NbdServer(NbdReplies):
             return PV_NBD_EINVAL
         if writes and d.read_only:
             return PV_NBD_EPERM
-        if asked.offset > d.size or asked.length > d.size - asked.offset:
+        if not self.inside(d, asked.offset, asked.length):
             return PV_NBD_ENOSPC if writes and asked.command != PV_NBD_TRIM else PV_NBD_EINVAL
         if asked.length == 0:
             return PV_NBD_EINVAL

@@ -114,4 +114,5 @@ cdef class NbdRequests:
     cdef void describe(self, Request *r, uint32_t bytes) noexcept nogil
     cdef void finished(self, uint32_t index) noexcept nogil
     cdef bint abandoned(self, const Request *r) noexcept nogil
+    cdef bint inside(self, Disk *d, uint64_t offset, uint32_t length) noexcept nogil
     cdef bint ring_pending(self) noexcept nogil

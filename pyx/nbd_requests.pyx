@@ -30,6 +30,7 @@ ctypedef uint32_t (*Reap)(void *) noexcept nogil
 ctypedef int (*Take)(void *, uint32_t *, uint32_t *) noexcept nogil
 ctypedef void (*Publish)(void *) noexcept nogil
 ctypedef bint (*Pending)(void *) noexcept nogil
+ctypedef uint64_t (*Capacity)(void *) noexcept nogil
 
 cdef int queue_push(ClientQueue q, uint8_t operation, uint64_t gpa, uint32_t length, uint64_t offset, uint8_t flags) noexcept nogil:
     return flight_push(q, operation, gpa, length, offset, pv_now(), flags)
@@ -50,11 +51,15 @@ cdef void queue_publish(ClientQueue q) noexcept nogil:
 cdef bint queue_pending(ClientQueue q) noexcept nogil:
     return pv_consumer_pending(&q.answers_on[q.way]) or q.waiter.changing()
 
+cdef uint64_t queue_capacity(ClientQueue q) noexcept nogil:
+    return q.end.told_capacity()
+
 cdef Push push = <Push><void *>queue_push
 cdef Reap reap = <Reap><void *>queue_reap
 cdef Take take = <Take><void *>queue_take
 cdef Publish publish = <Publish><void *>queue_publish
 cdef Pending pending = <Pending><void *>queue_pending
+cdef Capacity capacity = <Capacity><void *>queue_capacity
 
 
 cdef class NbdRequests:
@@ -299,6 +304,16 @@ cdef class NbdRequests:
     cdef bint abandoned(self, const Request *r) noexcept nogil:
         """Is nobody there any more who wants it done?"""
         return False
+
+    cdef bint inside(self, Disk *d, uint64_t offset, uint32_t length) noexcept nogil:
+        """Has the disk this range? It may have grown."""
+        cdef uint64_t now
+        if offset <= d.size and length <= d.size - offset:
+            return True
+        now = capacity(d.queue)
+        if now > d.size:
+            d.size = now
+        return offset <= d.size and length <= d.size - offset
 
     cdef bint ring_pending(self) noexcept nogil:
         cdef uint32_t i

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memset
 
 from pyx.abi cimport (
-    PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_NIC, PV_ENDPOINT_PATH, PV_MONITOR_CALLS,
+    PV_CALL_KEY, PV_DEVICES_MAX, PV_ENDPOINTS_MAX, PV_ENDPOINT_DISK, PV_ENDPOINT_NIC, PV_ENDPOINT_PATH, PV_MONITOR_CALLS,
     PV_MONITOR_REFUSED, PV_OFFLOADS_ALL, PV_PARTITIONS_MAX, PV_PATH_COPY, PV_PATH_COUNT, PV_PATH_DIRECT, PV_PATH_NONE,
     PV_PATH_REDIRECT, PV_PORTS_MAX, PV_REASON_ENDPOINT_UNKNOWN, PV_REASON_GENERATION_STALE, PV_REASON_LIST_LIMIT,
     PV_REASON_NONE, PV_REASON_PATH_CLOSED, PV_REASON_PATH_DENIED, PV_REASON_ROOM,
@@ -16,6 +16,7 @@ from pyx.abi cimport (
     pv_endpoint, pv_monitor_page, pv_reason, pv_system_call, pv_translation,
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
+from pyx.capacityc cimport pv_capacity_tell
 from pyx.grantc cimport PV_NIC_WITHHELD, pv_grant_clear, pv_grant_read, pv_grant_tell, pv_grants
 from pyx.offloadc cimport PV_PATH_OFFLOADS
 from pyx.pairc cimport pv_translation_close, pv_translation_fill, pv_translation_open, pv_translation_read
@@ -93,6 +94,15 @@ cdef class Pairs(Translator):
         if c.calls:
             for i in range(PV_ENDPOINTS_MAX):
                 self.tell_offloads(c, i)
+                if c.paths[i] != PV_PATH_DIRECT:  # there the device lets it pass once it has the entry: write_entry
+                    self.tell_capacity(c, i)
+
+    cdef void tell_capacity(self, Caller *c, uint32_t index) noexcept nogil:
+        """Writes the size of a disk into the page that the partition reads, and wakes it where that is a new one."""
+        cdef const pv_endpoint *endpoint = &c.descriptor.endpoints[index]
+        cdef uint64_t bytes = endpoint.length if endpoint.generation and endpoint.kind == PV_ENDPOINT_DISK else 0
+        if c.calls and pv_capacity_tell(<pv_monitor_page *>c.doorbell, index, endpoint.generation, bytes):
+            pv_interrupt_post(c.interrupts, <uint64_t>1 << PV_VECTOR_CALL, self.symmetric)
 
     cdef void tell_offloads(self, Caller *c, uint32_t index) noexcept nogil:
         """Writes what an endpoint may use into the page that the partition reads: device and path and policy and peer."""
@@ -135,21 +145,27 @@ cdef class Pairs(Translator):
 
     cdef bint take_pair(self, Caller *c, uint32_t index) noexcept nogil:
         """Goes on with a queue pair that another writer has set up, under its key, if its entry says what descriptor and
-        map say; it may have been set up before the present wish for a path. False: it did not, and is closed."""
+        map say; it may have been set up before the present wish for a path, or before its disk grew. False: it did not,
+        and is closed."""
         cdef pv_translation found, wanted
         cdef pv_endpoint endpoint = c.descriptor.endpoints[index]
-        cdef bint equal
+        cdef bint equal, grown = False
         memset(&wanted, 0, sizeof(wanted))
         equal = (c.map != NULL and pv_translation_fill(&wanted, c.map, c.descriptor.memory_pages)
                  and pv_translation_read(&self.translations[endpoint.device][endpoint.port], &found))
         if equal:
             endpoint.flags = endpoint.flags & ~<uint32_t>PATH_BITS | found.endpoint.flags & PATH_BITS
+            grown = endpoint.kind == PV_ENDPOINT_DISK and found.endpoint.length < endpoint.length
+            if grown:
+                endpoint.length = found.endpoint.length
             equal = (found.key != 0 and found.partition == c.id and found.index == index
                      and found.extent_count == wanted.extent_count
                      and memcmp(&found.endpoint, &endpoint, sizeof(pv_endpoint)) == 0
                      and memcmp(found.extents, wanted.extents, sizeof(wanted.extents)) == 0)
         self.set_path(c, index, PV_PATH_DIRECT)
         c.keys[index] = found.key if equal else 0
+        if equal and grown:
+            equal = self.write_entry(c, index, found.key) == PV_REASON_NONE
         if not equal:
             self.close_pair(c, index)
         return equal
@@ -223,6 +239,7 @@ cdef class Pairs(Translator):
         self.set_path(client, index, path)
         if client.calls:
             self.tell_offloads(client, index)
+            self.tell_capacity(client, index)
         self.tell(client.id, 0, 0, index, path)
         return PV_REASON_NONE
 
@@ -252,6 +269,7 @@ cdef class Pairs(Translator):
         self.translation_generation += 1
         client.keys[index] = key
         pv_translation_open(&self.translations[endpoint.device][endpoint.port], &entry, self.translation_generation)
+        self.tell_capacity(client, index)
         return PV_REASON_NONE
 
     cdef void tell_key(self, Caller *c, const pv_system_call *call) noexcept nogil:

@@ -20,6 +20,7 @@ cdef class Follower:
     cdef bint calm(self) noexcept nogil
     cdef bint pending(self) noexcept nogil
     cdef bint advance(self) noexcept nogil
+    cdef uint64_t told_capacity(self) noexcept nogil
     cdef bint calm_all(self) noexcept nogil
     cdef bint pending_any(self) noexcept nogil
     cdef bint advance_all(self) noexcept nogil

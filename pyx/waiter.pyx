@@ -30,6 +30,10 @@ cdef class Follower:
         """One step of a change of path. True: something moved on."""
         return False
 
+    cdef uint64_t told_capacity(self) noexcept nogil:
+        """Bytes of a disk, as the monitor tells now; 0: it has told none."""
+        return 0
+
     # Recursion instead of a loop: a local reference to the next one would need the interpreter lock.
 
     cdef bint calm_all(self) noexcept nogil:

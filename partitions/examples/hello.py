@@ -10,4 +10,4 @@ def main(guest: Guest) -> None:
     disk.write_from(buffer, offset=0)
     disk.flush()
     disk.read_into(buffer, offset=0)
-    print(f"{guest.name} read {bytes(buffer[:5])!r} from {disk.size} bytes of {disk.name}", flush=True)
+    print(f"{guest.name} read {bytes(buffer[:5])!r} from {disk.capacity} bytes of {disk.name}", flush=True)

@@ -29,7 +29,7 @@ class Database(Store):
 
     WHAT = "resource database"
     APPLICATION_ID = 0x50764442  # "PvDB"
-    SCHEMA_VERSION = 6
+    SCHEMA_VERSION = 7
     # Audit log and answers are left to the `check` operation: they only grow, and a start must not take longer
     # with every change of the past.
     VERIFIED = (

@@ -116,6 +116,11 @@ RULES = {
            WHERE device = :device AND file = :file AND read_only = 0
            AND offset < :offset + :length AND :offset < offset + length ORDER BY offset""",
     ),
+    "disk_shrinks": Rule(
+        "state",
+        "a disk only grows while a partition has it",
+        "SELECT name, kind, length FROM endpoint WHERE generation = :generation",
+    ),
     "path_unwanted": Rule(
         "conflict",
         "an endpoint goes over only to the path that a transaction wants",

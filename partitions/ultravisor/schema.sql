@@ -304,8 +304,17 @@ WHEN NEW.read_only = 0 AND EXISTS (
     AND offset < NEW.offset + NEW.length AND NEW.offset < offset + length)
 BEGIN SELECT RAISE(ABORT, 'two_writers'); END;
 CREATE TRIGGER endpoint_identity BEFORE UPDATE OF generation, partition, number, name, kind, device, port, server,
-    standby, read_only, operations, max_transfer, file, offset, length, mac, weight, limits, budget ON endpoint
+    standby, read_only, operations, max_transfer, file, offset, mac, weight, limits, budget ON endpoint
 BEGIN SELECT RAISE(ABORT, 'immutable'); END;
+-- Who has a disk may find more of it, and never less.
+CREATE TRIGGER endpoint_grows BEFORE UPDATE OF length ON endpoint
+WHEN NEW.kind <> 'disk' OR NEW.length < OLD.length
+BEGIN SELECT RAISE(ABORT, 'disk_shrinks'); END;
+CREATE TRIGGER endpoint_reaches BEFORE UPDATE OF length ON endpoint
+WHEN NEW.read_only = 0 AND EXISTS (
+    SELECT 1 FROM endpoint WHERE device = NEW.device AND file = NEW.file AND read_only = 0
+    AND offset < NEW.offset + NEW.length AND NEW.offset < offset + length AND generation <> NEW.generation)
+BEGIN SELECT RAISE(ABORT, 'two_writers'); END;
 -- An endpoint begins on the path that needs nobody's set-up, and goes over only to one that a transaction wants.
 -- One without a server has nothing but its queue pair.
 CREATE TRIGGER endpoint_begins BEFORE INSERT ON endpoint

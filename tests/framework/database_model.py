@@ -181,6 +181,21 @@ class Model:
         guest.endpoints[wanted["name"]] = Endpoint("disk", None, wanted["file"], sectors, wanted["read_only"])
         guest.endpoints[wanted["name"]].wanted = wanted.get("path", "redirect")
 
+    def endpoint_grow(self, operation: dict[str, Any]) -> bool:
+        endpoint = self.living(operation["partition"]).endpoints.get(operation["name"])
+        need(endpoint is not None and endpoint.kind == "disk")
+        assert endpoint is not None
+        first, sectors = min(endpoint.sectors), operation["length"] // 512
+        wanted = set(range(first, first + sectors))
+        need(endpoint.sectors <= wanted)
+        others = [entry for guest in self.guests.values() for entry in guest.endpoints.values()]
+        for entry in others if not endpoint.read_only else ():
+            if entry is endpoint:
+                continue
+            need(entry.file != endpoint.file or entry.read_only or not entry.sectors & wanted)
+        endpoint.sectors = wanted
+        return False
+
     def endpoint_path(self, operation: dict[str, Any]) -> bool:
         guest = self.living(operation["partition"])
         need(operation["name"] in guest.endpoints)

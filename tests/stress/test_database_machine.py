@@ -77,6 +77,10 @@ def operation(name: str) -> st.SearchStrategy[dict[str, Any]]:
         st.builds(lambda endpoint: {"op": "endpoint.attach", **partition, **endpoint}, ENDPOINT),
         st.builds(lambda endpoint: {"op": "endpoint.detach", **partition, "name": endpoint}, ENDPOINT_NAMES),
         st.builds(
+            lambda endpoint, sectors: {"op": "endpoint.grow", **partition, "name": endpoint, "length": 512 * sectors},
+            ENDPOINT_NAMES, st.integers(1, 8),
+        ),
+        st.builds(
             lambda change, endpoint, path: {"op": change, **partition, "name": endpoint, "path": path},
             st.sampled_from(["endpoint.path", "endpoint.path_settle"]), ENDPOINT_NAMES, PATHS,
         ),

@@ -78,8 +78,12 @@ def test_endpoints_come_and_go_without_a_new_guest() -> None:
     assert [change.action for change in plan.difference(before, after, ended=["g"])] == ["replace", "attach"]
     program = [manifest({**guest("g", **ends), "program": ["/bin/sh"]}) for ends in ({}, {"nics": [eth0]})]
     assert steps(*program) == [("replace", "partition", "g")]
-    for more in ({"memory": 2 << 20}, {"disks": [{**vda, "size": 1024}]}, {"disks": [{**vda, "read_only": True}]}):
+    part = {**vda, "size": 1024, "limit": 512}
+    for more in ({"memory": 2 << 20}, {"disks": [part]}, {"disks": [{**vda, "read_only": True}]}):
         assert steps(before, manifest(guest("g", **{"disks": [vda], **more}), guest("h")))[0][0] == "replace", more
+    larger = manifest(guest("g", disks=[{**vda, "size": 1024}]), guest("h"))
+    assert steps(manifest(guest("g", disks=[vda]), guest("h")), larger) == [("set", "size", "g.vda")]
+    assert steps(larger, manifest(guest("g", disks=[vda]), guest("h"))) == [("replace", "partition", "g")]
     [replaced] = lines([plan.Change("replace", "partition", "g").document()])
     assert replaced == "~ replace partition g: ends it and starts it anew"
 

@@ -65,8 +65,9 @@ class HeldVolume:
     def clone(self, name: str, clone: str) -> None:
         self._ask("clone", name=name, other=clone)
 
-    def resize(self, name: str, size: int) -> None:
-        self._ask("resize", name=name, size=size)
+    def resize(self, name: str, size: int) -> list[Row]:
+        """Guests that have it and were told, as the API answers."""
+        return list(self._ask("resize", name=name, size=size)["grown"])
 
     def remove(self, name: str) -> None:
         self._ask("remove", name=name)

@@ -37,6 +37,7 @@ OPERATIONS: dict[str, Operation] = {
     "device.remove": devices.remove,
     "endpoint.attach": endpoints.attach,
     "endpoint.detach": endpoints.detach,
+    "endpoint.grow": endpoints.grow,
     "endpoint.path": paths.want,
     "endpoint.path_settle": paths.settle,
     "channel.create": channels.create,

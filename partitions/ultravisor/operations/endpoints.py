@@ -155,6 +155,20 @@ def _add_pair(
     add_channel(change, "pair", client["id"], device["partition"], capacity, segment, endpoint=endpoint)
 
 
+def grow(change: Change, fields: Fields) -> dict[str, Any]:
+    """The disk `name` of a `partition` has `length` bytes from now on, never fewer than before; its medium has them."""
+    partition = change.partition(fields.reference("partition"))
+    row = known_endpoint(change, partition, fields.text("name", 15, pattern=ENDPOINT_NAME))
+    length = fields.integer("length", least=abi.SECTOR)
+    if length % abi.SECTOR:
+        raise fields.refuse("length", f"a multiple of {abi.SECTOR} bytes", length)
+    fields.done()
+    place = {name: row[name] for name in ("generation", "name", "device", "file", "offset")}
+    change.apply("UPDATE endpoint SET length = :length WHERE generation = :generation", length=length, **place)
+    change.touched.add(partition["id"])
+    return {"partition": partition["id"], "index": row["number"], "name": row["name"], "length": length}
+
+
 def detach(change: Change, fields: Fields) -> dict[str, Any]:
     """Takes the endpoint `name` from a `partition`: one that has no process, or `drained`, where its device has
     confirmed that nothing of it is in flight."""

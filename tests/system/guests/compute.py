@@ -118,7 +118,7 @@ def write(puppet: Puppet, disk: str, block: int, depth: int) -> dict[str, Any]:
     from pyx.disk_load import DiskLoad
 
     device = puppet.guest.disk(disk)
-    load = DiskLoad(device.queue, puppet.guest.memory.allocate(depth * block), device.size)
+    load = DiskLoad(device.queue, puppet.guest.memory.allocate(depth * block), device.capacity)
     stopping: list[int] = []
     requests: list[int] = []
 

@@ -53,7 +53,12 @@ def poll(puppet: Puppet, disk: str, requests: int) -> int:
 def facts(puppet: Puppet, disk: str) -> dict[str, Any]:
     """What the driver knows of the disk."""
     found = puppet.guest.disk(disk)
-    return {"size": found.size, "read_only": found.read_only, "transfer_max": found.transfer_max}
+    return {"size": found.capacity, "read_only": found.read_only, "transfer_max": found.transfer_max}
+
+
+def grown(puppet: Puppet, disk: str, timeout: float) -> int | None:
+    """The capacity that the guest is told of, once it is another one."""
+    return puppet.guest.disk(disk).grown(timeout)
 
 
 def attempt(puppet: Puppet, disk: str, operation: str, offset: int, length: int) -> list[str]:
@@ -111,7 +116,7 @@ def overtaken(puppet: Puppet, disk: str, block: int, byte: int) -> int:
     target = puppet.guest.disk(disk)
     data, found, others = puppet.guest.memory.allocate(block), puppet.guest.memory.allocate(GUARD), 0
     memoryview(data)[:] = bytes([byte]) * block
-    for offset in range(0, target.size, block):
+    for offset in range(0, target.capacity, block):
         target.queue.submit(WRITE, data, offset)
         target.queue.submit(READ, found, offset + block - GUARD)
         target.queue.kick()
@@ -144,7 +149,7 @@ def round_trips(puppet: Puppet, disk: str, count: int) -> list[float]:
 def digest(puppet: Puppet, disk: str) -> str:
     """SHA-256 of all that is on the disk."""
     target, buffer, found = puppet.guest.disk(disk), puppet.guest.memory.allocate(1 << 20), hashlib.sha256()
-    for offset in range(0, target.size, len(buffer)):
+    for offset in range(0, target.capacity, len(buffer)):
         target.read_into(buffer, offset)
         found.update(bytes(buffer))
     return found.hexdigest()
@@ -153,7 +158,7 @@ def digest(puppet: Puppet, disk: str) -> str:
 def flushed_rounds(puppet: Puppet, disk: str, block: int, seed: int) -> None:
     """Writes the disk from its beginning to its end, and flushes after each block."""
     target, buffer = puppet.guest.disk(disk), puppet.guest.memory.allocate(block)
-    for number in range(target.size // block):
+    for number in range(target.capacity // block):
         buffer[:] = random.Random(f"{seed} {number}").randbytes(block)
         target.write_from(buffer, number * block)
         target.flush()

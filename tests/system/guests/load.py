@@ -14,7 +14,7 @@ from pyx.frame_load import FrameSender
 def disk(puppet: Puppet, disk: str, depth: int, seconds: float, operation: str = "read", block: int = 4096) -> Any:
     device = puppet.guest.disk(disk)
     buffer = puppet.guest.memory.allocate(depth * block)
-    return DiskLoad(device.queue, buffer, device.size).run(abi.OPERATIONS[operation], block, depth, seconds)
+    return DiskLoad(device.queue, buffer, device.capacity).run(abi.OPERATIONS[operation], block, depth, seconds)
 
 
 def send(puppet: Puppet, nic: str, to: str, seconds: float, size: int = 64, depth: int = 128) -> Any:

@@ -27,7 +27,7 @@ def verified(puppet: Puppet, seed: int, most: int = 1 << 60, pause: float = 0.0)
     rounds, longest = 0, 0.0
     while rounds < most and not puppet.wanted():
         begin = time.monotonic()
-        shift, offset = generator.randrange(4096), 512 * generator.randrange((disk.size - BLOCK) // 512 + 1)
+        shift, offset = generator.randrange(4096), 512 * generator.randrange((disk.capacity - BLOCK) // 512 + 1)
         data = generator.randbytes(BLOCK)
         out[shift : shift + BLOCK] = data
         disk.write_from(out[shift : shift + BLOCK], offset)
