@@ -110,3 +110,13 @@ async def release(role: Record, op: str, message: dict[str, Any]) -> None:
     except RemoteError as error:
         if error.code != "unreachable":
             raise
+
+
+async def ask_on(role: Record, op: str, message: dict[str, Any]) -> dict[str, Any]:
+    """As `ask`, again and again while the role says that its time was too short: the kernel has not let go yet."""
+    while True:
+        try:
+            return await ask(role, op, message, timeout=None)
+        except RemoteError as error:
+            if error.code != "timeout":
+                raise

@@ -161,6 +161,7 @@ class Fabric(RoleSegments, Queues, Offloads):
             "call_capacity": plan["call"]["capacity"] if plan["call"] else 0,
             "pid": record.pid or 0,
             "held": record.held,
+            "silent": record.silent,
         }
         try:
             await ask(self.monitor, "open", message, [*read, *rest])
@@ -234,7 +235,7 @@ class Fabric(RoleSegments, Queues, Offloads):
         record.attached = False
         await self._close(record)
         for endpoint in record.plan["endpoints"]:
-            if not endpoint.get("unplugged"):
+            if endpoint.get("placed") or not endpoint.get("unplugged"):
                 await _detach(self.devices[endpoint["device"]], record.number, endpoint["port"])
             endpoint.pop("placed", None)
         await self.forget_queues(record)
@@ -273,6 +274,11 @@ class Fabric(RoleSegments, Queues, Offloads):
     async def settle(self, record: Record, endpoint: dict[str, Any]) -> None:
         endpoint.pop("away", None)
         await ask(self.devices[endpoint["device"]], "settle", {"port": endpoint["port"]})
+
+    async def close_pair(self, record: Record, endpoint: dict[str, Any]) -> int:
+        """The queue pair of an endpoint is void, under whatever key; the generation of its last entry."""
+        message = {"partition": record.number, "endpoint": endpoint["index"]}
+        return int((await ask(self.monitor, "close_pair", message))["generation"])
 
     # ---- measuring ----
 

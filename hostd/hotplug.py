@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
+from hostd.asking import ask_on
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
@@ -109,49 +110,62 @@ class HotPlug:
         async with self._plugging:
             record = self._running(name)
             found = next((end for end in record.plan["endpoints"] if end["name"] == endpoint), {"name": endpoint})
-            _alone(record, endpoint)
+            single(record, endpoint)
             try:
                 answer = await self._decide_detach(record, found, key, actor)
                 if answer["replayed"]:  # another one of that name may have come since
                     return {**_answer(record, {**found, "index": None}, answer), "seconds": 0.0}
-                record.leaving = endpoint
-                await self.note(record)  # from here on it goes, whoever is hostd
-                try:
-                    await self._unplug(record, found)
-                except RemoteError as error:
-                    failure = {"code": error.code, "message": error.message}
-                    await ask(self.records["command"], "detached", {"decision": answer["decision"], "failure": failure})
-                    raise
-                await self.note(record)  # from here on the next process of a role is not told of it, whoever is hostd
-                await ask(self.records["command"], "detached", {"decision": answer["decision"]})
-                await self._forget(record, found)
+                await self.take_endpoint(record, found, answer["decision"])
             except RemoteError as error:
                 if not record.attached:
                     raise HostError("state", f"{name} has ended, and {endpoint} has gone with it") from error
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
-            finally:
-                record.leaving = None
-            await self._left(record, found)
         self.events.publish("detached", partition=name, endpoint=endpoint, actor=actor)
         seconds = (time.monotonic_ns() - begin) / 1e9
         return {**_answer(record, found, answer), "seconds": seconds}
+
+    async def take_endpoint(
+        self, record: Record, endpoint: Row, decision: int, let_go: Callable[[Record], None] | None = None
+    ) -> None:
+        """What was decided is done, and the guest is told. `let_go(role)`: it acts no more for the endpoint. With it
+        the end of what the kernel still does for the device is waited for, however long that takes."""
+        record.leaving = {"endpoint": endpoint["name"], "decision": decision}
+        try:
+            await self.note(record)  # from here on it goes, whoever is hostd
+            try:
+                await self._unplug(record, endpoint, let_go)
+            except RemoteError as error:
+                failure = {"code": error.code, "message": error.message}
+                await ask(self.records["command"], "detached", {"decision": decision, "failure": failure})
+                record.leaving = None
+                await self.note(record)
+                raise
+            await self.note(record)  # from here on the next process of a role is not told of it, whoever is hostd
+            await ask(self.records["command"], "detached", {"decision": decision})
+            await self._forget(record, endpoint)
+        finally:
+            record.leaving = None
+        await self._left(record, endpoint)
 
     async def settle_endpoints(self, record: Record, queues: list[int]) -> None:
         """After the death of an earlier hostd: one that it had only begun to attach goes again, one that it was
         detaching goes for good. `queues`: numbers that the I/O partitions know of this partition."""
         plan = await self._plan(record)
         known = {end["generation"]: end for end in record.plan["endpoints"]}
+        leaving = record.leaving or {"endpoint": None}
         unclaimed = [number for number in queues if number not in record.queues]
         record.queues += unclaimed
         for endpoint in plan["endpoints"]:
             before = known.pop(endpoint["generation"], None)
-            if before is not None and endpoint["name"] != record.leaving:
+            gone = before is not None and endpoint["name"] == leaving["endpoint"]
+            if before is not None and not gone:
                 endpoint |= {"unplugged": True} if before.get("unplugged") else {}
                 continue
             record.served.setdefault(endpoint["generation"], unclaimed)
             await self._unplug(record, endpoint)
-            subject = {"partition": record.number, "name": endpoint["name"], "drained": True}
-            await self._transaction([{"op": "endpoint.detach", **subject}])
+            if not gone or not await self._concluded(leaving["decision"]):
+                subject = {"partition": record.number, "name": endpoint["name"], "drained": True}
+                await self._transaction([{"op": "endpoint.detach", **subject}])
             known[endpoint["generation"]] = endpoint
         record.plan = await self._plan(record) if known else plan
         for endpoint in known.values():
@@ -214,15 +228,23 @@ class HotPlug:
         finally:
             close_fds(fds)
 
-    async def _unplug(self, record: Record, endpoint: Row) -> None:
+    async def _unplug(
+        self, record: Record, endpoint: Row, let_go: Callable[[Record], None] | None = None
+    ) -> None:
         """No way in any more, then the device has dropped what it had, then the channel server has given it back."""
-        await ask(self.fabric.monitor, "drop_endpoint", _of(record, endpoint))
-        if not endpoint.get("unplugged"):
-            endpoint["unplugged"] = True  # a guest that ends meanwhile is detached from the others
-            endpoint.pop("placed", None)
+        told = let_go or (lambda _: None)
+        monitor, device = self.fabric.monitor, self.fabric.devices[endpoint["device"]]
+        await ask(monitor, "drop_endpoint", _of(record, endpoint))
+        told(monitor)
+        if endpoint.get("placed") or not endpoint.get("unplugged"):
+            # A guest that ends meanwhile is detached from the others. The next process of a device that dies now takes
+            # the port once more before it gives it up: so it has seen the end of what the kernel did for the dead one.
+            endpoint["unplugged"] = endpoint["placed"] = True
             message = {"partition": record.number, "port": endpoint["port"]}
-            await ask(self.fabric.devices[endpoint["device"]], "detach", message)
+            await (ask(device, "detach", message) if let_go is None else ask_on(device, "detach", message))
+            endpoint.pop("placed", None)
             await self.fabric.wiring.withdraw(record, self.fabric.devices, endpoint["name"])
+        told(device)
         numbers = record.served.pop(endpoint["generation"], [])
         if numbers:
             deadline = time.monotonic() + DRAIN_SECONDS
@@ -231,7 +253,17 @@ class HotPlug:
             if set(numbers) <= set(record.queues):
                 record.queues = [number for number in record.queues if number not in numbers]
                 await self.fabric.remove_queues(endpoint["server"], numbers)
-        await ask(self.fabric.monitor, "unroute", _of(record, endpoint))
+        if endpoint["server"] is not None:
+            told(self.fabric.servers[endpoint["server"]])
+        await ask(monitor, "unroute", _of(record, endpoint))
+
+    async def _concluded(self, decision: int) -> bool:
+        """The rows of an endpoint that was to go have gone, and the decision says so. False: it was taken back."""
+        try:
+            await ask(self.records["command"], "detached", {"decision": decision})
+        except RemoteError:
+            return False
+        return True
 
     async def _decide_detach(self, record: Record, endpoint: Row, key: str | None, actor: str) -> Row:
         message = {"partition": record.name, "endpoint": endpoint["name"], "actor": actor}
@@ -258,7 +290,7 @@ def _with(spec: PartitionSpec, manifest: Manifest, kind: str, entry: Disk | Nic)
     return complete(spec.model_copy(update=more), manifest.devices)
 
 
-def _alone(record: Record, name: str) -> None:
+def single(record: Record, name: str) -> None:
     """HostError `unsupported` where an endpoint is one of a NIC's several queue pairs."""
     for nic in record.spec.nics:
         if nic.queues > 1 and name in names_of(nic):

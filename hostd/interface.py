@@ -85,6 +85,19 @@ class Supervisor(Protocol):
         """{"partition", "endpoint", "before", "size", "seconds"}: a running guest's disk has `size` bytes, and it is
         told; None: as many as its medium has. Code `conflict` where it has more already."""
 
+    async def revoke_endpoint(
+        self, name: str, endpoint: str, deadline: float, *, key: str | None, actor: str
+    ) -> dict[str, Any]:
+        """The receipt (hostd.withdrawal): an endpoint is taken from a running guest, name, number and port are free."""
+
+    async def revoke_channel(
+        self, name: str, channel: str, deadline: float, *, key: str | None, actor: str
+    ) -> dict[str, Any]:
+        """The same for the queue pair of an endpoint, or for the call ring (`@calls`)."""
+
+    async def grant_channel(self, name: str, channel: str, *, key: str | None, actor: str) -> dict[str, Any]:
+        """{"name", "channel", "generation", "decision", "seconds"}: a running guest may make system calls again."""
+
     async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
         """{"device", "name"}: the switch of a NIC has one more port that leads out of the host's partitions."""
 
@@ -167,7 +180,7 @@ class Supervisor(Protocol):
         """{"believed": {...}, "true": {...}}: what the partition sees beside what the database says; and "charges":
         {role: seconds of processor time that it has spent for the partition}, "charged": seconds that count as the
         partition's own, None where the host does not charge; "connections": {endpoint: Connection.row()}; "refused":
-        {name: count} of its system calls, `touches` of its memory among them."""
+        {name: count} of its system calls, `touches` of its memory among them; "receipts" of what was taken from it."""
 
     async def hardware(self, name: str) -> dict[str, Any]:
         """{"region": {...}, "believed": {...} or None, "true": [device]}: what a guest is shown of buses and devices,

@@ -35,6 +35,7 @@ PLAIN = (
     "name", "type", "number", "state", "process", "pid", "start_ticks", "exit_status", "sandbox", "sandbox_wanted",
     "trapped", "view", "plan", "queues", "attached", "opened", "copied", "stop_asked", "restarts", "scheduled",
     "assigned", "held", "processors", "started_ns", "reports", "leaving", "untold",
+    "cutting", "silent", "silences",
 )  # fmt: skip
 
 

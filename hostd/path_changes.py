@@ -41,6 +41,8 @@ class Plane(Protocol):
 
     async def settle(self, record: Record, endpoint: Row) -> None: ...
 
+    async def close_pair(self, record: Record, endpoint: Row) -> int: ...
+
 
 class PathChanges:
     """`decide(record, endpoint, path, key, actor)` asks the command partition; `transaction` the ultravisor."""
@@ -60,6 +62,7 @@ class PathChanges:
         self._waiting: dict[int, asyncio.Queue[str | None]] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cut: set[int] = set()  # whose queue pair was taken, and whose guest has not followed yet
 
     # ---- before the guest starts ----
 
@@ -104,15 +107,21 @@ class PathChanges:
             if waiting is not None:
                 waiting.put_nowait(None)
             self._locks.pop(endpoint["generation"], None)
+            self._cut.discard(endpoint["generation"])
 
     async def _arrived(self, record: Record, endpoint: Row, path: str) -> None:
         """The end of a change without a deadline."""
         async with self._lock(endpoint):
             # Where another path has been asked for meanwhile, that change has the monitor's word and settles it.
-            if path == endpoint["path"] or path != endpoint["wanted"] or not record.attached:
+            if path != endpoint["wanted"] or not record.attached:
                 return
             before = endpoint["path"]
             try:
+                if path == before:  # maybe its queue pair was taken from it before it followed
+                    if endpoint["generation"] in self._cut:
+                        self._cut.discard(endpoint["generation"])
+                        await self._plane.settle(record, endpoint)
+                    return
                 await self._settle(record, endpoint, path)
             except (RemoteError, HostError) as error:
                 self._events.publish("error", partition=record.name, message=f"path: {error.message}")
@@ -160,6 +169,41 @@ class PathChanges:
                     raise HostError("conflict", f"{record.name}: the path of {endpoint['name']} is being changed")
                 await stack.enter_async_context(self._lock(endpoint))
             yield
+
+    async def cut(
+        self,
+        record: Record,
+        endpoint: Row,
+        patience: float,
+        closed: Callable[[int], None],
+        drained: Callable[[], None],
+    ) -> None:
+        """Takes its queue pair from a guest, which need not agree: `redirect` is wanted already. The guest is asked,
+        and the device gives back what it has not executed; at the latest after `patience` seconds the pair is void
+        (`closed`, with the generation of its last entry), and once nothing of it is at work any more (`drained`)
+        redirect is in force. What the guest still puts there comes back unexecuted, until it follows."""
+        async with self._lock(endpoint):
+            endpoint["wanted"] = "redirect"
+            self._cut.add(endpoint["generation"])
+            await self._plane.offer_path(record, endpoint)
+            recalled = asyncio.create_task(self._recalled(record, endpoint))
+            await asyncio.wait({recalled}, timeout=patience)
+            closed(await self._plane.close_pair(record, endpoint))
+            await recalled
+            drained()
+            before = endpoint["path"]
+            await self._settle_rows(record, endpoint, "redirect")
+        self._publish(record, endpoint, before, "redirect")
+
+    async def _recalled(self, record: Record, endpoint: Row) -> None:
+        """Nothing of its queue pair is at work at the device any more, however long the kernel takes."""
+        while True:
+            try:
+                return await self._plane.recall(record, endpoint, "direct")
+            except RemoteError as error:
+                if error.code != "timeout":
+                    raise
+            await asyncio.sleep(0)
 
     async def _carry_out(self, record: Record, endpoint: Row, path: str, timeout: float) -> None:
         endpoint["wanted"] = path

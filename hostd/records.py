@@ -46,7 +46,10 @@ class Record:
     served: dict[int, list[int]] = field(default_factory=dict)  # the same by generation of the endpoint
     connections: dict[int, Any] = field(default_factory=dict)  # of endpoints, by generation (hostd.connections)
     hot: set[int] = field(default_factory=set)  # generations of endpoints that came while the guest ran
-    leaving: str | None = None  # name of an endpoint that is being detached
+    leaving: dict[str, Any] | None = None  # an endpoint that is being detached: {"endpoint": name, "decision"}
+    cutting: dict[str, Any] | None = None  # one whose queue pair is being revoked, likewise
+    silent: bool = False  # its call ring is revoked
+    silences: int = 0  # times that it was, or was granted again
     lifecycle: Any = None  # the wire to a guest: its reports, and endpoints that come and go
     recorded: asyncio.Event | None = None  # of a guest: the database knows its process, or never will
     attached: bool = False
@@ -58,6 +61,7 @@ class Record:
     scheduled: bool = False  # it is a world of its own
     assigned: list[str] = field(default_factory=list)  # devices that a guest has to itself
     revocations: dict[int, Any] = field(default_factory=dict)  # of its memory, by address (hostd.revocation)
+    withdrawals: dict[str, Any] = field(default_factory=dict)  # of endpoints and channels (hostd.withdrawal)
     held: bool = False  # its world stands, by hand (hostd.vectors)
     processors: int = 0  # that a guest may run on
     export: Export | None = None  # the socket that its disks are served on

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from hostd.errors import HostError
 from hostd.fabric import ask
 from hostd.hotplug import DRAIN_POLL, HotPlug, Row
+from hostd.receipts import Receipt
 from hostd.records import ENDED, Record
 from hostd.told import revoked_of
 from hostd.wire import RemoteError, WireError, close_fds
@@ -34,28 +35,19 @@ LOOK_AGAIN = 0.01  # seconds between two looks whether a device that does not an
 STEP = 4 << 20  # bytes dropped or allocated in one go: about a millisecond of this loop
 
 
-@dataclass
-class Revocation:
-    """One range. `stages`: seconds from the request to each state. `holders`: the same to their having let go; None:
-    they have not."""
+@dataclass(kw_only=True)
+class Revocation(Receipt):
+    """One range; its generation is that of the partition map since which nothing there is translated."""
 
+    kind: str = "memory"
     offset: int
     size: int
-    generation: int  # of the partition map since which nothing there is translated
     pieces: list[Row]
-    begin: float
-    holders: dict[str, float | None]
-    state: str = "revoking"
-    stages: dict[str, float] = field(default_factory=dict)
     closed: int = 0  # queue pairs whose entry could not hold the pieces
-    task: asyncio.Task[None] | None = None
     settling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def since(self) -> float:
-        return time.monotonic() - self.begin
-
-    def reach(self, state: str) -> None:
-        self.stages[state] = self.since()
+    def subject(self) -> Row:
+        return {"offset": self.offset, "size": self.size, "closed": self.closed}
 
     def memory(self) -> list[Row]:
         """As devices are told."""
@@ -76,23 +68,51 @@ class Revoking(HotPlug):
         change = answer["change"]
         found = record.revocations.get(offset)
         if found is None or found.generation != change["generation"]:
-            holders = ["monitor", *sorted({end["device"] for end in record.plan["endpoints"]})]
-            found = Revocation(
-                offset, size, change["generation"], change["pieces"], begin, dict.fromkeys(holders), change["state"]
-            )
-            record.revocations[offset] = found
+            if answer["replayed"]:
+                change["state"] = await self._state_since(record, offset, change["generation"])
+            found = Revocation(offset=offset, size=size, pieces=change["pieces"], generation=change["generation"],
+                               begin=begin, state=change["state"])  # fmt: skip
             row = {"gpa": offset, "size": size, "generation": found.generation}
             record.plan["revoked"] = [*(one for one in record.plan["revoked"] if one["gpa"] != offset), row]
-            found.reach("revoking")
-            found.task = asyncio.create_task(self._take(record, found))
-        assert found.task is not None
-        await asyncio.wait({found.task}, timeout=max(0.0, deadline - (time.monotonic() - begin)))
-        if found.task.done():
-            found.task.result()
-        else:
+            self._begin_taking(record, found)
+        found.decision = answer["decision"]
+        if not await found.settled(deadline, begin):
             await self._settle(record, found, "quarantine")
-        self.events.publish("revoked", partition=name, offset=offset, size=size, state=found.state, actor=actor)
-        return self._receipt(record, found, answer["decision"], deadline, time.monotonic() - begin)
+        return self._issue(record, found, deadline, begin, actor)
+
+    async def _state_since(self, record: Record, offset: int, generation: int) -> str:
+        """What came of an earlier revocation, maybe another hostd's: its key must not take what was granted again."""
+        for row in (await self._plan(record))["revoked"]:
+            if row["gpa"] == offset and row["generation"] == generation:
+                return str(row["state"])
+        raise HostError("state", f"{record.name}: what this key has revoked at {offset} was granted again since")
+
+    def _begin_taking(self, record: Record, found: Revocation) -> None:
+        record.revocations[found.offset] = found
+        if found.state == "freed":  # by an earlier hostd, which had the times
+            found.task = asyncio.create_task(asyncio.sleep(0))
+            return
+        devices = sorted({end["device"] for end in record.plan["endpoints"]})
+        found.hold([self.fabric.monitor, *(self.fabric.devices[device] for device in devices)])
+        found.reach("revoking")
+        found.task = asyncio.create_task(self._take(record, found))
+
+    def _issue(self, record: Record, found: Receipt, deadline: float, begin: float, actor: str) -> Row:
+        """The receipt, as whoever asked for it gets it."""
+        seconds, row = time.monotonic() - begin, found.row(record, self.fabric.roles())
+        subject = {name: value for name, value in found.subject().items() if name != "closed"}
+        self.events.publish("revoked", partition=record.name, **subject, state=found.state, actor=actor)
+        return {**row, "deadline": deadline, "time": time.time(), "seconds": seconds}
+
+    def resume_revocations(self, record: Record) -> None:
+        """What an earlier hostd had begun to take of a guest's memory goes on."""
+        for row in record.plan["revoked"]:
+            if row["state"] != "freed":
+                pieces = revoked_of(record, [row])
+                self._begin_taking(record, Revocation(
+                    offset=row["gpa"], size=row["size"], pieces=pieces, generation=row["generation"],
+                    begin=time.monotonic(), state=row["state"],
+                ))  # fmt: skip
 
     async def grant_memory(self, name: str, offset: int, *, key: str | None, actor: str) -> Row:
         """Gives a revoked range back, full of zeroes."""
@@ -150,7 +170,7 @@ class Revoking(HotPlug):
         with suppress(RemoteError):  # it is given up, or the guest has ended: with it all that was translated for it
             answer = await ask(self.fabric.monitor, "retranslate", {"partition": record.number}, timeout=None)
             found.closed = answer["closed"]
-        found.holders["monitor"] = found.since()
+        found.let_go(self.fabric.monitor)
 
     async def _drain(self, record: Record, found: Revocation, device: Record) -> None:
         """Until nothing there is at work at a device, or its process has ended; the next one bars the range before it
@@ -167,7 +187,7 @@ class Revoking(HotPlug):
                 if asked.result()["left"] == 0:
                     break
             await asyncio.sleep(DRAIN_POLL)
-        found.holders[device.name] = found.since()
+        found.let_go(device)
 
     async def _renew(self, record: Record, gpa: int, size: int, allocate: bool) -> None:
         """The pages of a range go back to the kernel; with `allocate` others come, full of zeroes (rule 1)."""
@@ -198,25 +218,3 @@ class Revoking(HotPlug):
                 await self._transaction([operation])
             found.state = state
             found.reach(state)
-
-    def _receipt(self, record: Record, found: Revocation, decision: int, deadline: float, seconds: float) -> Row:
-        """What, when, by which generation, who held it, and how long it took."""
-        pids = {role.name: role.pid for role in self.fabric.roles()}
-        return {
-            "name": record.name,
-            "id": record.number,
-            "kind": "memory",
-            "offset": found.offset,
-            "size": found.size,
-            "generation": found.generation,
-            "state": found.state,
-            "stages": found.stages,
-            "holders": [
-                {"name": name, "pid": pids.get(name), "released": seconds} for name, seconds in found.holders.items()
-            ],
-            "closed": found.closed,
-            "deadline": deadline,
-            "decision": decision,
-            "time": time.time(),
-            "seconds": seconds,
-        }

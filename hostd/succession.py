@@ -107,6 +107,8 @@ class Succession:
         raise NotImplementedError
 
     settle_endpoints: Callable[[Record, list[int]], Awaitable[None]]
+    resume_revocations: Callable[[Record], None]
+    resume_withdrawals: Callable[[Record], None]
 
     async def _terminate(self, record: Record, timeout: float) -> None:
         raise NotImplementedError
@@ -253,6 +255,8 @@ class Succession:
         if record.plan["partition"]["state"] == "stopping":  # its end was decided, and then not noted any more
             record.state, record.stop_asked = "stopping", True
         await self._paths.catch_up(record)
+        self.resume_revocations(record)
+        self.resume_withdrawals(record)
 
     async def _spawn_rest(self) -> None:
         """Guests of the manifest that the earlier hostd had not come to."""

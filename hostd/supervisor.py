@@ -44,11 +44,11 @@ from hostd.placement import placement_request
 from hostd.queue_pairs import several
 from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
-from hostd.revocation import Revoking
 from hostd.runtime import sweep_stale
 from hostd.succession import Succession
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
 from hostd.wire_life import WireLife
+from hostd.withdrawal import Withdrawing
 from hostd.world_life import WorldLife
 from pyx.loop import register_membarrier
 
@@ -59,7 +59,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, Succession):
+class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, NicQueues, Succession):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None
@@ -196,7 +196,8 @@ class Supervisor(Endings, WorldLife, KernelLife, Revoking, WireLife, NicQueues, 
         monitor = self.fabric.monitor if self.fabric.monitored else None
         view = await views.of_partition(record, self.records["command"], monitor)
         spent, charged = charging.spent(self.fabric, record), await charging.charged(self.fabric, record)
-        return {**view, "charges": spent, "charged": charged, "refused": self._refusals.counts(record)}
+        told = {"refused": self._refusals.counts(record), "receipts": self.receipts(record)}
+        return {**view, "charges": spent, "charged": charged, **told}
 
     async def hardware(self, name: str) -> Row:
         return await views.of_hardware(self._record(name), self.records.values(), self.fabric)

@@ -34,10 +34,10 @@ def extents_of(record: Record) -> list[dict[str, int]]:
     return [{"hpa": extent["hpa"], "size": extent["size"]} for extent in record.plan["memory"]]
 
 
-def revoked_of(record: Record) -> list[dict[str, int]]:
-    """Where in machine memory lies what is revoked of a partition's memory."""
+def revoked_of(record: Record, rows: list[dict[str, Any]] | None = None) -> list[dict[str, int]]:
+    """Where in machine memory lies what is revoked of a partition's memory, or `rows` of it."""
     found = []
-    for kept in record.plan.get("revoked", []):
+    for kept in record.plan.get("revoked", []) if rows is None else rows:
         for extent in record.plan["memory"]:
             first = max(kept["gpa"], extent["gpa"])
             size = min(kept["gpa"] + kept["size"], extent["gpa"] + extent["size"]) - first

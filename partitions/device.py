@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hostd.errors import HostError
@@ -9,6 +11,16 @@ from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
 
 Pair = tuple[int, int, int]  # events descriptor, queue pair's descriptor, capacity
+
+
+@contextmanager
+def kernel_time() -> Iterator[None]:
+    """What the kernel does not end in time is no fault of this process: HostError `timeout`, and whoever asks again
+    waits on."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise HostError("timeout", str(error)) from error
 
 
 class DevicePartition(DataPlane):
@@ -96,8 +108,9 @@ class DevicePartition(DataPlane):
         partition = message["partition"]
         if self._owners.get(message["port"]) != partition:
             return {}
+        with kernel_time():
+            self.detach_port(message["port"])
         del self._owners[message["port"]]
-        self.detach_port(message["port"])
         self._extents[partition] -= 1
         if self._extents[partition] == 0:
             self._forget(partition)
@@ -116,7 +129,8 @@ class DevicePartition(DataPlane):
 
     def handle_recall(self, message: Message, _fds: list[int]) -> Message:
         """Gives requests of a path back that are not executed yet, now and as they come, until `settle`."""
-        self.loop.recall(message["port"], message["path"])
+        with kernel_time():
+            self.loop.recall(message["port"], message["path"])
         return {}
 
     def handle_settle(self, message: Message, _fds: list[int]) -> Message:

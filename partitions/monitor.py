@@ -3,10 +3,7 @@ partitions on and lets them go (U3, U5, H2).
 
 Descriptors at start: `bell`, `statistics`, `kernel`, and the statistics of the other threads, `faults`, `traps` and one
 `worldN` for each processor N that is scheduled.
-Messages: `open`, `close`, `connect_hardware`, `connect_translations`, `map_memory`, `unmap_memory`,
-`offer_path`, `path`, `answer`, `watch_calls`, `watch_memory`, `worlds`, `started`, `registers`, `set_register`,
-`turns`, `trap`, `hardware`, `refresh_hardware`, `watch_charges`, `charged`, `drop_endpoint`, `set_offloads`,
-`offloads`. One that follows a killed monitor ("adopting") takes no calls before `resume`. Events to hostd:
+One that follows a killed monitor ("adopting") takes no calls before `resume`. Events to hostd:
 
 - {"event": "connect", "partition", "call", "service"} for services that only the control plane can open;
 - {"event": "path", "partition", "endpoint", "path"} where a guest has gone over to another path;
@@ -92,6 +89,7 @@ class MonitorPartition(DataPlane):
             message.get("call_capacity", 0),
             by_name.get("events", -1),
         )
+        self.loop.silence(message["partition"], message.get("silent", False))
         if self._adopting:
             self.loop.adopt(message["partition"])
             self.loop.hold(message["partition"], message["held"])
@@ -162,8 +160,7 @@ class MonitorPartition(DataPlane):
 
     def handle_connect_server_vectors(self, message: Message, fds: list[int]) -> Message:
         """The interrupt vectors of an I/O partition, by its slot: this process routes them."""
-        (vectors,) = fds
-        self.loop.connect_server_vectors(message["server"], vectors)
+        self.loop.connect_server_vectors(message["server"], fds[0])
         return {}
 
     def handle_route(self, message: Message, _fds: list[int]) -> Message:
@@ -198,10 +195,9 @@ class MonitorPartition(DataPlane):
     def handle_hold(self, message: Message, _fds: list[int]) -> Message:
         """The world of a partition stands, or runs again ("on"): what its vectors held is delivered then (W3). "held":
         its system world holds it; otherwise the process itself is still to be stopped."""
-        partition, on = message["partition"], bool(message["on"])
-        held = self._worlds.bar(partition, on)
+        held = self._worlds.bar(message["partition"], bool(message["on"]))
         if not held:
-            self.loop.hold(partition, on)
+            self.loop.hold(message["partition"], bool(message["on"]))
         return {"held": held}
 
     def handle_vectors(self, message: Message, _fds: list[int]) -> Message:
@@ -279,6 +275,13 @@ class MonitorPartition(DataPlane):
     def handle_drop_endpoint(self, message: Message, _fds: list[int]) -> Message:
         """An endpoint goes while its guest runs: its queue pair is closed, its path is the first one again."""
         self.loop.drop_endpoint(message["partition"], message["endpoint"])
+        return {}
+
+    def handle_close_pair(self, message: Message, _fds: list[int]) -> Message:  # hostd.withdrawal
+        return {"generation": self.loop.cut_pair(message["partition"], message["endpoint"])}
+
+    def handle_silence(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.silence(message["partition"], bool(message["on"]))
         return {}
 
     def handle_retranslate(self, message: Message, _fds: list[int]) -> Message:
@@ -370,8 +373,7 @@ class MonitorPartition(DataPlane):
 
     def handle_watch_charges(self, message: Message, fds: list[int]) -> Message:
         """The statistics of one more role: what it spends for a partition can be charged to it from now on."""
-        (statistics,) = fds
-        self.charges.watch(statistics, message["size"])
+        self.charges.watch(fds[0], message["size"])
         return {}
 
     def handle_charged(self, message: Message, _fds: list[int]) -> Message:
@@ -390,8 +392,8 @@ class MonitorPartition(DataPlane):
 
     def _take_refusals(self) -> None:
         for partition, kind, number in self._traps.take():
-            news = {"event": "refused", "partition": partition, "kind": kind, "number": number}
-            self._control.send(news, timeout=5.0)
+            facts = {"partition": partition, "kind": kind, "number": number}
+            self._control.send({"event": "refused", **facts}, timeout=5.0)
 
 
 def main(context: Context) -> int:

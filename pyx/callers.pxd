@@ -26,6 +26,7 @@ cdef struct Caller:
     uint64_t view_generation
     pv_descriptor descriptor      # private copy of the view in force
     bint calls
+    bint silent                   # its call ring was taken from it: calls are refused
     pv_consumer requests
     pv_producer completions
     pv_interrupts *interrupts

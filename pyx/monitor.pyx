@@ -163,6 +163,8 @@ cdef class Monitor(Offices):
         """Every call but an I/O partition's submit."""
         if call.id == 0 or call.flags:
             self.complete(c, call.id, call.call, PV_REASON_CALL_MALFORMED, 0)
+        elif c.silent:
+            self.complete(c, call.id, call.call, PV_REASON_CALL_DENIED, 0)
         elif call.call == PV_CALL_NULL:
             self.complete(c, call.id, PV_CALL_NULL, PV_REASON_NONE, 0)
         elif call.call == PV_CALL_CONNECT:

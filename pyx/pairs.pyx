@@ -191,6 +191,25 @@ cdef class Pairs(Translator):
             if c.calls:
                 pv_want_path(<pv_monitor_page *>c.doorbell, index, PV_PATH_NONE)
 
+    def cut_pair(self, uint64_t partition, uint32_t index) -> int:
+        """Takes the queue pair of an endpoint from its guest: the entry is closed, the key is void, and the endpoint is on the
+        redirected path. Returns the generation of the last entry that was written. Safe to call twice."""
+        cdef Caller *c = self.opened(partition)
+        if index >= PV_ENDPOINTS_MAX:
+            raise KeyError(f"partition {partition:#x} has no endpoint {index}")
+        with self.quiet():
+            self.refresh(c)
+            self.close_pair(c, index)
+            if c.calls:
+                self.tell_offloads(c, index)
+        return self.translation_generation
+
+    def silence(self, uint64_t partition, bint on):
+        """Calls of a partition are refused (`call_denied`) from the return on, or carried out again."""
+        cdef Caller *c = self.opened(partition)
+        with self.quiet():
+            c.silent = on
+
     def retranslate(self, uint64_t partition) -> int:
         """Takes the map that was published last: after the return nothing is translated as before. Entries of queue pairs are
         written anew under their keys; returns how many of them hold no more than nothing, because the map has more pieces."""

@@ -8,54 +8,16 @@ the decision. Raise VERSION with every change that makes some answer another one
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
+from partitions.command import taking
+from partitions.command.inputs import Decision, Inputs, Kind, Rules, endpoint_known, subject, taker
 from pyx import abi
 
 VERSION = 4
 PIECES_MAX = 8  # extents of one partition: each costs every process that maps the partition a mapping
 REJECTED_MAX = 32  # alternatives that a decision names; the rest is counted
-
-
-@dataclass
-class Decision:
-    """`rule` decided, `reason` is its sentence; `placement` has extents and processors where a partition was placed.
-    `code` is that of the error with which a refusal is answered."""
-
-    accepted: bool
-    rule: str
-    reason: str
-    placement: dict[str, Any] | None = None
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    rejected_more: int = 0
-    code: str | None = None
-
-    def text(self) -> str:
-        """The form that is stored and compared."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """`policy`: as the operations partition keeps it. For a placement `request` has the fields of `partition.create`
-    and `resources` is the ultravisor's answer of that name; for a path `request` is {"op": "endpoint.path", "name",
-    "endpoint", "path"} and `resources` {"version", "partition", "extents", "endpoints"}; for a touch of a device
-    `request` is {"op": "device.use", "name", "type", "endpoints": [one]} and `resources` as for a placement. For an
-    endpoint that comes `request` is {"op": "endpoint.attach", "name", "type", "endpoints": [one]} and `resources` has
-    those of a placement and of a path; for one that goes it is {"op": "endpoint.detach", "name", "endpoint"}, with
-    those of a path, and so for {"op": "memory.revoke", "name", "gpa", "size"} and {"op": "memory.grant", "name",
-    "gpa"}."""
-
-    request: dict[str, Any]
-    resources: dict[str, Any]
-    policy: dict[str, Any]
-
-    @property
-    def memory(self) -> int:
-        return self.request.get("memory") or 0
 
 
 def decide(request: dict[str, Any], resources: dict[str, Any], policy: dict[str, Any]) -> Decision:
@@ -168,7 +130,7 @@ def _placement_known(inputs: Inputs) -> Iterator[str]:
         yield f"the policy asks for the placement {inputs.policy.get('placement')!r}; known: {', '.join(PLACEMENTS)}"
 
 
-RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
+RULES: Rules = {
     "placement": _placement_known,
     "partitions_limit": _partitions_limit,
     "partition_memory_limit": _partition_memory_limit,
@@ -244,17 +206,6 @@ def _chosen_processors(inputs: Inputs) -> list[int]:
 # -- paths of endpoints
 
 
-def _subject(inputs: Inputs) -> dict[str, Any] | None:
-    named = inputs.request["endpoint"]
-    return next((endpoint for endpoint in inputs.resources["endpoints"] if endpoint["name"] == named), None)
-
-
-def _endpoint_known(inputs: Inputs) -> Iterator[str]:
-    if _subject(inputs) is None:
-        known = ", ".join(endpoint["name"] for endpoint in inputs.resources["endpoints"]) or "none"
-        yield f"{inputs.request['name']} has no endpoint {inputs.request['endpoint']}; known: {known}"
-
-
 def _running(inputs: Inputs) -> Iterator[str]:
     """Only a driver at work can go over."""
     state = inputs.resources["partition"]["state"]
@@ -275,8 +226,8 @@ def _pieces(inputs: Inputs) -> Iterator[str]:
         yield f"the memory lies in {extents} pieces, translation entries hold {abi.TRANSLATION_EXTENTS}"
 
 
-PATH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
-    "endpoint": _endpoint_known,
+PATH_RULES: Rules = {
+    "endpoint": endpoint_known,
     "running": _running,
     "paths": _path_allowed,
     "pieces": _pieces,
@@ -286,7 +237,7 @@ PATH_CODES = {"endpoint": "not_found", "running": "state", "paths": "denied", "p
 
 # -- devices that a partition wants to touch
 
-USE_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"devices": _devices, "device_class": _device_class}
+USE_RULES: Rules = {"devices": _devices, "device_class": _device_class}
 USE_CODES = {"devices": "not_found", "device_class": "denied"}
 
 
@@ -296,13 +247,6 @@ def _use(inputs: Inputs) -> Decision:
 
 
 # -- endpoints that come and go while their guest runs
-
-
-def _taker(inputs: Inputs) -> Iterator[str]:
-    """Only a running guest takes an endpoint, or loses one, on its own."""
-    partition = inputs.resources["partition"]
-    if partition["type"] != "guest" or partition["state"] != "running":
-        yield f"{partition['name']} is no running guest: it is {partition['type']}, {partition['state']}"
 
 
 def _new_name(inputs: Inputs) -> Iterator[str]:
@@ -317,14 +261,8 @@ def _attach(inputs: Inputs) -> Decision:
     return Decision(True, "attach", f"{where}, on {endpoint.get('path') or 'redirect'}")
 
 
-def _detach(inputs: Inputs) -> Decision:
-    subject = _subject(inputs)
-    assert subject is not None
-    return Decision(True, "detach", f"{inputs.request['name']} gives back {subject['name']} at {subject['device']}")
-
-
-ATTACH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {
-    "running": _taker,
+ATTACH_RULES: Rules = {
+    "running": taker,
     "endpoint": _new_name,
     "devices": _devices,
     "device_class": _device_class,
@@ -338,45 +276,9 @@ ATTACH_CODES = {
 }  # fmt: skip
 
 
-# -- memory that is taken from a running guest, and given back
-
-
-def _revocable(inputs: Inputs) -> Iterator[str]:
-    """Entries of the direct path must still hold all the pieces: two more at most."""
-    if any("direct" in (one["path"], one["wanted"]) for one in inputs.resources["endpoints"]):
-        extents = inputs.resources["extents"] + 2
-        if extents > abi.TRANSLATION_EXTENTS:
-            yield f"the memory could lie in {extents} pieces, translation entries hold {abi.TRANSLATION_EXTENTS}"
-
-
-def _freed(inputs: Inputs) -> Iterator[str]:
-    """Granted again is only what nobody else can reach any more."""
-    row = next((one for one in inputs.resources["revoked"] if one["gpa"] == inputs.request["gpa"]), None)
-    if row is None:
-        yield f"nothing of {inputs.request['name']} is revoked at {inputs.request['gpa']}"
-    elif row["state"] != "freed":
-        yield f"what was revoked at {row['gpa']} is in the state {row['state']}"
-
-
-def _revoke(inputs: Inputs) -> Decision:
-    """Accepted; with it memory goes or comes."""
-    return Decision(True, inputs.request["op"].partition(".")[2], f"{inputs.request['name']}: {_range(inputs.request)}")
-
-
-def _range(request: dict[str, Any]) -> str:
-    return f"memory from {request['gpa']} on" + (f", {request['size']} bytes" if "size" in request else "")
-
-
-REVOKE_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "pieces": _revocable}
-GRANT_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "freed": _freed}
-MEMORY_CODES = {"running": "state", "pieces": "state", "freed": "state"}
-DETACH_RULES: dict[str, Callable[[Inputs], Iterator[str]]] = {"running": _taker, "endpoint": _endpoint_known}
-DETACH_CODES = {"running": "state", "endpoint": "not_found"}
-
-
 def _change_path(inputs: Inputs) -> Decision:
     """Accepted; the other allowed paths were possible too, but nobody asked for them."""
-    endpoint, path = _subject(inputs), inputs.request["path"]
+    endpoint, path = subject(inputs), inputs.request["path"]
     assert endpoint is not None
     before = endpoint["path"]
     reason = f"{endpoint['name']} is on {path} already" if before == path else f"{endpoint['name']}: {before} to {path}"
@@ -384,11 +286,9 @@ def _change_path(inputs: Inputs) -> Decision:
 
 
 # By `op` of the request: rules, the codes of their refusals, and what is done where none objects.
-KINDS: dict[str, tuple[dict[str, Callable[[Inputs], Iterator[str]]], dict[str, str], Callable[[Inputs], Decision]]] = {
+KINDS: dict[str, Kind] = {
     "endpoint.path": (PATH_RULES, PATH_CODES, _change_path),
     "endpoint.attach": (ATTACH_RULES, ATTACH_CODES, _attach),
-    "endpoint.detach": (DETACH_RULES, DETACH_CODES, _detach),
-    "memory.revoke": (REVOKE_RULES, MEMORY_CODES, _revoke),
-    "memory.grant": (GRANT_RULES, MEMORY_CODES, _revoke),
+    **taking.KINDS,
     "device.use": (USE_RULES, USE_CODES, _use),
 }

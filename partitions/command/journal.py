@@ -7,7 +7,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from partitions.command.decide import VERSION, Decision
+from partitions.command.decide import VERSION
+from partitions.command.inputs import Decision
 from partitions.store import Store
 
 DECISIONS_MAX = 10_000  # kept; some kilobytes each

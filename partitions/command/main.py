@@ -139,6 +139,22 @@ class Command(Client, Service):
         """Gives what was revoked at `gpa` back."""
         return self._memory(message, "memory.grant")
 
+    def handle_revoke_channel(self, message: Message, _fds: list[int]) -> Message:
+        """The queue pair of an `endpoint` of a running `partition` goes: the path redirect is wanted for it. Without
+        one it is the call ring. `key`, `zone`, `actor`."""
+        fields = Fields.of_request(message)
+        name, endpoint = fields.name("partition"), fields.name("endpoint", default=None)
+        if endpoint is None:
+            return self._placing.use({"op": "calls.revoke", "name": name}, *self._asked(fields))
+        request = {"op": "pair.revoke", "name": name, "endpoint": endpoint}
+        answer = self._placing.place(request, *self._asked(fields))
+        return {"decision": answer["decision"], "replayed": answer["replayed"]}
+
+    def handle_grant_calls(self, message: Message, _fds: list[int]) -> Message:
+        """A running `partition` may make system calls again."""
+        fields = Fields.of_request(message)
+        return self._placing.use({"op": "calls.grant", "name": fields.name("partition")}, *self._asked(fields))
+
     def _memory(self, message: Message, op: str) -> Message:
         fields = Fields.of_request(message)
         request = memory_request(fields, op)

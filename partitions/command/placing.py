@@ -22,6 +22,10 @@ from pyx import abi
 ATTEMPTS_MAX = 8  # decisions of one request: others may change the resources between a decision and its transaction
 TIMEOUT = 120.0  # seconds for the ultravisor, which allocates the memory of a partition before it answers
 # Refusals that say nothing about the request: the same one may succeed later, so they are no outcome.
+# Operations that are decided by what the partition has, and nothing else.
+OF_PARTITION = (
+    "endpoint.path", "endpoint.detach", "memory.revoke", "memory.grant", "pair.revoke", "calls.revoke", "calls.grant",
+)  # fmt: skip
 PASSING = ("timeout", "unreachable", "internal")
 
 
@@ -70,8 +74,8 @@ class Placing:
         raise Refusal("conflict", f"the resources changed {ATTEMPTS_MAX} times while deciding; try again")
 
     def use(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
-        """{"decision"}: the partition may touch the device that `use_request` names, or the refusal. Nothing has to be
-        carried out."""
+        """{"decision", "replayed"}: the partition may touch the device that `use_request` names, or its call ring goes
+        or comes, or the refusal. No transaction follows."""
         record = self._journal.latest(key)
         if record is None:
             record = self._decide(request, zone, key, actor)
@@ -79,9 +83,10 @@ class Placing:
             raise Refusal("conflict", "the key stands for another request", rule="key_reused", rows=[])
         if record["outcome"] == "refused":
             raise _refusal(record)
-        if record["outcome"] is None:
+        replayed = record["outcome"] is not None
+        if not replayed:
             self._journal.conclude(record["decision"], "committed", {})
-        return {"decision": record["decision"]}
+        return {"decision": record["decision"], "replayed": replayed}
 
     def detach(self, request: dict[str, Any], zone: str, key: str, actor: str) -> dict[str, Any]:
         """{"decision", "replayed"}: the endpoint may go. It goes with `detached`, once its device has dropped it."""
@@ -124,7 +129,7 @@ class Placing:
 
     def _inputs(self, request: dict[str, Any], zone: str) -> dict[str, Any]:
         policy = ask(self._operations, "operations", {"op": "policy.get", "zone": zone})["policy"]
-        if request.get("op") in ("endpoint.path", "endpoint.detach", "memory.revoke", "memory.grant"):
+        if request.get("op") in OF_PARTITION:
             resources = self._surroundings(request["name"])
         elif request.get("op") == "endpoint.attach":
             # Of the older version where they differ: then the transaction is refused and this is decided anew.
@@ -260,9 +265,9 @@ def use_request(name: str, kind: str, device: str, device_kind: str) -> dict[str
 
 def operation_of(request: dict[str, Any], placement: dict[str, Any] | None) -> dict[str, Any]:
     """The transaction's operation that carries a decision out."""
-    if request.get("op") == "endpoint.path":
+    if request.get("op") in ("endpoint.path", "pair.revoke"):
         subject = {"partition": request["name"], "name": request["endpoint"]}
-        return {"op": "endpoint.path", **subject, "path": request["path"]}
+        return {"op": "endpoint.path", **subject, "path": request.get("path", "redirect")}
     if request.get("op") == "endpoint.attach":
         return {"op": "endpoint.attach", "partition": request["name"], **request["endpoints"][0]}
     if request.get("op") in ("memory.revoke", "memory.grant"):

@@ -248,8 +248,14 @@ class Host:
 
     def revoke(self, name: str, offset: int, size: int, deadline: float = 1.0) -> dict[str, Any]:
         """`hostctl revoke`: the receipt."""
-        body = {"memory": {"offset": offset, "size": size}, "deadline": deadline}
-        return self.client.post(partition_path(name, "/revocations"), body, timeout=deadline + DEADLINE)
+        return self.take(name, deadline=deadline, memory={"offset": offset, "size": size})
+
+    def take(self, name: str, *, deadline: float = 1.0, key: str | None = None, **what: Any) -> dict[str, Any]:
+        """The same of an `endpoint`, a `channel` or `memory`."""
+        headers = {"Idempotency-Key": key} if key else None
+        body = {**what, "deadline": deadline}
+        target = partition_path(name, "/revocations")
+        return self.client.request("POST", target, body, headers=headers, timeout=deadline + DEADLINE)
 
     def grant(self, name: str, offset: int) -> dict[str, Any]:
         """`hostctl grant`."""

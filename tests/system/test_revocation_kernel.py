@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hostd.errors import HostError
 from tests.framework.canary import memory_of, put, stands
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.puppet import Puppet
@@ -79,3 +80,32 @@ def test_what_the_kernel_works_on_for_a_dead_device_reaches_nobody(host: Host, s
         assert slow.waiting, "the read ended with its process, so nothing was shown"
         assert slow.let_go() >= 1, "the kernel did not take the data, so nothing was shown"
         assert stands(fd, 0, LENGTH), "data of a dead device's read has reached revoked memory"
+
+
+def test_an_endpoint_that_the_kernel_works_for_is_quarantined(host: Host, slow: SlowFiles) -> None:
+    """Its data may still come: nothing of the guest's memory is given up before, nor the endpoint's name or port."""
+    reading(host, slow)
+    with memory_of(host, "store") as fd:
+        receipt = host.take("store", endpoint="vda", deadline=0.5)
+        assert receipt["state"] == "quarantine" and slow.waiting
+        assert {one["name"] for one in receipt["holders"] if one["released"] is None} >= {"disk0"}
+        assert [end["name"] for end in host.view("store")["true"]["endpoints"]] == ["vda"]
+        assert slow.let_go() >= 1
+        host.until(lambda: host.view("store")["receipts"][0]["state"] == "freed")
+        assert os.pread(fd, LENGTH, 0) == bytes([BYTE]) * LENGTH  # it came before
+        put(fd, 0, LENGTH)
+        host.attach("store", disk={"name": "vda", "size": "1MiB"})
+        assert stands(fd, 0, LENGTH)
+
+
+@pytest.mark.long
+def test_a_detach_that_failed_once_does_not_succeed_while_the_kernel_goes_on(host: Host, slow: SlowFiles) -> None:
+    """The device gives the kernel 10 s, says so, and is asked again."""
+    reading(host, slow)
+    for _ in range(2):
+        with pytest.raises(HostError, match="still at the medium") as refused:
+            host.detach("store", "vda")
+        assert refused.value.code == "timeout" and slow.waiting
+    assert slow.let_go() >= 1
+    host.detach("store", "vda")
+    assert host.view("store")["true"]["endpoints"] == []

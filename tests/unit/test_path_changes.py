@@ -67,6 +67,11 @@ class Scene:
     async def settle(self, record: Record, endpoint: dict[str, Any]) -> None:
         self.note("settle")
 
+    async def close_pair(self, record: Record, endpoint: dict[str, Any]) -> int:
+        self.note("close")
+        self.forced = "redirect"
+        return 41
+
     # -- command partition and ultravisor
 
     async def decide(self, record: Record, endpoint: str, path: str, key: str | None, actor: str) -> dict[str, Any]:
