@@ -173,7 +173,7 @@ static inline int pv_volume_lookup(struct pv_volume *v, struct pv_volume_disk *d
     if (offset > disk->size || length > disk->size - offset)
         return ERANGE;
     if (write && disk->read_only)
-        return EROFS;
+        return pv_volume_fail(v, EROFS, "%s is a snapshot", pv_volume_row(v, disk->row)->name);
     while (at < end) {
         const uint64_t index = at >> v->shift, set = index / PV_VOLUME_POINTERS, inside = at & (block_size - 1);
         const uint64_t part = block_size - inside < end - at ? block_size - inside : end - at;

@@ -97,7 +97,7 @@ static inline int pv_volume_discard(struct pv_volume *v, struct pv_volume_disk *
     if (offset > disk->size || length > disk->size - offset)
         return ERANGE;
     if (disk->read_only)
-        return EROFS;
+        return pv_volume_fail(v, EROFS, "%s is a snapshot", pv_volume_row(v, disk->row)->name);
     /* The last block of a disk may reach beyond its size: it is whole where the range goes up to there. */
     const uint64_t end = offset + length == disk->size ? (disk->size + block_size - 1) >> v->shift : (offset + length) >> v->shift;
     for (uint64_t at = (offset + block_size - 1) >> v->shift; at < end;) {
@@ -139,7 +139,7 @@ static inline int pv_volume_write_zeroes(struct pv_volume *v, struct pv_volume_d
     if (offset > disk->size || length > disk->size - offset)
         return ERANGE;
     if (disk->read_only)
-        return EROFS;
+        return pv_volume_fail(v, EROFS, "%s is a snapshot", pv_volume_row(v, disk->row)->name);
     if (offset & mask) {
         part = block_size - (offset & mask) < length ? block_size - (offset & mask) : length;
         if ((result = pv_volume_zero_part(v, disk, offset, part)))

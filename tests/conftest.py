@@ -15,11 +15,12 @@ TESTS = Path(__file__).parent
 WHOLE_HOSTS = ("system", "bench")  # folders whose tests start hosts, which use all processors
 # Files of them that judge no time: their hosts may run beside other tests.
 PATIENT = {
-    "capabilities", "clear", "commands", "containment", "direct", "esp", "foreign", "hardware", "hardware_buses",
-    "hostile_memory", "hotplug", "load", "main_job", "malformed", "nbd", "nbd_abuse", "nbd_volume", "offload_linux",
-    "offloads", "path_data", "probes", "program_disk", "queues", "redirect_disk", "redirect_nic", "refusals",
-    "sandbox", "spawn", "system_calls", "ultravisor_keys", "vdisk", "vectors", "virtual", "vlans", "without_ring",
-    "bench_host", "compare", "histogram", "hosts", "measure", "pace", "report", "ring", "validate", "volume",
+    "capabilities", "clear", "commands", "containment", "direct", "disk_growth", "esp", "foreign", "hardware",
+    "hardware_buses", "hostile_memory", "hotplug", "load", "main_job", "malformed", "nbd", "nbd_abuse",
+    "nbd_volume", "offload_linux", "offloads", "path_data", "probes", "program_disk", "queues", "redirect_disk",
+    "redirect_nic", "refusals", "sandbox", "spawn", "system_calls", "ultravisor_keys", "vdisk", "vectors",
+    "virtual", "vlans", "without_ring", "bench_host", "compare", "histogram", "hosts", "measure", "pace",
+    "report", "ring", "validate", "volume",
 }  # fmt: skip
 
 

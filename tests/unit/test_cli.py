@@ -171,7 +171,7 @@ def test_errors_have_the_documented_exit_codes(shell: Shell, host: FakeHost) -> 
         (["spawn", "g", "--disk", "vda:lots", "--", "x"], "is not a size"),
         (["spawn", "g", "--file", "vdb:x.img", "--disk", "vda:1MiB", "--", "x"], "no --disk"),
         (["spawn", "g", "--env", "A", "--", "x"], "KEY=VALUE"),
-        (["spawn", "g", "--disk", "vda:1MiB,speed=9", "--", "x"], "known: path, weight, budget, bytes, operations"),
+        (["spawn", "g", "--disk", "vda:1MiB,speed=9", "--", "x"], "known: device, path, weight, budget, bytes"),
         (["spawn", "g", "--nic", "eth0,weight=lots", "--", "x"], "is no whole number"),
         (["spawn", "g", "--nic", "eth0,direct", "--", "x"], "KEY=VALUE"),
         (["spawn", "g", "--path", "sideways", "--", "x"], "sideways"),
@@ -212,14 +212,16 @@ def test_a_usage_error_is_json_too_where_json_was_asked_for(shell: Shell) -> Non
 
 def test_spawn_asks_for_what_was_said(shell: Shell, host: FakeHost, tmp_path: Path) -> None:
     document = shell.json(
-        "spawn", "hello", "--memory", "128MiB", "--disk", "vda:64MiB", "--disk", "vdb:1MiB:ro", "--file", "vdb:lib.img",
-        "--nic", "eth0", "--env", "A=1", "--env", "B=x=y", "--directory", str(tmp_path), "--key", "k1",
+        "spawn", "hello", "--memory", "128MiB", "--disk", "vda:64MiB", "--disk", "vdb:1MiB:ro,device=disk0",
+        "--file", "vdb:lib.img", "--nic", "eth0", "--env", "A=1", "--env", "B=x=y", "--directory", str(tmp_path),
+        "--key", "k1",
         "--", "hello:main", "--json", "-v")
     assert isinstance(document, dict) and set(document) == {"name", "id", "pid", "seconds"}
     spec = host.supervisor.specs["hello"]
     assert spec.program == ["hello:main", "--json", "-v"] and spec.memory == 128 << 20
     assert [(disk.name, disk.size, disk.read_only, disk.file) for disk in spec.disks] == [
         ("vda", 64 << 20, False, "hello-vda.img"), ("vdb", 1 << 20, True, "lib.img")]
+    assert spec.disks[1].device == "disk0"
     assert [nic.name for nic in spec.nics] == ["eth0"]
     assert spec.environment == {"A": "1", "B": "x=y"} and spec.directory == str(tmp_path)
     assert host.supervisor.calls[0][2] == "k1"

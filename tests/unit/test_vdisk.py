@@ -105,6 +105,8 @@ def test_refusals(verbs: Verbs, tmp_path: Path) -> None:
     assert "1 to" in verbs.refused(2, "create", "b", "--size", "9000TiB")
     assert verbs.code("snapshot", "a", "s") == 0
     assert "s is a snapshot" in verbs.refused(5, "resize", "s", "--size", "2MiB")
+    (tmp_path / "image").write_bytes(bytes([1]) * 65536)
+    assert "s is a snapshot" in verbs.refused(5, "import", "s", tmp_path / "image")
     assert "not empty (a volume with 2 disks); --force" in verbs.refused(5, "format", "--size", "256MiB")
     assert "power of two" in verbs.refused(2, "format", "--size", "256MiB", "--block-size", "5000", "--force")
     elsewhere = Verbs(tmp_path / "none", verbs.capsys)

@@ -21,8 +21,10 @@ EXPORTER = "partitions.nbd_export:main"
 @click.argument("name")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGS]...")
 @click.option("--memory", type=options.SIZE, metavar="SIZE", help="Partition memory, as 64MiB. [default: 64MiB]")
-@click.option("--disk", "disks", multiple=True, metavar="NAME:SIZE[:ro][,KEY=VALUE]...",
-              help="A virtual disk; may be repeated. Keys: path, weight, budget, bytes, operations.")  # fmt: skip
+@click.option(
+    "--disk", "disks", multiple=True, metavar="NAME:SIZE[:ro][,KEY=VALUE]...",
+    help="A virtual disk; may be repeated. Keys: device, path, weight, budget, bytes, operations."
+)
 @click.option(
     "--file", "files", multiple=True, metavar="DISK:FILE", help="The file of a disk. [default: GUEST-DISK.img]"
 )
@@ -80,8 +82,9 @@ def command(
         hostctl spawn talk --nic eth0,tcp=on --ip 10.0.0.3/24 -- talk:main
         hostctl spawn store --disk data:10GiB --export-nbd
 
-    An endpoint may say how its data travels (path), its share of the device beside others (weight), how
-    much buffer the host may hold for it (budget) and what it may move in a second (bytes, operations).
+    An endpoint may say which device it is at (the first of its kind otherwise), how its data travels (path), its
+    share of the device beside others (weight), how much buffer the host may hold for it (budget) and what it may
+    move in a second (bytes, operations).
     """
     if bool(program) == (export_nbd is not None):
         text = "either -- PROGRAM is needed or --export-nbd, which is one"
@@ -161,7 +164,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
     fields: dict[str, Any] = {"path": path} if path else {}
     for fact in text.split(",") if text else ():
         key, value = _pair(fact, "=", option, "KEY=VALUE")
-        if key in ("path", "budget"):
+        if key in ("path", "budget", "device"):
             fields[key] = value
         elif option == "--nic" and key == "ip":
             fields.setdefault("addresses", []).append(value)
@@ -184,7 +187,7 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
             more = ", ip, mtu, offloads, queues, vlan, trunk, promiscuous, tcp" if option == "--nic" else ""
-            known = f"path, weight, budget, bytes, operations{more}"
+            known = f"device, path, weight, budget, bytes, operations{more}"
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields
 
