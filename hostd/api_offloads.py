@@ -17,6 +17,7 @@ class WeakenRequest(Model):
     role: Name
     offloads: Annotated[list[Offload], Field(max_length=16)]
     lies: bool = False
+    restart: bool = False  # the process that it has now is followed by one that does not do them
 
 
 def add(app: FastAPI, supervisor: Supervisor, document: Callable[[Any], Response]) -> None:
@@ -26,4 +27,4 @@ def add(app: FastAPI, supervisor: Supervisor, document: Callable[[Any], Response
 
     @app.post("/v1/chaos/weaken")
     async def weaken(body: WeakenRequest) -> Response:
-        return document(await supervisor.weaken(body.role, body.offloads, body.lies))
+        return document(await supervisor.weaken(body.role, body.offloads, body.lies, body.restart))

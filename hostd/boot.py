@@ -198,8 +198,9 @@ class Boot:
         simulated = device.simulated.model_dump() if device.simulated else None
         volume = device.volume.model_dump() if device.volume else None
         config = fabric.role_config(
-            device.kind, medium=device.medium, simulated=simulated, volume=volume, successor=successor, **self.window()
-        )
+            device.kind, medium=device.medium, simulated=simulated, volume=volume, successor=successor,
+            weakness=fabric.weakness.get(name), **self.window()
+        )  # fmt: skip
         translations = await fabric.read_only(f"translation:{name}")
         fds = {
             "bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"),

@@ -130,7 +130,7 @@ class Devices:
         await self._tell_monitor(device, False)
         for server in fabric.servers.values():
             await ask(fabric.monitor, "send_again", {"server": server.number})
-        await fabric.negotiate(device.name)
+        await fabric.negotiate(device.name, renewed=True)
 
     async def _tell_monitor(self, device: Record, gone: bool) -> None:
         await ask(self._fabric.monitor, "device_gone", {"device": self._boot.slots[device.name], "gone": gone})

@@ -45,6 +45,7 @@ class Fabric(RoleSegments, Queues, Offloads):
         self.wiring = Wiring(ask, self.negotiate)
         self.locations: dict[str, Location] = {}  # of devices in the configuration space
         self.slots: dict[str, int] = {}  # of devices that a monitor knows
+        self.weakness: dict[str, dict[str, list[str]]] = {}  # faults on purpose, by device (hostd.offloads)
         self.host_managed: list[str] = []  # devices that the console drives by itself
         self.charging = False  # the monitor reads what the roles spend for each partition
         self.expected: dict[str, dict[int, str]] = {}  # role -> segment id -> "r" or "rw"

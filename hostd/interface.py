@@ -126,8 +126,9 @@ class Supervisor(Protocol):
     async def capabilities(self, name: str) -> dict[str, Any]:
         """{"partition", "capabilities"}: what each NIC may leave to its device, and who withholds the rest."""
 
-    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> dict[str, Any]:
-        """{"role", "offloads", "lies"}: a fault on purpose; a NIC does not do these any more, and says so, or lies."""
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool, restart: bool) -> dict[str, Any]:
+        """{"role", "offloads", "lies", "restart"}: a fault on purpose; a NIC does not do these any more, and says so,
+        or lies. `restart`: its next process does not, which takes over now."""
 
     async def volumes(self) -> dict[str, Any]:
         """{"volumes": [{"device", "file"}]}: what the disk devices keep their disks in."""

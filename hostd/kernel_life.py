@@ -175,10 +175,16 @@ class KernelLife(Growing):
     async def capabilities(self, name: str) -> Row:
         return await self.fabric.capabilities(self._record(name))
 
-    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> Row:
-        await self.fabric.weaken(role, offloads, lies)
-        self.events.publish("weaken", role=role, offloads=list(offloads), lies=lies)
-        return {"role": role, "offloads": list(offloads), "lies": lies}
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool, restart: bool) -> Row:
+        known = [one.name for one in self._manifest.devices if one.kind == "nic"]
+        if role not in known:
+            raise HostError("not_found", f"{role!r} is no NIC device; known: {', '.join(known)}")
+        await self.fabric.weaken(role, offloads, lies, later=restart)
+        facts = {"role": role, "offloads": list(offloads), "lies": lies, "restart": restart}
+        self.events.publish("weaken", **facts)
+        if restart:
+            await self.restart(role)
+        return facts
 
     async def volumes(self) -> Row:
         return {"volumes": volumes.of(self._manifest.devices)}

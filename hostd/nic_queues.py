@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostd.errors import HostError
@@ -34,6 +35,7 @@ class NicQueues:
     events: EventLog
     fabric: Fabric
     _paths: PathChanges
+    note: Callable[[Record], Awaitable[None]]
 
     def _record(self, name: str) -> Record:
         raise NotImplementedError
@@ -60,13 +62,16 @@ class NicQueues:
         if lead["kind"] != "nic" or not record.attached:
             raise HostError("state", f"{name}: {nic} is no NIC of a partition that runs")
         if not 1 <= count <= len(pairs):
-            raise HostError("invalid", f"{name}: {nic} was made with {len(pairs)} queue pairs; {count} cannot be used")
+            text = f"{name}: {nic} was made with {len(pairs)} queue pairs; {count} cannot be used"
+            raise HostError("invalid", f"{text}. `--nic {nic},queues={count}` when it is made gives it so many")
         device = self.fabric.devices[lead["device"]]
         try:
             async with self._paths.unchanged(record, pairs):
                 before = (await ask(device, "flows", {"port": lead["port"]}))["queues"]
                 if count != before:
                     await self._spread(record, pairs, count, before, timeout)
+                    lead["queues_used"] = count  # the device's next process is told, and the next hostd
+                    await self.note(record)
         except RemoteError as error:
             raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
         self.events.publish("queues", partition=name, endpoint=nic, queues=count, before=before)

@@ -15,7 +15,6 @@ from operator import or_
 from typing import Any
 
 from hostd.asking import ask, reviving
-from hostd.errors import HostError
 from hostd.records import Record
 from hostd.wiring import Wiring
 from pyx import abi
@@ -30,6 +29,7 @@ class Offloads:
     devices: dict[str, Record]
     slots: dict[str, int]
     wiring: Wiring
+    weakness: dict[str, dict[str, list[str]]]  # what the fault plane takes from a device: {"withhold", "lie"}
 
     @property
     def loaded(self) -> bool:
@@ -45,13 +45,14 @@ class Offloads:
         peer = {port: reduce(or_, by.values()) for port, by in told["peers"].items()}
         return {"withheld": told["withheld"], "peer": peer}
 
-    async def negotiate(self, device: str) -> None:
-        """Tells the monitor, and so the guests, what a device and its wires withhold now."""
-        if reviving.get() is self.devices[device]:
+    async def negotiate(self, device: str, renewed: bool = False) -> None:
+        """Tells the monitor, and so the guests, what a device and its wires withhold now. `renewed`: the device has
+        another process, and drivers believe it what its probes show."""
+        if any(one is self.devices[device] for one in reviving.get()):
             return  # it is told of once the device is there: the monitor may be waiting for that itself
         if self.loaded and device in self.slots:
-            message = await self.offered(device)
-            await ask(self.monitor, "set_offloads", {"device": self.slots[device], **message})
+            message = {"device": self.slots[device], "renewed": renewed, **await self.offered(device)}
+            await ask(self.monitor, "set_offloads", message)
 
     async def negotiate_for(self, endpoints: Iterable[Row]) -> None:
         """New endpoints, at devices with wires that withhold something."""
@@ -59,12 +60,14 @@ class Offloads:
             if self.wiring.withholds(device):
                 await self.negotiate(device)
 
-    async def weaken(self, device: str, offloads: Sequence[str], lies: bool) -> None:
-        """A fault on purpose: a NIC no longer does these offloads. Its endpoints are told, or it lies."""
-        if device not in self.devices:
-            raise HostError("not_found", f"{device!r} is no device; known: {', '.join(self.devices)}")
-        await ask(self.devices[device], "lie" if lies else "withhold", {"offloads": list(offloads)})
-        if not lies:
+    async def weaken(self, device: str, offloads: Sequence[str], lies: bool, later: bool) -> None:
+        """A fault on purpose: a NIC no longer does these offloads, and neither do its next processes. Its endpoints are
+        told, or it lies. `later`: the process that it has now still does them."""
+        kind = "lie" if lies else "withhold"
+        if not later:
+            await ask(self.devices[device], kind, {"offloads": list(offloads)})
+        self.weakness.setdefault(device, {"withhold": [], "lie": []})[kind] = list(offloads)
+        if not (lies or later):
             await self.negotiate(device)
 
     async def capabilities(self, record: Record) -> Row:

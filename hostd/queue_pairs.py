@@ -28,12 +28,14 @@ def pairs_of(record: Record, name: str) -> list[Row]:
 
 
 def switched(record: Record, endpoint: Row) -> Row:
-    """What the switch is told of an endpoint; `lead`: port of its NIC's first queue pair, where it is another one."""
+    """What the switch is told of an endpoint; `lead`: port of its NIC's first queue pair, where it is another one;
+    `queues`: how many of its queue pairs are in use (hostd.nic_queues), of the first one."""
     for nic in getattr(record.spec, "nics", ()):
         if endpoint["name"] in names_of(nic):
             first = endpoint["name"] == nic.name
             lead = None if first else endpoint_of(record, nic.name)["port"]
             mtu = 0 if is_python(record.spec.program[0]) else nic.mtu
             rules = {"vlan": nic.vlan or 0, "trunk": nic.trunk, "mtu": mtu}
-            return {"lead": lead, **rules, "watches": nic.promiscuous and first}
-    return {"lead": None, "vlan": 0, "trunk": [], "mtu": 0, "watches": False}
+            used = endpoint.get("queues_used", nic.queues) if first else 1
+            return {"lead": lead, "queues": used, **rules, "watches": nic.promiscuous and first}
+    return {"lead": None, "queues": 1, "vlan": 0, "trunk": [], "mtu": 0, "watches": False}

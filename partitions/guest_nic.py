@@ -44,7 +44,8 @@ class Nic:
         self.dropped: dict[str, int] = {}  # frames of ours that the switch dropped, by reason
         self._memory = memory
         self._path = path
-        self.tcp = Tcp(memory, self.name, self.transmit, path)
+        self.tcp = Tcp(memory, self.name, self.transmit, lambda: self._shown(abi.OFFLOADS["tcp"], 0))
+        self._life = 0 if path is None else path.device_life
         self._proved = self._disproved = 0
         self._pieces: list[Buffer] = []  # room for frames that are finished here
         self._buffers = min(buffers, self.receive_queue.capacity)
@@ -76,11 +77,13 @@ class Nic:
     @property
     def usable(self) -> int:
         """Those that are granted and were shown to be true."""
+        self._forget()
         return self.granted & self._proved
 
     def capabilities(self) -> dict[str, dict[str, Any]]:
         """By offload: {"granted", "withheld_by": some of device, path, policy, peer, "proved": True, False, None: not
         tried}. A driver that found the device lying does the work itself."""
+        self._forget()
         told = {} if self._path is None else self._path.offloads
         return {
             name: {
@@ -93,7 +96,9 @@ class Nic:
 
     def prove(self) -> None:
         """Tries what is granted and was not tried yet, each by a probe frame that the wire gives back. Needs posted
-        receive buffers; those that take no header prove nothing of what is received."""
+        receive buffers; those that take no header prove nothing of what is received. What the device's earlier process
+        showed is tried anew."""
+        self._forget()
         wanted = self.granted & abi.OFFLOADS_FRAMES & ~(self._proved | self._disproved)
         if not self._headed:
             wanted &= guest_probe.SENT | ESP
@@ -102,10 +107,19 @@ class Nic:
             if wanted & ESP:
                 right = any(self.associations.shown(self._headed) for _ in range(guest_probe.TRIES))
                 proved, disproved = (proved | ESP, disproved) if right else (proved, disproved | ESP)
-            self._proved |= proved
-            self._disproved |= disproved
-            if self._path is not None:
-                self._path.tell_proved(self._proved, self._disproved)
+            self._shown(proved, disproved)
+
+    def _shown(self, proved: int, disproved: int) -> None:
+        self._proved |= proved
+        self._disproved |= disproved
+        if self._path is not None:
+            self._path.tell_proved(self._proved, self._disproved)
+
+    def _forget(self) -> None:
+        life = 0 if self._path is None else self._path.device_life
+        if life != self._life:
+            self._life = life
+            self._proved = self._disproved = 0
 
     def room(self, size: int) -> Buffer:
         """A buffer for a frame of `size` bytes behind room for a header: the frame is `room[abi.NET_HEADER:]`."""

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyx import abi, offload
+from pyx.calls import RequestError
 from pyx.memory import Memory
 
 if TYPE_CHECKING:
@@ -77,7 +78,13 @@ def prove(nic: Nic, memory: Memory, wanted: int, headed: bool) -> tuple[int, int
         probe = _Probe(nic, memory, name)
         if probe.needs & ~nic.granted:
             continue  # nothing can be shown of it alone
-        if any(probe.shown(headed) for _ in range(TRIES)):
+        try:
+            right = any(probe.shown(headed) for _ in range(TRIES))
+        except RequestError as error:
+            if error.reason != "offload_withheld":
+                raise
+            continue  # a weaker device has just taken over, and the driver is not told yet: nothing is shown
+        if right:
             proved |= bit
         else:
             disproved |= bit

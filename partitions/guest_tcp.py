@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import ipaddress
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from pyx import abi
 from pyx.calls import RequestError
-from pyx.endpoint import ClientEndpoint
 from pyx.memory import Buffer, Memory
 from pyx.queue import ClientQueue
 
@@ -32,11 +32,11 @@ Ending = tuple[int, int, int]  # status, reason, bytes
 class Tcp:
     """The TCP of one NIC. RequestError `offload_withheld` where its connections are not granted."""
 
-    def __init__(self, memory: Memory, name: str, queue: ClientQueue, path: ClientEndpoint | None) -> None:
+    def __init__(self, memory: Memory, name: str, queue: ClientQueue, shown: Callable[[], None]) -> None:
         self.name = name
         self._memory = memory
         self._queue = queue
-        self._path = path
+        self._shown = shown  # the device has ended a connection
         self._tickets: dict[int, int] = {}  # of requests under way, by slot of the queue
         self._ticket = 0
         self._ended: dict[int, Ending] = {}  # by ticket: a slot is used again before its answer is taken
@@ -96,8 +96,7 @@ class Tcp:
             raise
         finally:
             self._addresses.append(room)
-        if self._path is not None:
-            self._path.tell_proved(abi.OFFLOADS["tcp"], 0)
+        self._shown()
 
     def _take(self) -> int:
         if not self._free:

@@ -146,7 +146,7 @@ class MonitorPartition(DataPlane):
 
     def _set_offloads(self, message: Message) -> None:
         by_peer = {int(port): bits for port, bits in message["peer"].items()}
-        self.loop.set_offloads(message["device"], message["withheld"], by_peer)
+        self.loop.set_offloads(message["device"], message["withheld"], by_peer, message.get("renewed", False))
 
     def handle_offloads(self, message: Message, _fds: list[int]) -> Message:
         """{endpoint: what it is granted, and who withholds the rest}, as text keys: the table that the guest reads."""

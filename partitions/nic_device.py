@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from hostd import namespaces
@@ -19,8 +20,9 @@ class NicPartition(DevicePartition):
     and lines that are simulated at its ports: `set_line`, `line_state`."""
 
     device = Nic
-    _withheld = 0
-    _unable = 0  # bits of what this host does not let it do
+    _limits = 0  # bits of what the host's description takes from it
+    _weak = 0  # what the fault plane does
+    _unable = 0  # what this host does not let it do
 
     def build(self, fds: dict[str, int], config: dict[str, Any]) -> Any:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -31,8 +33,15 @@ class NicPartition(DevicePartition):
             if problem:
                 print(f"NICs offer no {name}: {problem}", flush=True)
                 self._unable |= abi.OFFLOADS[name]
-        loop.withhold(self._unable)
+        weakness = config["weakness"] or {"withhold": [], "lie": []}
+        self._weak = _bits(weakness["withhold"])
+        loop.lie(_bits(weakness["lie"]))
+        loop.withhold(self._withheld)
         return loop
+
+    @property
+    def _withheld(self) -> int:
+        return self._limits | self._weak | self._unable
 
     def handle_add_wire(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: those named in "descriptors", `fd` and `other`."""
@@ -45,7 +54,7 @@ class NicPartition(DevicePartition):
         descriptors = (named.get("fd", -1), named.get("other", -1))
         self.loop.set_rules(message["port"], message["vlan"], message["trunk"], message["mtu"])
         self.loop.add_wire(message["port"], message["kind"], *descriptors, message["vni"], message["watches"],
-                           sum(abi.OFFLOADS[name] for name in message["left"]))  # fmt: skip
+                           _bits(message["left"]))  # fmt: skip
         self._wired.add(message["port"])
         return {}
 
@@ -88,7 +97,7 @@ class NicPartition(DevicePartition):
         self.loop.attach_port(
             message["port"], message["generation"], message["partition"], message["endpoint"],
             bytes.fromhex(message["mac"].replace(":", "")), pair, abi.OFFLOADS_ALL & ~withheld(message["limits"]),
-            -1 if message["lead"] is None else message["lead"],
+            -1 if message["lead"] is None else message["lead"], message["queues"],
         )  # fmt: skip
         self.loop.set_watches(message["port"], message["watches"])
 
@@ -109,7 +118,7 @@ class NicPartition(DevicePartition):
         return dict(self.loop.flows(message["port"]))
 
     def handle_set_limits(self, message: Message, fds: list[int]) -> Message:
-        self._withheld = unnamed(message["limits"]) | self._unable
+        self._limits = unnamed(message["limits"])
         self.loop.withhold(self._withheld)
         return super().handle_set_limits(message, fds)
 
@@ -117,15 +126,19 @@ class NicPartition(DevicePartition):
         """"peers": {port: {wire: bits}}. Between partitions nobody withholds anything: the switch finishes what a
         receiver does not take."""
         peers = {str(port): {str(wire): bits for wire, bits in by.items()} for port, by in self.loop.peers().items()}
-        return {"withheld": self._withheld | self._unable, "peers": peers}
+        return {"withheld": self._withheld, "peers": peers}
 
     def handle_withhold(self, message: Message, _fds: list[int]) -> Message:
         """Fault plane: a weaker device does not do these offloads any more, and says so ("offloads": names)."""
-        self._withheld = sum(abi.OFFLOADS[name] for name in message["offloads"]) | self._unable
+        self._weak = _bits(message["offloads"])
         self.loop.withhold(self._withheld)
         return {}
 
     def handle_lie(self, message: Message, _fds: list[int]) -> Message:
         """Fault plane: offloads that the device no longer does, without a word ("offloads": their names)."""
-        self.loop.lie(sum(abi.OFFLOADS[name] for name in message["offloads"]))
+        self.loop.lie(_bits(message["offloads"]))
         return {}
+
+
+def _bits(offloads: Sequence[str]) -> int:
+    return sum(abi.OFFLOADS[name] for name in offloads)

@@ -94,6 +94,11 @@ cdef class ClientEndpoint(Follower):
     def granted(self) -> int:
         return PV_OFFLOADS_ALL if self.alone else pv_grant_read(self.page, self.index).granted
 
+    @property
+    def device_life(self) -> int:
+        """Another number: the device has another process, of which no probe has shown anything yet."""
+        return 0 if self.alone else pv_grant_read(self.page, self.index).life
+
     def tell_proved(self, uint32_t proved, uint32_t disproved):
         """What probe frames showed of the offloads, for `hostctl view --capabilities`."""
         if not self.alone:

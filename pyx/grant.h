@@ -13,6 +13,7 @@ struct pv_grants { /* one endpoint's words, as they were read */
     uint32_t withheld[PV_WITHHELD_COUNT];
     uint32_t proved;
     uint32_t disproved;
+    uint32_t life;
 };
 
 static inline struct pv_grant *pv_grant_at(struct pv_monitor_page *page, uint32_t endpoint)
@@ -40,11 +41,23 @@ static inline void pv_grant_clear(struct pv_monitor_page *page, uint32_t endpoin
         atomic_store_explicit(&grant->withheld[i], 0, memory_order_relaxed);
 }
 
+/* The device has another process, of which nothing is shown yet. Where the driver tells of the earlier one at that very
+ * moment, it is the driver that is believed until it has looked at `life`. */
+static inline void pv_grant_renew(struct pv_monitor_page *page, uint32_t endpoint)
+{
+    struct pv_grant *grant = pv_grant_at(page, endpoint);
+    atomic_store_explicit(&grant->proved, 0, memory_order_relaxed);
+    atomic_store_explicit(&grant->disproved, 0, memory_order_relaxed);
+    /* pairs with the load-acquire in pv_grant_read: who sees the new life sees what is granted in it */
+    __atomic_fetch_add(&grant->reserved, 1, __ATOMIC_RELEASE);
+}
+
 /* Anybody's: one word each. The monitor believes none of what the partition wrote; it shows it. */
 static inline struct pv_grants pv_grant_read(struct pv_monitor_page *page, uint32_t endpoint)
 {
     struct pv_grant *grant = pv_grant_at(page, endpoint);
     struct pv_grants found;
+    found.life = __atomic_load_n(&grant->reserved, __ATOMIC_ACQUIRE); /* first: pairs with pv_grant_renew */
     found.granted = atomic_load_explicit(&grant->granted, memory_order_relaxed);
     for (int i = 0; i < PV_WITHHELD_COUNT; i++)
         found.withheld[i] = atomic_load_explicit(&grant->withheld[i], memory_order_relaxed);

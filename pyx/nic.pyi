@@ -14,5 +14,6 @@ class Nic(Associations):
         pair: tuple[int, int, int] | None = None,
         offloads: int = ...,
         lead: int = -1,
+        queues: int = 1,
     ) -> None: ...
     def detach_port(self, port: int) -> None: ...

@@ -61,11 +61,11 @@ cdef class Nic(Associations):
     cdef pv_span target_scratch[28]
 
     def attach_port(self, uint32_t port, uint64_t generation, uint64_t partition, uint16_t endpoint, bytes mac,
-                    pair=None, uint32_t offloads=PV_OFFLOADS_ALL, int lead=-1):
+                    pair=None, uint32_t offloads=PV_OFFLOADS_ALL, int lead=-1, uint32_t queues=1):
         """Puts an endpoint with address `mac` (6 bytes, unicast) at `port`. `pair`: (events descriptor, pair
         descriptor, capacity) of its queue pair. `offloads`: what its driver may use, if its path carries it. `lead`:
         port of the endpoint whose address and frames it shares, as one more queue pair of it; `mac` is not used then.
-        ValueError where port or address is taken."""
+        `queues`: of one that leads, how many queue pairs its frames are for. ValueError where port or address is taken."""
         cdef Port *p
         cdef Port *leader
         cdef uint32_t i
@@ -74,6 +74,8 @@ cdef class Nic(Associations):
             if leader.member_count == PV_NIC_QUEUES_MAX or leader.client != PV_ID_SLOT(partition):
                 raise ValueError(f"the NIC at port {lead} has {PV_NIC_QUEUES_MAX} queue pairs, or another owner")
             mac = bytes(leader.mac[:6])
+        if not 1 <= queues <= PV_NIC_QUEUES_MAX:
+            raise ValueError(f"{queues} queue pairs: 1 to {PV_NIC_QUEUES_MAX}")
         if len(mac) != 6 or mac[0] & 1 or mac == bytes(6):
             raise ValueError(f"address {mac.hex(':')} is no unicast MAC address")
         for i in range(self.active_count):
@@ -89,7 +91,7 @@ cdef class Nic(Associations):
         self.find_lost(p)
         with self.quiet():
             self.install_port(p)
-            self.join(p, p.number if lead < 0 else lead)
+            self.join(p, p.number if lead < 0 else lead, queues)
             p.line = self.ports[p.lead].line
             self.build_addresses()
 

@@ -15,6 +15,7 @@ cdef class Pairs(Translator):
     cdef pv_reason change_path(self, Caller *c, const pv_system_call *call) noexcept nogil
     cdef pv_reason open_pair(self, Caller *client, uint32_t index) noexcept nogil
     cdef pv_reason write_entry(self, Caller *client, uint32_t index, uint64_t key) noexcept nogil
+    cdef void renew(self, Caller *c, uint32_t device) noexcept nogil
     cdef void tell_offloads(self, Caller *c, uint32_t index) noexcept nogil
     cdef void tell_capacity(self, Caller *c, uint32_t index) noexcept nogil
     cdef void tell_key(self, Caller *c, const pv_system_call *call) noexcept nogil

@@ -17,7 +17,7 @@ from pyx.abi cimport (
 )
 from pyx.callers cimport Caller, EVENTS_MAX, path_of
 from pyx.capacityc cimport pv_capacity_tell
-from pyx.grantc cimport PV_NIC_WITHHELD, pv_grant_clear, pv_grant_read, pv_grant_tell, pv_grants
+from pyx.grantc cimport PV_NIC_WITHHELD, pv_grant_clear, pv_grant_read, pv_grant_renew, pv_grant_tell, pv_grants
 from pyx.offloadc cimport PV_PATH_OFFLOADS
 from pyx.pairc cimport pv_translation_close, pv_translation_fill, pv_translation_open, pv_translation_read
 from pyx.ringc cimport pv_count, pv_interrupt_post, pv_now, pv_producer_push
@@ -58,9 +58,9 @@ cdef class Pairs(Translator):
             path = path_of(c, endpoint)
         return names.PATH_NAMES[path]
 
-    def set_offloads(self, uint32_t device, uint32_t withheld, by_peer):
+    def set_offloads(self, uint32_t device, uint32_t withheld, by_peer, bint renewed=False):
         """Bits that a device withholds from its endpoints, and by port those that its wires do. Told to all partitions at
-        once."""
+        once. `renewed`: it has another process, so what drivers were shown is to be shown again."""
         cdef uint32_t i
         if device >= PV_DEVICES_MAX:
             raise ValueError(f"device slot {device}: at most {PV_DEVICES_MAX}")
@@ -73,6 +73,8 @@ cdef class Pairs(Translator):
             for i in range(PV_PARTITIONS_MAX):
                 if self.callers[i].used:
                     self.viewed(&self.callers[i])
+                    if renewed:
+                        self.renew(&self.callers[i], device)
 
     def offloads(self, uint64_t partition) -> dict:
         """{endpoint: {"granted", "device", "path", "policy", "peer", "proved", "disproved"}} of a partition's NICs, as bits
@@ -103,6 +105,12 @@ cdef class Pairs(Translator):
         cdef uint64_t bytes = endpoint.length if endpoint.generation and endpoint.kind == PV_ENDPOINT_DISK else 0
         if c.calls and pv_capacity_tell(<pv_monitor_page *>c.doorbell, index, endpoint.generation, bytes):
             pv_interrupt_post(c.interrupts, <uint64_t>1 << PV_VECTOR_CALL, self.symmetric)
+
+    cdef void renew(self, Caller *c, uint32_t device) noexcept nogil:
+        cdef uint32_t i
+        for i in range(PV_ENDPOINTS_MAX if c.calls else 0):
+            if c.descriptor.endpoints[i].kind == PV_ENDPOINT_NIC and c.descriptor.endpoints[i].device == device:
+                pv_grant_renew(<pv_monitor_page *>c.doorbell, i)
 
     cdef void tell_offloads(self, Caller *c, uint32_t index) noexcept nogil:
         """Writes what an endpoint may use into the page that the partition reads: device and path and policy and peer."""

@@ -10,7 +10,7 @@ cdef class Spread(Offloads):
     cdef uint64_t marks[256]    # by slot of a server: where the completions for it stood when flows were held last
 
     cdef Port *leading(self, uint32_t port) except NULL
-    cdef int join(self, Port *port, uint32_t lead) except -1
+    cdef int join(self, Port *port, uint32_t lead, uint32_t queues) except -1
     cdef int leave(self, Port *port) except -1
     cdef void try_again(self, uint32_t lead) noexcept nogil
     cdef Port *queue_of(self, Port *lead, const Job *job, const Headed *headed) noexcept nogil

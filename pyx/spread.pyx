@@ -82,13 +82,15 @@ cdef class Spread(Offloads):
             raise KeyError(f"port {port} leads no queue pairs")
         return lead
 
-    cdef int join(self, Port *port, uint32_t lead) except -1:
-        """Inside `quiet`: one more queue pair of the NIC that port `lead` leads; its own number: the first one."""
+    cdef int join(self, Port *port, uint32_t lead, uint32_t queues) except -1:
+        """Inside `quiet`: one more queue pair of the NIC that port `lead` leads; its own number: the first one, and frames
+        are for `queues` of them, whether they are there yet or not."""
         cdef Port *leader = &self.ports[lead]
         port.lead = lead
         leader.members[leader.member_count] = port.number
         leader.member_count += 1
-        leader.spread = leader.member_count
+        if port.number == lead:
+            leader.spread = queues
         return 0
 
     cdef int leave(self, Port *port) except -1:
@@ -121,7 +123,7 @@ cdef class Spread(Offloads):
         """The queue pair that a frame goes to; NULL: none now."""
         cdef uint8_t bytes[256]
         cdef pv_frame frame
-        cdef uint32_t have = pv_headers_within(job.length), hash
+        cdef uint32_t have = pv_headers_within(job.length), hash, queue
         if lead.held_until:
             if pv_now() < lead.held_until:
                 return NULL
@@ -134,4 +136,6 @@ cdef class Spread(Offloads):
             pv_dma_fetch_at(self.origin, bytes, job.spans, 0, have)
             pv_frame_parse(bytes, have, job.length, &frame)
             hash = pv_spread_hash(&self.table, bytes, &frame)
-        return &self.ports[lead.members[pv_spread_queue(hash, lead.spread)]]
+        queue = pv_spread_queue(hash, lead.spread)
+        # A device that follows another one gets the pairs one by one: the flow waits for its own.
+        return &self.ports[lead.members[queue]] if queue < lead.member_count else NULL

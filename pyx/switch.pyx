@@ -262,7 +262,7 @@ cdef class Switch(Wires):
 
     cdef Port *queue_for(self, Port *receiver, const Form *frame) noexcept nogil:
         """The port whose buffer a frame waits for."""
-        cdef Port *queue = self.queue_of(receiver, frame.job, frame.headed) if receiver.member_count > 1 else receiver
+        cdef Port *queue = self.queue_of(receiver, frame.job, frame.headed) if spreads(receiver) else receiver
         return receiver if queue == NULL else queue
 
     cdef void give_back_probe(self, Port *port, Form *frame, bint wire, uint64_t now) noexcept nogil:
@@ -287,7 +287,7 @@ cdef class Switch(Wires):
                 self.too_long(receiver)
                 return True
             frame = &self.with_tag
-        if receiver.member_count > 1:
+        if spreads(receiver):
             receiver = self.queue_of(receiver, frame.job, frame.headed)
             if receiver == NULL:
                 return False
@@ -333,6 +333,11 @@ cdef class Switch(Wires):
             if watcher.watches and watcher.lead == watcher.number and <int>watcher.number != receiver and watcher.lead != sender.lead:
                 progress = 0
                 self.reach(sender, watcher, frame, &progress, now)
+
+
+cdef inline bint spreads(const Port *port) noexcept nogil:
+    """Has the flow of a frame to say which queue pair it goes to, or whether it may?"""
+    return port.spread > 1 or port.held_until
 
 
 cdef uint32_t payload_of(const Form *frame) noexcept nogil:

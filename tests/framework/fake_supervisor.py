@@ -161,8 +161,8 @@ class FakeSupervisor:
     async def capabilities(self, name: str) -> dict[str, Any]:
         return {"partition": name, "capabilities": []}
 
-    async def weaken(self, role: str, offloads: Sequence[str], lies: bool) -> dict[str, Any]:
-        return {"role": role, "offloads": list(offloads), "lies": lies}
+    async def weaken(self, role: str, offloads: Sequence[str], lies: bool, restart: bool) -> dict[str, Any]:
+        return {"role": role, "offloads": list(offloads), "lies": lies, "restart": restart}
 
     async def volumes(self) -> dict[str, Any]:
         return {"volumes": []}

@@ -47,6 +47,24 @@ def weaken(host: Host, *offloads: str, lies: bool = False) -> None:
     host.client.post("/v1/chaos/weaken", {"role": "nic0", "offloads": list(offloads), "lies": lies})
 
 
+def follow_up(host: Host, *offloads: str, lies: bool = False) -> None:
+    """nic0 gets another process, which does not do these from its start on; returns when drivers are told of it."""
+    before = host.row("nic0")["restarts"]
+    host.client.post("/v1/chaos/weaken", {"role": "nic0", "offloads": list(offloads), "lies": lies, "restart": True})
+    assert host.row("nic0")["restarts"] == before + 1
+    host.until(lambda: {row["proved"] for row in view(host, "sender").values()} == {None})
+    if not lies:
+        told = {name for name, row in view(host, "sender").items() if "device" in row["withheld_by"]}
+        assert told == set(offloads)
+
+
+@pytest.fixture
+def strong(host: Host) -> Iterator[None]:
+    yield
+    for lies in (False, True):
+        weaken(host, lies=lies)
+
+
 def exchange(sender: Puppet, receiver: Puppet, source: str, to: str, number: int) -> list[bytes]:
     """A large frame of its own bytes through the driver; its pieces as the receiver got them, which takes no header."""
     packet = frame(random.Random(number).randbytes(14000), source=source, to=to, flags=ACK | PSH, identity=number)
@@ -101,6 +119,7 @@ def test_a_change_of_path_moves_the_work_and_nobody_sees_it(host: Host, tmp_path
     assert objections(tmp_path, everything) in ([], None)
 
 
+@pytest.mark.usefixtures("strong")
 @pytest.mark.parametrize("lie", ["checksum", "send_tcp4", "receive_checksum"])
 def test_a_device_that_lies_is_caught(host: Host, lie: str) -> None:
     """Its work is done by the driver from then on: what arrives is right."""
@@ -126,6 +145,25 @@ def test_a_weaker_device_takes_over(host: Host) -> None:
     weaken(host)
     exchange(sender, receiver, source, to, 3)
     assert host.metrics().value("network_completed_checksums_total", partition="sender") == done + 10
+
+
+@pytest.mark.usefixtures("strong")
+def test_a_weaker_process_of_the_device_takes_over(host: Host) -> None:
+    """The next process does less, the one after it everything, the third one lies. Nobody connects anew; what an
+    earlier process showed is not believed of the next one."""
+    sender, receiver, source, to = pair(host, "redirect")
+    exchange(sender, receiver, source, to, 1)
+    weak = {*LARGE, "checksum"}
+    for number, (missing, pieces) in enumerate(((weak, 0), (set(), 10)), start=2):
+        follow_up(host, *missing)
+        told = sender.call("offloads:prove", nic="eth0")
+        assert {name for name, row in told.items() if row["proved"]} == FRAMES - missing - {"esp"}, told
+        done = completed(host)
+        assert all(offload.valid(piece) for piece in exchange(sender, receiver, source, to, number))
+        assert completed(host) == done + pieces
+    follow_up(host, "checksum", lies=True)
+    assert all(offload.valid(piece) for piece in exchange(sender, receiver, source, to, 4))
+    assert view(host, "sender")["checksum"]["proved"] is False
 
 
 def test_limits_of_a_device_hold_for_all_its_endpoints() -> None:

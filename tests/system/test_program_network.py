@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hostd.errors import HostError
-from pyx.abi import FRAME_MAX
+from pyx.abi import FRAME_MAX, OFFLOADS
 from tests.framework.host import Host
 
 PATHS = ("copy", "redirect", "direct")
@@ -54,6 +54,28 @@ def serve(host: Host, name: str = "web", **more: Any) -> None:
     host.until(lambda: "Serving HTTP" in host.log(name))
 
 
+TAKE = """
+import hashlib, socket
+with socket.create_server(('10.97.0.2', 80)) as server:
+    print('ready', flush=True)
+    one, _ = server.accept()
+digest, size = hashlib.sha256(), 0
+while part := one.recv(1 << 20):
+    digest.update(part)
+    size += len(part)
+print(size, digest.hexdigest())
+"""
+GIVE = """
+import hashlib, os, random, socket
+digest, size, block = hashlib.sha256(), 0, random.Random(1).randbytes(1 << 18)
+with socket.create_connection(('10.97.0.2', 80), 20) as one:
+    while not os.path.exists('enough'):
+        part = size.to_bytes(8, 'big') + block
+        one.sendall(part)
+        digest.update(part)
+        size += len(part)
+print(size, digest.hexdigest())
+"""
 FETCH = "import hashlib,urllib.request as r; print(hashlib.sha256(r.urlopen('{}', timeout=20).read()).hexdigest())"
 
 
@@ -70,6 +92,41 @@ def test_programs_talk_over_every_path(host: Host, content: bytes, path: str) ->
     assert metrics.value("network_transmit_bytes_total", partition="web") > 2 * len(content)
     assert (metrics.value("host_copied_bytes_total", partition="web") > 0) == (path == "copy")
     assert metrics.value("io_refused_total", partition="web") == 0
+
+
+@pytest.mark.parametrize("offloads", [True, False])
+def test_a_stream_goes_on_when_a_weaker_process_of_the_device_takes_over(
+    host: Host, offloads: bool, long: bool
+) -> None:
+    """And when a stronger one does again. Its kernels segment and sum meanwhile; who takes no large frames
+    gets none."""
+    if not long:
+        pytest.skip("TCP takes seconds to find its rate again: --long")
+    enough = Path(host.programs, "enough")
+    ends = {"take": ("10.97.0.2/24", offloads, TAKE), "give": ("10.97.0.1/24", True, GIVE)}
+    for name, (address, headed, program) in ends.items():
+        host.spawn(name, ["python3", "-c", program], nics=nic(address, offloads=headed), memory="16MiB")
+        host.until(lambda: "ready" in host.log("take"))
+
+    def moved() -> float:
+        return host.metrics().value("network_receive_bytes_total", partition="take")
+
+    try:
+        for withheld in ([name for name in OFFLOADS if name != "tcp"], []):
+            before = moved()
+            host.until(lambda: moved() > before + (4 << 20))  # noqa: B023 (called before the next round)
+            host.client.post("/v1/chaos/weaken", {"role": "nic0", "offloads": withheld, "restart": True})
+            before = moved()
+            host.until(lambda: moved() > before + (4 << 20))  # noqa: B023
+    finally:
+        enough.touch()
+        for name in ends:
+            host.wait_for_end(name)
+        enough.unlink()
+    given = host.log("give").split()
+    assert host.log("take").split() == ["ready", *given] and len(given) == 2
+    dropped = host.metrics().by("reason", "network_receive_drops_total", partition="take")
+    assert not dropped.keys() & {"frame_mtu", "buffer_small", "offload_invalid"}, dropped
 
 
 @needs("curl")

@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 
 from hostd.errors import HostError
+from tests.framework import packets
 from tests.framework.host import Host
 from tests.framework.streams import PATHS
 
@@ -88,6 +89,32 @@ def test_a_flow_keeps_its_order_while_queues_come_and_go(host: Host, path: str, 
     assert changes > 3 and sum(sent["sent"]) > 1000 and min(sent["sent"]) > 0, (changes, sent)
     assert changes <= 10 or all(taken > 10 for taken in took["taken"]), took  # a slow machine changes seldom
     assert {host.path("receiver", name) for name in ("eth0", "eth0-q1", "eth0-q3")} == {path}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_changes_before_all_was_taken(host: Host, path: str) -> None:
+    """Frames that lie at a guest, or on their way to it, came before those of another pair do."""
+    sender = host.guest("sender", nics=[{"name": "eth0", "path": path}])
+    receiver = host.guest("receiver", nics=[{"name": "eth0", "path": path, "queues": 2}])
+    address = receiver.call("offloads:open", nic="eth0", buffers=16, size=256)
+    source = sender.call("offloads:open", nic="eth0", buffers=16, size=256)
+    for name in ("sender", "receiver"):
+        host.until(lambda name=name: all(one["path"] == one["wanted"] for one in host.row(name)["endpoints"]))
+    host.set_queues("receiver", "eth0", 1)
+    frames = [bytes(packets.frame(b"%04d" % number, protocol="udp", source=source, to=address)) for number in range(8)]
+    sender.call("offloads:send", nic="eth0", frames=[one.hex() for one in frames], headed=False)
+    with pytest.raises(HostError, match="did not take its frames"):
+        host.set_queues("receiver", "eth0", 2, timeout=0.1)
+    assert receiver.call("offloads:receive", nic="eth0", count=8) == [one.hex() for one in frames]
+    assert host.set_queues("receiver", "eth0", 2)["before"] == 1
+
+
+def test_the_number_outlives_the_process_of_the_device(host: Host) -> None:
+    """A flow stays at its pair, and waits for it while the next process gets the pairs one by one."""
+    host.guest("many", nics=[{"name": "eth0", "queues": 3}])
+    host.set_queues("many", "eth0", 2)
+    host.restart("nic0")
+    assert host.set_queues("many", "eth0", 2)["before"] == 2
 
 
 def test_frames_go_to_the_pairs_in_use(host: Host) -> None:

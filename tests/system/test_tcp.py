@@ -326,6 +326,17 @@ def test_a_takeover_keeps_streams(host: Host, listener: socket.socket) -> None:
         assert drained_of(peer, 8_000_000) == sending.result()
 
 
+def test_device_and_monitor_die_at_once(host: Host, listener: socket.socket) -> None:
+    """The next process of each asks for the other: none waits for the one that waits for it."""
+    guest = exposed(host)
+    before = {name: host.row(name) for name in ("nic0", "monitor")}
+    for row in before.values():
+        os.kill(row["pid"], signal.SIGKILL)
+    host.until(lambda: all(host.row(name)["restarts"] > row["restarts"] for name, row in before.items()))
+    with taken(listener, guest):
+        pass
+
+
 def test_one_wire_too_many_is_refused_and_leaves_nothing(host: Host) -> None:
     for number in range(WIRES_MAX):
         talker(host, f"g{number}", f"10.77.0.{10 + number}", memory="4MiB")

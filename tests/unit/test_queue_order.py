@@ -1,0 +1,207 @@
+"""A flow keeps its order when other queue pairs are used: each place that sees to it, by itself (the steps:
+hostd/nic_queues.py; tests/system/test_queues.py has all of them together under load)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from pyx import abi, offload
+from pyx.monitor import Monitor
+from pyx.statistics import initialize
+from pyx.tap_pump import Link, TapPump
+from tests.framework.driver import segment
+from tests.framework.near import MAC, PORT, Near, near
+from tests.framework.packets import frame
+from tests.framework.stepping import HEAD, Ring
+from tests.framework.switch import TUNNEL, Cable, Switch, running
+
+DEADLINE = 10.0
+PAIRS = 2
+MANY = 40  # more than a pump takes of one pair at once
+BUFFERS, STRIDE = 48, 2048
+STATION = "02:00:00:00:0a:01"
+SERVER = abi.make_id(0, 1)
+CAPACITY = 16  # of hardware rings
+#: a source port whose flow goes to the second one of two pairs
+SOURCE = next(
+    port for port in range(5000, 6000)
+    if offload.queue_of(offload.flow_of(bytes(frame(b"", protocol="udp", ports=(port, 7)))), PAIRS) == 1
+)  # fmt: skip
+
+
+def numbered(number: int) -> bytes:
+    return bytes(frame(b"%04d" % number, protocol="udp", source=STATION, to=MAC, ports=(SOURCE, 7)))
+
+
+def numbers(frames: Sequence[bytes]) -> list[int]:
+    return [int(bytes(one)[42:46]) for one in frames]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.0005)
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    with running() as one:
+        yield one
+
+
+def spread(switch: Switch, pairs: int) -> None:
+    """Without looking whether all was taken."""
+    switch.nic.hold_flows(PORT, DEADLINE)
+    switch.nic.spread_flows(PORT, pairs)
+
+
+def hand_out(switch: Switch, cable: Cable) -> None:
+    """Frames of one flow: MANY by the first pair, then one by the second; all are there before anybody looks."""
+    spread(switch, 1)
+    for number in range(MANY):
+        switch.send(cable, numbered(number))
+    spread(switch, 2)
+    switch.send(cable, numbered(MANY))
+
+
+def test_nothing_is_delivered_while_flows_are_held_and_nothing_changes_before_all_was_taken(switch: Switch) -> None:
+    with near(switch, PAIRS) as guest:
+        cable = switch.cable()
+        for end in guest.ends:
+            end.open(BUFFERS, 256)
+        spread(switch, 1)
+        for number in range(3):
+            switch.send(cable, numbered(number))
+        switch.nic.hold_flows(PORT, DEADLINE)
+        assert not switch.nic.flows_taken(PORT)
+        cable.near.send(TUNNEL + numbered(3))
+        time.sleep(0.05)  # in which it would arrive
+        assert numbers(guest.ends[0].arrived()) == [0, 1, 2]
+        assert switch.nic.flows_taken(PORT)
+        switch.nic.spread_flows(PORT, 2)
+        found: list[bytes] = []
+        until(lambda: bool(found.extend(map(bytes, guest.ends[1].arrived())) or found))
+        assert numbers(found) == [3] and guest.ends[0].arrived() == []
+
+
+def test_who_comes_too_late_changes_nothing(switch: Switch) -> None:
+    """The device goes on by itself, so what was looked at before says nothing any more."""
+    with near(switch, PAIRS):
+        switch.nic.hold_flows(PORT, 0.0)
+        with pytest.raises(TimeoutError):
+            switch.nic.spread_flows(PORT, 1)
+        assert switch.nic.flows(PORT) == {"made": PAIRS, "queues": PAIRS}
+        switch.nic.spread_flows(PORT, PAIRS)  # ends the wait
+
+
+def test_what_a_channel_server_has_not_taken_is_under_way(switch: Switch) -> None:
+    """On paths through one: an answer that lies on the hardware ring is not the guest's yet."""
+    counters, histograms = abi.STATISTICS_SHAPES["monitor"]
+    size = abi.statistics_size(1, counters, histograms)
+    sizes = (abi.ring_size(CAPACITY), abi.ring_size(CAPACITY), abi.bell_size(), abi.kernel_size(), size)
+    ring, answers, bell, kernel, statistics = map(segment, sizes)
+    initialize(statistics, "monitor", 1)
+    events = os.eventfd(0)
+    Monitor(bell, statistics, size, True, kernel_fd=kernel, event_fd=events)  # begins the kernel region
+    with near(switch, PAIRS), mmap.mmap(ring, 0) as requests, mmap.mmap(answers, 0) as completions:
+        switch.nic.connect_kernel(kernel)
+        switch.nic.connect(SERVER, ring, answers, CAPACITY, bell)
+        Ring(requests, capacity=CAPACITY).push(bytes(64))  # of no life of its port: refused
+        with switch.nic.quiet():
+            pass  # wakes it
+        until(lambda: Ring(completions, capacity=CAPACITY).tail() == 1)
+        switch.nic.hold_flows(PORT, DEADLINE)
+        assert not switch.nic.flows_taken(PORT)
+        struct.pack_into("<Q", completions, HEAD, 1)
+        assert switch.nic.flows_taken(PORT)
+        switch.nic.spread_flows(PORT, PAIRS)
+        switch.nic.disconnect(SERVER)
+        switch.nic.disconnect_kernel()
+    for fd in (ring, answers, bell, kernel, statistics, events):
+        os.close(fd)
+
+
+def test_a_flow_waits_for_its_pair(switch: Switch) -> None:
+    """A device that follows another one gets the pairs of a NIC one after the other."""
+    with near(switch, PAIRS, attached=1) as guest:
+        cable = switch.cable()
+        guest.ends[0].open(BUFFERS, 256)
+        cable.near.send(TUNNEL + numbered(0))
+        time.sleep(0.02)  # in which it would arrive
+        assert guest.ends[0].arrived() == []
+        guest.attach()
+        guest.ends[1].open(BUFFERS, 256)
+        found: list[bytes] = []
+        until(lambda: bool(found.extend(map(bytes, guest.ends[1].arrived())) or found))
+        assert numbers(found) == [0]
+
+
+def test_a_driver_takes_all_of_a_pair_before_the_next(switch: Switch) -> None:
+    with near(switch, PAIRS) as guest:
+        guest.nic.open(BUFFERS, 256)
+        hand_out(switch, switch.cable())
+        found = []
+        for _ in range(MANY + 1):
+            buffer = guest.nic.receive(DEADLINE)
+            assert buffer is not None
+            found.append(bytes(buffer))
+            guest.nic.release(buffer)
+        assert numbers(found) == list(range(MANY + 1))
+
+
+@contextmanager
+def pumping(guest: Near, links: list[Link], cable: Cable, switch: Switch) -> Iterator[None]:
+    pump = TapPump(guest.partition.waiter, links)
+    thread = threading.Thread(target=pump.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        pump.stop()
+        switch.send(cable, bytes(frame(b"", source=STATION, to="ff:ff:ff:ff:ff:ff")))  # wakes it
+        thread.join()
+
+
+def test_a_pump_writes_all_of_a_pair_before_the_next(switch: Switch) -> None:
+    with near(switch, PAIRS) as guest:
+        cable = switch.cable()
+        taps = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(PAIRS)]
+        ours = [tap.fileno() for tap, _ in taps]
+        room = guest.memory.allocate
+        links = [
+            Link(*queues, ours, number, room(4 * STRIDE), room(BUFFERS * STRIDE), STRIDE, STRIDE)
+            for number, queues in enumerate(guest.queues)
+        ]
+        with pumping(guest, links, cable, switch):
+            until(lambda: all(queues[1].in_flight == BUFFERS for queues in guest.queues))
+        hand_out(switch, cable)
+        found: list[bytes] = []
+        with pumping(guest, links, cable, switch):
+            until(lambda: len([found.extend(waiting(far)) for _, far in taps]) > 0 and len(udp(found)) > MANY)
+        assert numbers(udp(found)) == list(range(MANY + 1))
+        for pair in taps:
+            for end in pair:
+                end.close()
+
+
+def udp(frames: Sequence[bytes]) -> list[bytes]:
+    return [one for one in frames if one[23] == socket.IPPROTO_UDP]
+
+
+def waiting(far: socket.socket) -> list[bytes]:
+    found = []
+    while True:
+        try:
+            found.append(far.recv(STRIDE))
+        except BlockingIOError:
+            return found
