@@ -26,6 +26,7 @@ cdef class Faulty(Intake):
 
     cdef bint interfere(self, Port *port, Job *job, uint64_t *clock) noexcept nogil
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil
+    cdef void tear(self, Job *job) noexcept nogil
     cdef bint hold_back(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
                         uint64_t start, uint64_t end) noexcept nogil
     cdef uint32_t give_late(self, uint64_t until) noexcept nogil

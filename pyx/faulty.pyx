@@ -10,14 +10,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_OP_READ, PV_OP_SEND, PV_OP_SEND_HEADED, PV_OP_WRITE, PV_REASON_MEDIUM_ERROR, PV_REASON_MEDIUM_SHORT,
-    PV_SECTOR, PV_STATUS_FAILED, PV_THREAD_INJECTED_DELAY,
+    PV_FRAME_MIN, PV_NET_HEADER, PV_OP_READ, PV_OP_SEND, PV_OP_SEND_HEADED, PV_OP_WRITE, PV_REASON_MEDIUM_ERROR,
+    PV_REASON_MEDIUM_SHORT, PV_SECTOR, PV_STATUS_FAILED, PV_THREAD_INJECTED_DELAY,
 )
 from pyx.faultsc cimport (
     PV_INJECT_CERTAIN, PV_INJECT_CORRUPT, PV_INJECT_DELAY, PV_INJECT_DUPLICATE, PV_INJECT_ERROR, PV_INJECT_INTERRUPT,
     PV_INJECT_LATE, PV_INJECT_LOG_MAX, PV_INJECT_LOST, PV_INJECT_NONE, PV_INJECT_RULES_MAX, PV_INJECT_TORN, pv_faults,
     pv_inject_choose, pv_inject_commit, pv_inject_line, pv_inject_rule,
 )
+from pyx.dmac cimport pv_span
 from pyx.intake cimport Intake
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport pv_count, pv_now, pv_pause, pv_producer_free
@@ -130,13 +131,7 @@ cdef class Faulty(Intake):
             done = self.execute(port, job, clock)
         else:
             if kind == PV_INJECT_TORN:
-                job.one.hpa = job.spans.hpa
-                job.one.length = (length if length < job.spans.length else job.spans.length) // 2 // PV_SECTOR * PV_SECTOR
-                if job.operation == PV_OP_SEND or job.operation == PV_OP_SEND_HEADED:
-                    job.one.length = length // 2 if length // 2 < job.spans.length else job.spans.length
-                job.spans = &job.one
-                job.span_count = 1
-                job.length = <uint32_t>job.one.length
+                self.tear(job)
             elif kind == PV_INJECT_LATE:
                 job.fault_ns = rule.ns
             port.silent = kind == PV_INJECT_INTERRUPT
@@ -156,6 +151,20 @@ cdef class Faulty(Intake):
             while pv_now() < until and not self.stopping:
                 pv_pause()
         return True
+
+    cdef void tear(self, Job *job) noexcept nogil:
+        """Half of the request's data is left. A frame keeps its headers, which are judged before anything is moved."""
+        cdef pv_span first = job.spans[0]  # a copy: it may be job.one itself
+        cdef uint64_t half = (job.length if job.length < first.length else first.length) // 2 // PV_SECTOR * PV_SECTOR
+        if job.operation == PV_OP_SEND or job.operation == PV_OP_SEND_HEADED:
+            half = job.length // 2
+            if half < PV_NET_HEADER + PV_FRAME_MIN or half > first.length:
+                return
+        job.one.hpa = first.hpa
+        job.one.length = half
+        job.spans = &job.one
+        job.span_count = 1
+        job.length = <uint32_t>half
 
     cdef void alter(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
                     uint64_t start, uint64_t end) noexcept nogil:

@@ -106,7 +106,7 @@ def test_a_lost_completion_comes_with_the_next_server(host: Host, faults: Faults
     assert found["answers"] == [OK, NOTHING, OK] and found["in_flight"] == 1
     host.client.request("PUT", "/v1/offices/io-a", {})
     host.client.request("PUT", "/v1/offices/io-b", {})
-    assert guest.call("faulty:rest", disk="vda") == [OK]
+    assert guest.call("faulty:rest", endpoint="vda") == [OK]
     assert faults.counted() == {"lost": 1}
 
 
@@ -116,7 +116,7 @@ def test_a_completion_lost_on_the_direct_path_stays_lost(host: Host, faults: Fau
     faults.arm({"kind": "lost", "after": 1})
     found = ask(guest, count=4, wait=0.2)
     assert found["answers"] == [OK, NOTHING, OK, OK] and found["in_flight"] == 1
-    assert guest.call("faulty:rest", disk="vda", wait=0.1) == []
+    assert guest.call("faulty:rest", endpoint="vda", wait=0.1) == []
     host.detach(GUEST, "vda")
 
 
@@ -126,7 +126,7 @@ def test_a_late_completion_is_overtaken(host: Host, faults: Faults, path: str) -
     faults.arm({"kind": "late", "after": 1, "seconds": SECONDS})
     found = ask(guest, count=3, wait=SECONDS / 3)
     assert found["answers"] == [OK, NOTHING, OK] and found["in_flight"] == 1
-    assert guest.call("faulty:rest", disk="vda") == [OK]
+    assert guest.call("faulty:rest", endpoint="vda") == [OK]
 
 
 def test_a_late_completion_is_given_when_faults_are_cleared(host: Host, faults: Faults) -> None:
@@ -134,7 +134,7 @@ def test_a_late_completion_is_given_when_faults_are_cleared(host: Host, faults: 
     faults.arm({"kind": "late", "seconds": 5.0})
     assert ask(guest, count=1, wait=0.1)["in_flight"] == 1
     faults.clear()
-    assert guest.call("faulty:rest", disk="vda", wait=1.0) == [OK]
+    assert guest.call("faulty:rest", endpoint="vda", wait=1.0) == [OK]
 
 
 def test_a_lost_interrupt_costs_a_sleep(host: Host, faults: Faults) -> None:
