@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from socket import socket
+from typing import Any
 
 from hostd.asking import ask, reviving
 from hostd.boot import Boot
@@ -30,9 +31,18 @@ FAILURES = (HostError, RemoteError, WireError, OSError, EOFError, TimeoutError)
 
 
 class OneLife(RoleLife):
-    """Of one of these roles; who revives one of them asks the others without waiting for them."""
+    """Of one of these roles; who revives one of them asks the others without waiting for them. `disturbed(record)`:
+    called at once where one has died."""
 
     NEWS = ("role_lost", "role_restarted")
+
+    def __init__(self, *arguments: Any, disturbed: Callable[[Record], None]) -> None:
+        super().__init__(*arguments)
+        self._disturbed = disturbed
+
+    def died(self, record: Record) -> bool:
+        self._disturbed(record)
+        return super().died(record)
 
     def asks_first(self, record: Record) -> tuple[Record, ...]:
         return tuple(self._boot.records[name] for name in ROLES)
@@ -60,7 +70,9 @@ class ControlLife:
         self._reopening: asyncio.Task[None] | None = None
         self._to_reopen = False  # there has been another process of one of them since services were opened
         self._to_compare = False  # there has been another ultravisor since database and processes were compared
-        self.lives = {name: OneLife(boot, self._follow, events, lost) for name in ROLES}
+        self.lives = {
+            name: OneLife(boot, self._follow, events, lost, disturbed=loading.disturbed) for name in ROLES
+        }
 
     def watch(self) -> None:
         """They run: from now on each is started again when it dies."""

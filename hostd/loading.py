@@ -206,12 +206,19 @@ class Loading:
             finally:
                 close_fds([call, events])
         async with asyncio.timeout(timeout):
-            while not self.connected:
+            while not self.connected and self._unconnected is None:  # it may have failed while the console was asked
                 self._connected.clear()
                 await self._connected.wait()
-                if self._unconnected is not None:
-                    raise self._unconnected
+        if self._unconnected is not None:
+            raise self._unconnected
         self.reopening = False
+
+    def disturbed(self, record: Record) -> None:
+        """A role of the control plane has died: whoever opens services again waits for none of it, for the next one
+        of that role waits for the wires."""
+        if self.complete:
+            self._unconnected = HostError("unreachable", f"{record.name} has ended")
+            self._connected.set()
 
     def hear_monitor(self, message: Message, fds: list[int]) -> None:
         """A connect call of a partition to an infrastructure service waits for its channel; or something that the
@@ -251,6 +258,8 @@ class Loading:
                 self.channels.append((client.name, server.name, channel["segment"]))
                 self._numbers.append(channel["channel"])
                 answer |= {"connected": True, "result": number}
+            else:
+                self._unconnected = HostError("unreachable", f"{message['service']} or who asks for it has ended")
         except (RemoteError, WireError, OSError, EOFError) as error:
             self._unconnected = error
         finally:
