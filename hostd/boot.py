@@ -93,7 +93,8 @@ class Boot:
     ) -> None:
         spec = {"entry": entry, "sandbox": "role", "config": config}
         await self.children.start(record, spec, fds, on_event=on_event, echo=True)
-        record.state = "running"
+        # One that follows a dead process is at work when it has all that that one had.
+        record.state = "starting" if record.absence is not None and record.absence.absent else "running"
 
     async def transaction(self, operations: list[dict[str, Any]]) -> list[Any]:
         message = {"operations": operations, "key": f"hostd:{secrets.token_hex(12)}", "actor": "hostd"}
