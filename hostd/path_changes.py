@@ -84,6 +84,8 @@ class PathChanges:
             path = await self._plane.offer_path(record, endpoint)
             if path != endpoint["path"]:  # the guest has gone over, and nobody heard
                 self.hear(record, {"endpoint": endpoint["index"], "path": path})
+            else:  # receive buffers that lie there would keep it from going over
+                await self._plane.recall(record, endpoint, path)
 
     # ---- what the monitor and the processes tell ----
 

@@ -358,3 +358,23 @@ def test_what_the_monitor_tells_late_changes_nothing() -> None:
         assert scene.steps == []
 
     run(main())
+
+
+def test_a_change_that_an_earlier_hostd_began_is_gone_on_with() -> None:
+    """Whether it had come to recall what lies on the old path or not: a guest waits for that before it goes over."""
+
+    async def main() -> None:
+        scene = Scene("direct")
+        scene.on_recall = scene.go_over
+        await scene.changes.catch_up(scene.record)
+        await turns()
+        assert scene.steps[-5:] == ["offer direct", "recall redirect", "settle", "settle_rows direct", "unmap"]
+        scene.agree("direct")
+        gone = Scene("direct")
+        gone.forced = "direct"  # it has gone over, and nobody heard
+        await gone.changes.catch_up(gone.record)
+        await turns()
+        assert "recall redirect" not in gone.steps
+        gone.agree("direct")
+
+    run(main())
