@@ -14,7 +14,6 @@ import time
 from contextlib import suppress
 
 import psutil
-import pytest
 
 from hostd.errors import HostError
 from tests.framework.host import Host
@@ -22,7 +21,7 @@ from tests.framework.nursery import Nursery
 from tests.system.test_hostd_death import PATHS, endpoints, kill
 from tools.client import peer_pid
 
-KILLS, KILLS_LONG = 10, 200
+KILLS, KILLS_LONG = 6, 200
 STAGES, STAGES_LONG = 4, 100
 STAGE_SECONDS = 1.0  # of a boot, a load and an unload
 BUSY_SECONDS = 0.25  # that hostd gets before it is killed, at most
@@ -96,7 +95,6 @@ def await_sound(host: Host) -> None:
     host.until(condition, explain=lambda: (found, host.events()[-20:]))
 
 
-@pytest.mark.long  # a seed now and then ends with a partition that the database does not know: not mended yet
 def test_killed_at_any_moment(own: Host, seed: int, long: bool) -> None:
     generator = random.Random(seed)
     with Nursery() as nursery:
