@@ -32,6 +32,16 @@ def test_each_role_and_kind_has_its_count(pairs: bool) -> None:
     assert all(LASTS[blow.kind][0] <= blow.lasts <= LASTS[blow.kind][1] for fault in faults for blow in fault.blows)
 
 
+def test_several_at_a_time() -> None:
+    """As many different roles as asked for, and nobody more often than alone."""
+    faults = sequence(3, ROLES, KINDS, 4, False, together=2)
+    blows = [(blow.role, blow.kind) for fault in faults for blow in fault.blows]
+    assert all(blows.count((role, kind)) == 4 for role in ROLES for kind in KINDS) and len(blows) == 36
+    assert {len(fault.blows) for fault in faults} <= {1, 2} and len(faults) < 24
+    assert all(len({blow.role for blow in fault.blows}) == len(fault.blows) for fault in faults)
+    assert [fault.number for fault in faults] == list(range(len(faults)))
+
+
 def report(**more: Any) -> dict[str, Any]:
     disk = {"written": 1, "read": 1, "failed": 0, "lost": 0, "stale": 0, "corrupt": 0, "gaps": [(1.0, 1.2), (9.0, 9.9)]}
     frames = {"received": 1, "lost": 0, "repeated": 0, "corrupt": 0, "failed": 0, "missing": [], "dropped": {}}

@@ -26,6 +26,7 @@ ENDING = 0.02  # seconds for a process that the monitor kills to be gone
 SETTLE = 10.0  # seconds for connections and endings to be gone before holdings are compared
 DAEMON = "hostd"
 ROLES = {"guest": PREY}  # whose process has another name
+TYPES = ("io", "monitor", "device", "ultravisor", "command", "operations")  # which the host starts again
 
 
 @dataclass
@@ -50,6 +51,12 @@ class Outcome:
     reports: dict[str, Report]
     before: Holdings
     after: Holdings
+
+
+def all_roles(host: BenchHost) -> list[str]:
+    """Everybody that comes back: by the host's doing, or by ours."""
+    rows = host.client.get("/v1/partitions")["partitions"]
+    return [row["name"] for row in rows if row["type"] in TYPES] + [DAEMON, *ROLES]
 
 
 def known(host: BenchHost, roles: Iterable[str]) -> None:

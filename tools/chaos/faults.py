@@ -29,7 +29,7 @@ class Blow:
 
 @dataclass(frozen=True)
 class Fault:
-    """One blow, or a pair. `before`: seconds of undisturbed load."""
+    """One blow, or several to different roles. `before`: seconds of undisturbed load."""
 
     number: int
     before: float
@@ -43,20 +43,35 @@ class Fault:
         return " + ".join(f"{blow.kind} {blow.role}" for blow in self.blows)
 
 
-def sequence(seed: int, roles: Sequence[str], kinds: Sequence[str], count: int, pairs: bool) -> list[Fault]:
-    """`count` rounds of one fault of each role and kind, each in a drawn order. With `pairs`, each has a second blow to
-    another role."""
-    draw = random.Random(f"{seed} {' '.join(roles)} {' '.join(kinds)} {count} {pairs}")
+def sequence(
+    seed: int, roles: Sequence[str], kinds: Sequence[str], count: int, pairs: bool, together: int = 1
+) -> list[Fault]:
+    """`count` rounds of one blow of each kind to each role, in a drawn order, up to `together` of them in one fault.
+    With `pairs`, each fault has one more blow, to another role."""
+    draw = random.Random(f"{seed} {' '.join(roles)} {' '.join(kinds)} {count} {pairs} {together}")
     each = [(role, kind) for role in roles for kind in kinds]
-    firsts = [first for _ in range(count) for first in draw.sample(each, len(each))]
+    groups = [group for _ in range(count) for group in _grouped(draw.sample(each, len(each)), together)]
     faults = []
-    for number, (role, kind) in enumerate(firsts):
-        blows = [_blow(draw, role, kind, 0.0)]
-        if pairs and len(roles) > 1:
-            other = draw.choice([one for one in roles if one != role])
-            blows.append(_blow(draw, other, draw.choice(kinds), draw.uniform(0.0, APART_MOST)))
-        faults.append(Fault(number, round(draw.uniform(*BEFORE), 4), tuple(blows)))
+    for group in groups:
+        afters = [0.0, *(draw.uniform(0.0, APART_MOST) for _ in group[1:])]
+        blows = [_blow(draw, role, kind, after) for (role, kind), after in zip(group, afters, strict=True)]
+        others = [one for one in roles if all(one != blow.role for blow in blows)]
+        if pairs and others:
+            blows.append(_blow(draw, draw.choice(others), draw.choice(kinds), draw.uniform(0.0, APART_MOST)))
+        faults.append(Fault(len(faults), round(draw.uniform(*BEFORE), 4), tuple(blows)))
     return faults
+
+
+def _grouped(firsts: Sequence[tuple[str, str]], most: int) -> list[list[tuple[str, str]]]:
+    """In their order, groups of different roles."""
+    groups: list[list[tuple[str, str]]] = []
+    for role, kind in firsts:
+        free = (group for group in groups if len(group) < most and all(role != other for other, _ in group))
+        group = next(free, None)
+        if group is None:
+            groups.append(group := [])
+        group.append((role, kind))
+    return groups
 
 
 def _blow(draw: random.Random, role: str, kind: str, after: float) -> Blow:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tools.bench.host import BenchHost
 
 FAILED = 1  # exit status where a figure is not 0
-#: struck by default: those that come back whatever else happens
-ROLES = ("io-a", "io-b", "monitor", "guest", "ultravisor", "command", "operations")
 KINDS = ("kill", "stop", "slow")
 SECONDS = 600.0
 
@@ -43,12 +41,15 @@ class Words(click.ParamType):
 
 @options.verb(cls=Faults, invoke_without_command=True)
 @click.option(
-    "--roles", type=Words(), default=",".join(ROLES), show_default=True,
-    help="Whom to strike: io-a, io-b, monitor, guest, a device's name, ultravisor, command, operations, hostd.",
+    "--roles", type=Words(),
+    help="Whom to strike: io-a, io-b, monitor, guest, a device's name, ultravisor, command, operations, hostd. "
+    "[default: all of the host]",
 )  # fmt: skip
 @click.option("--kinds", type=Words(*KINDS), default=",".join(KINDS), show_default=True, help="How.")
 @click.option("--count", type=click.IntRange(1), default=3, show_default=True, help="Faults of each role and kind.")
-@click.option("--pairs", is_flag=True, help="Strike a second role 0 to 200 ms after each.")
+@click.option("--together", type=click.IntRange(1), default=1, show_default=True,
+              help="Strike so many roles within 200 ms.")  # fmt: skip
+@click.option("--pairs", is_flag=True, help="Strike one more role 0 to 200 ms after each.")
 @click.option("--seed", type=int, help="Of the sequence of faults and of the load. [default: drawn, and told]")
 @click.option("--path", type=click.Choice(["copy", "redirect", "direct"]), default="redirect", show_default=True,
               help="Of the load's endpoints.")  # fmt: skip
@@ -56,8 +57,8 @@ class Words(click.ParamType):
               help="No fault begins later.")  # fmt: skip
 @click.option("--running", is_flag=True, help="Strike the running host. [default: one of the verb's own]")
 def command(
-    session: options.Session, roles: list[str], kinds: list[str], count: int, pairs: bool, seed: int | None, path: str,
-    seconds: float, running: bool,
+    session: options.Session, roles: list[str] | None, kinds: list[str], count: int, together: int, pairs: bool,
+    seed: int | None, path: str, seconds: float, running: bool,
 ) -> int:  # fmt: skip
     """Kill (SIGKILL), stop (SIGSTOP, later SIGCONT) and slow roles of a host under load, and tell what came of it.
 
@@ -74,16 +75,17 @@ def command(
     # Loaded here: the others of this group do without.
     from tools.bench.crew import crew
     from tools.chaos import verdict
-    from tools.chaos.campaign import Campaign, known
+    from tools.chaos.campaign import Campaign, all_roles, known
     from tools.chaos.faults import sequence
     from tools.chaos.load import Load
     from tools.measure.turns import Progress
 
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-    faults = sequence(seed, roles, kinds, count, pairs)
     progress = Progress("chaos")
     with _host(session, running) as host, crew(host) as guests:
+        roles = roles or all_roles(host)
         known(host, roles)
+        faults = sequence(seed, roles, kinds, count, pairs, together)
         load = Load(host, guests, path, seed)
         try:
             outcome = Campaign(host, load, progress.show).run(faults, seconds)
