@@ -47,7 +47,6 @@ struct pv_meter {
     uint64_t cpu;            /* ns that the thread had run by then */
     uint64_t idle;           /* ns of the class, in all */
     uint64_t process_read;   /* ns: when the time of the whole process was read last */
-    uint64_t control_before; /* ns of other threads of earlier processes in this place */
     struct pv_debt debts[PV_PARTITIONS_MAX];
 };
 
@@ -58,17 +57,33 @@ static inline uint64_t pv_clock(clockid_t clock)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Once for each thread: what it ran before it serves is nobody's. */
 static inline void pv_meter_start(struct pv_meter *m)
 {
     *m = (struct pv_meter){.owner = PV_CHARGE_IDLE, .first_debtor = PV_CHARGE_NOBODY, .first_sharer = PV_CHARGE_NOBODY};
     m->since = m->settled = pv_now();
 }
 
-/* The counters go on where an earlier process left them; `counters`: row 0 of the thread's statistics. */
+/* The counters go on where another process, or this one earlier, left them; `counters`: row 0 of the thread's statistics. */
 static inline void pv_meter_go_on(struct pv_meter *m, const uint64_t *counters)
 {
     m->idle = __atomic_load_n(&counters[PV_THREAD_IDLE_CPU_NS], __ATOMIC_RELAXED);
-    m->control_before = __atomic_load_n(&counters[PV_THREAD_CONTROL_CPU_NS], __ATOMIC_RELAXED);
+}
+
+/* Of all data threads of this process: an I/O partition has one for each office. */
+static uint64_t pv_data_cpu;    /* ns that they have accounted for */
+static uint64_t pv_control_cpu; /* ns of the other threads that stand in a row */
+
+/* ns of the process's other threads that stand in no row yet; they are in the caller's from now on, and in no other. */
+static inline uint64_t pv_control_claim(void)
+{
+    uint64_t data = __atomic_load_n(&pv_data_cpu, __ATOMIC_ACQUIRE), process = pv_clock(CLOCK_PROCESS_CPUTIME_ID);
+    uint64_t control = process > data ? process - data : 0; /* the kernel's sum may lag behind a thread's own time */
+    uint64_t told = __atomic_load_n(&pv_control_cpu, __ATOMIC_RELAXED);
+    while (control > told) /* a data thread that has not settled lately is in it for a moment: then the rest waits */
+        if (__atomic_compare_exchange_n(&pv_control_cpu, &told, control, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return control - told;
+    return 0;
 }
 
 static inline void pv_meter_add(struct pv_meter *m, uint32_t slot, uint64_t ns)
@@ -159,16 +174,15 @@ static inline uint64_t pv_meter_claim(struct pv_meter *m, struct pv_charge *char
 /* The thread's account with the kernel; `counters`: row 0 of its statistics. The present stretch is not in it. */
 static inline void pv_meter_settle(struct pv_meter *m, struct pv_statistics *s, uint64_t *counters, uint64_t now)
 {
-    uint64_t cpu = pv_clock(CLOCK_THREAD_CPUTIME_ID);
-    m->idle += pv_meter_claim(m, s->charges, cpu - m->cpu);
+    uint64_t cpu = pv_clock(CLOCK_THREAD_CPUTIME_ID), ran = cpu - m->cpu;
+    m->idle += pv_meter_claim(m, s->charges, ran);
     m->cpu = cpu;
+    __atomic_fetch_add(&pv_data_cpu, ran, __ATOMIC_RELEASE);
     m->settled = now;
     __atomic_store_n(&counters[PV_THREAD_IDLE_CPU_NS], m->idle, __ATOMIC_RELAXED);
     if (now - m->process_read >= PV_CHARGE_PROCESS_NS) {
-        uint64_t process = pv_clock(CLOCK_PROCESS_CPUTIME_ID);
         m->process_read = now;
-        __atomic_store_n(&counters[PV_THREAD_CONTROL_CPU_NS], m->control_before + (process > cpu ? process - cpu : 0),
-                         __ATOMIC_RELAXED);
+        pv_count(&counters[PV_THREAD_CONTROL_CPU_NS], pv_control_claim());
     }
 }
 

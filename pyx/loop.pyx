@@ -122,6 +122,7 @@ cdef class Loop:
         between. Where the right is missing the thread stays in the normal class and `realtime` says so."""
         self.realtime = become_data_thread(processors, priority)
         with nogil:
+            pv_meter_start(&self.meter)
             pv_gate_run(&self.gate, True)
             self.loop()
             pv_gate_run(&self.gate, False)
@@ -131,7 +132,6 @@ cdef class Loop:
         cdef bint worked = False
         cdef uint32_t work
         pv_idle_init(&self.idle, self.realtime)
-        pv_meter_start(&self.meter)
         pv_meter_go_on(&self.meter, self.counters)
         mark = self.idle.now
         while not self.stopping and not self.leaving:

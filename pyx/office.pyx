@@ -23,8 +23,9 @@ from pyx.officec cimport (
 )
 from pyx.queues cimport COPY_NONE, DEVICES, Queue
 from pyx.ringc cimport (
-    pv_consumer_attach, pv_consumer_available, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare,
-    pv_doorbell_wait, pv_gate_park, pv_gate_wanted, pv_meter_start, pv_now, pv_producer_attach, pv_producer_publish, pv_push_submit,
+    PV_CHARGE_IDLE, pv_consumer_attach, pv_consumer_available, pv_doorbell_cancel, pv_doorbell_fence,
+    pv_doorbell_prepare, pv_doorbell_wait, pv_gate_park, pv_gate_wanted, pv_meter_turn, pv_now, pv_producer_attach,
+    pv_producer_publish, pv_push_submit,
 )
 from pyx.segment cimport Mapping
 from pyx.validatec cimport pv_operation_has_data
@@ -90,7 +91,7 @@ cdef class Office(IoServer):
         self.term = self.known = pv_term(self.kernel, self.slot)
         self.epoch = PV_TERM_EPOCH(self.term)
         self.place.begun = pv_now()
-        pv_meter_start(&self.meter)
+        pv_meter_turn(&self.meter, PV_CHARGE_IDLE, pv_now())
         self.found = 0
         # Between peers that trust each other each index is where its owner left it.
         pv_producer_attach(&self.calls, self.call_mapping.base, self.calls.capacity, self.calls.doorbell, self.symmetric)

@@ -78,6 +78,24 @@ def test_all_classes_are_the_process(host: Host, path: str, long: bool) -> None:
         assert clients(pages[1], busy)[name] > clients(pages[0], busy).get(name, 0)
 
 
+def test_one_process_in_both_offices_is_counted_once(host: Host) -> None:
+    """Terms of office begin and end meanwhile; each thread's time is in one row, and so is that of the control plane."""
+    pair = Pair(host, path="redirect")
+    time.sleep(ASLEEP)
+    kernel, pages = ran(host), host.metrics()
+    with pair.streaming():
+        for target in ("io-a", "io-b", "io-a"):
+            for office in SERVERS:
+                host.switch_over(office, target)
+            time.sleep(SECONDS / 3)
+        for office in SERVERS:
+            host.switch_over(office, office)
+    time.sleep(ASLEEP)
+    spent = sum(ran(host)[name] - kernel[name] for name in SERVERS)
+    found = sum(accounted(host.metrics())[name] - accounted(pages)[name] for name in SERVERS)
+    assert found == pytest.approx(spent, rel=WITHIN, abs=STALE)
+
+
 def limited(host: Host, name: str, path: str) -> Any:
     disk = {"name": "vda", "size": "1MiB", "device": "memory", "path": path, "limits": {"operations": {"rate": RATE}}}
     return host.guest(name, disks=[disk], memory="8MiB")
