@@ -79,7 +79,7 @@ def test_all_classes_are_the_process(host: Host, path: str, long: bool) -> None:
 
 
 def test_one_process_in_both_offices_is_counted_once(host: Host) -> None:
-    """Terms of office begin and end meanwhile; each thread's time is in one row, and so is that of the control plane."""
+    """Terms of office begin and end meanwhile; each thread's time is in one row, and so is the control plane's."""
     pair = Pair(host, path="redirect")
     time.sleep(ASLEEP)
     kernel, pages = ran(host), host.metrics()
