@@ -250,7 +250,7 @@ class Host:
         """`hostctl revoke`: the receipt."""
         return self.take(name, deadline=deadline, memory={"offset": offset, "size": size})
 
-    def take(self, name: str, *, deadline: float = 1.0, key: str | None = None, **what: Any) -> dict[str, Any]:
+    def take(self, name: str, *, deadline: float = 10.0, key: str | None = None, **what: Any) -> dict[str, Any]:
         """The same of an `endpoint`, a `channel` or `memory`."""
         headers = {"Idempotency-Key": key} if key else None
         body = {**what, "deadline": deadline}

@@ -25,6 +25,12 @@ DEPTH = 32
 BUFFERS = DEPTH * PAGE  # of a load, at the begin of a guest's memory
 ROUNDS, ROUNDS_LONG = 1, 100
 CONDITIONS = ("alive", "stopped", "killed")
+WHERE = (("redirect", "alive"), ("direct", "stopped"), ("redirect", "killed"))  # the others with --long
+CASES = [
+    pytest.param(path, condition, marks=() if (path, condition) in WHERE else pytest.mark.long)
+    for path in ("redirect", "direct")
+    for condition in CONDITIONS
+]
 
 
 def loaded(host: Host, path: str, operation: str = "read") -> Puppet:
@@ -61,9 +67,8 @@ def taken(host: Host, condition: str, **what: str) -> dict[str, Any] | None:
     return receipt
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("path", ["redirect", "direct"])
-def test_after_the_receipt_of_an_endpoint_nothing_moves(host: Host, condition: str, path: str, long: bool) -> None:
+@pytest.mark.parametrize(("path", "condition"), CASES)
+def test_after_the_receipt_of_an_endpoint_nothing_moves(host: Host, path: str, condition: str, long: bool) -> None:
     """Neither the guest's memory nor the disk changes, what the guest still asks for is not done, and name, number and
     port are free at once."""
     for number in range(ROUNDS_LONG if long else ROUNDS):
@@ -99,7 +104,7 @@ def test_after_the_receipt_of_an_endpoint_nothing_moves(host: Host, condition: s
     assert host.failed_checks() == []
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", [pytest.param("alive", marks=pytest.mark.long), "stopped", "killed"])
 def test_a_queue_pair_is_taken(host: Host, condition: str, long: bool) -> None:
     """The guest goes on over its channel server when it can, and loses nothing; it may have another pair at once."""
     for _ in range(ROUNDS_LONG if long else ROUNDS):
@@ -167,7 +172,10 @@ def test_calls_of_a_guest_whose_call_ring_was_taken_are_refused(host: Host) -> N
     assert guest.call("calls:connect", service="eth0") == ["ok", 0]
 
 
-@pytest.mark.parametrize(("path", "what"), [("redirect", "endpoint"), ("direct", "endpoint"), ("direct", "channel")])
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [("redirect", "endpoint"), pytest.param("direct", "endpoint", marks=pytest.mark.long), ("direct", "channel")],
+)
 def test_a_device_that_stands_still_holds_it_in_quarantine(host: Host, path: str, what: str) -> None:
     """At the deadline the receipt says whose; it is freed when that device has let go, without anybody's asking."""
     loaded(host, path, "write")
