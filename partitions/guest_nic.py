@@ -103,7 +103,8 @@ class Nic:
         if not self._headed:
             wanted &= guest_probe.SENT | ESP
         if wanted:
-            proved, disproved = guest_probe.prove(self, self._memory, wanted, self._headed)
+            proved, disproved, lost = guest_probe.prove(self, self._memory, wanted, self._headed)
+            disproved |= lost
             if wanted & ESP:
                 right = any(self.associations.shown(self._headed) for _ in range(guest_probe.TRIES))
                 proved, disproved = (proved | ESP, disproved) if right else (proved, disproved | ESP)

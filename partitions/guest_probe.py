@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from pyx import abi, offload
 from pyx.calls import RequestError
-from pyx.memory import Memory
-
-if TYPE_CHECKING:
-    from partitions.guest_nic import Nic
+from pyx.memory import Buffer, Memory
 
 BITS = abi.OFFLOADS
 SENT = sum(BITS[name] for name in ("checksum", "send_tcp4", "send_tcp6", "send_udp", "send_ecn"))
@@ -65,10 +63,24 @@ def probe_frame(
     return to + source + b"\x86\xdd" + header + transport
 
 
-def prove(nic: Nic, memory: Memory, wanted: int, headed: bool) -> tuple[int, int]:
-    """Bits of `wanted` that are true, and those that are not. `headed`: what arrives has a header in front. Other
-    frames that arrive meanwhile are kept for `receive`."""
-    proved = disproved = 0
+class Driver(Protocol):
+    """What is used of one."""
+
+    mac: bytes
+
+    @property
+    def granted(self) -> int: ...
+    def send_many(self, frames: Sequence[Buffer]) -> None: ...
+    def send_headed(self, frames: Sequence[Buffer]) -> None: ...
+    def receive(self, timeout: float) -> Any: ...
+    def release(self, frame: Any) -> None: ...
+    def put_back(self, frames: Sequence[Any]) -> None: ...
+
+
+def prove(nic: Driver, memory: Memory, wanted: int, headed: bool) -> tuple[int, int, int]:
+    """Bits of `wanted` that are true, those that are not, and those of which nothing came back. `headed`: what arrives
+    has a header in front. Other frames that arrive meanwhile are kept for `receive`."""
+    proved = disproved = lost = 0
     checksum = BITS["checksum"]
     for name, bit in BITS.items():
         if name not in PROBES or not bit & wanted:
@@ -79,22 +91,26 @@ def prove(nic: Nic, memory: Memory, wanted: int, headed: bool) -> tuple[int, int
         if probe.needs & ~nic.granted:
             continue  # nothing can be shown of it alone
         try:
-            right = any(probe.shown(headed) for _ in range(TRIES))
+            outcomes = [probe.shown(headed)]
+            while not outcomes[-1] and len(outcomes) < TRIES:
+                outcomes.append(probe.shown(headed))
         except RequestError as error:
             if error.reason != "offload_withheld":
                 raise
             continue  # a weaker device has just taken over, and the driver is not told yet: nothing is shown
-        if right:
+        if outcomes[-1]:
             proved |= bit
-        else:
+        elif any(one is False for one in outcomes):
             disproved |= bit
-    return proved, disproved
+        else:
+            lost |= bit
+    return proved, disproved, lost
 
 
 class _Probe:
     """One frame that shows one offload."""
 
-    def __init__(self, nic: Nic, memory: Memory, name: str) -> None:
+    def __init__(self, nic: Driver, memory: Memory, name: str) -> None:
         version, protocol, flags, self._segment = PROBES[name]
         self._nic = nic
         self._sent = not name.startswith("receive")
@@ -108,26 +124,28 @@ class _Probe:
         self._plain = [memory.allocate(len(self._finished[0])) for _ in range(2)]
         self.needs = judged.needs if self._sent or self._segment else 0
 
-    def shown(self, headed: bool) -> bool:
-        """Sends it; is what comes back what is promised?"""
+    def shown(self, headed: bool) -> bool | None:
+        """Sends it; is what comes back what is promised? None: nothing came."""
         if self._sent:
             self._nic.send_headed([self._whole])
-            return [frame for _, frame in back(self._nic, self._to, len(self._finished), headed)] == self._finished
+            found = [frame for _, frame in back(self._nic, self._to, len(self._finished), headed)]
+            return found == self._finished if found else None
         if not self._segment:  # a right checksum and a wrong one
             right, wrong = self._plain
             right[:] = self._finished[0]
             wrong[:] = self._finished[0][:-1] + bytes((self._finished[0][-1] ^ 1,))
             self._nic.send_many([right, wrong])
-            return [bool(front and front.valid) for front, _ in back(self._nic, self._to, 2, headed)] == [True, False]
+            valid = [bool(front and front.valid) for front, _ in back(self._nic, self._to, 2, headed)]
+            return valid == [True, False] if valid else None
         self._nic.send_headed([self._whole])  # comes as it is
         for front, frame in back(self._nic, self._to, 1, headed):
             wanted = (self._header.gso_type, self._header.gso_size)
             same = frame == bytes(self._whole)[abi.NET_HEADER :]
             return same and front is not None and (front.gso_type, front.gso_size) == wanted
-        return False
+        return None
 
 
-def back(nic: Nic, to: bytes, count: int, headed: bool) -> list[tuple[offload.NetHeader | None, bytes]]:
+def back(nic: Driver, to: bytes, count: int, headed: bool) -> list[tuple[offload.NetHeader | None, bytes]]:
     """The next `count` frames to the probe address: headers, where they have one, and frames."""
     found: list[tuple[offload.NetHeader | None, bytes]] = []
     kept = []

@@ -19,10 +19,12 @@ from hostd.rootfs import scratch
 from partitions.guest import Guest
 from partitions.guest_queues import QueuedNic
 from partitions.nbd_export import server_of
+from partitions.program_probe import PROVABLE, Prover
 from partitions.skeleton import Context
 from pyx import abi
 from pyx.memory import Buffer
-from pyx.tap_pump import Link, TapPump
+from pyx.tap_link import Link
+from pyx.tap_pump import TapPump
 
 HEADERS = 14 + 4  # bytes of a frame beside its payload: Ethernet header and a VLAN tag
 BUFFERS = 256  # of each direction, at most
@@ -39,17 +41,19 @@ def attach(context: Context, taps: Sequence[int]) -> Callable[[], None]:
     guest = Guest(context)
     interfaces = context.config.get("network", [])
     left = list(taps)
-    links = []
+    links: dict[Link, bytes] = {}  # with their addresses
     for interface in interfaces:
         mine = [left.pop(0) for _ in range(interface["queues"])]
-        links += [_link(guest, interface, mine, number, len(taps)) for number in range(len(mine))]
+        for number in range(len(mine)):
+            links[_link(guest, interface, mine, number, len(taps))] = guest.nic(interface["name"]).mac
     server = None
     if guest.disks and context.config["own_root"]:
         server, _ = server_of(guest, _listen(), guest.memory.size // MEMORY_PART, CONNECTIONS)
         _tell(guest.disks)
     elif guest.disks:
         print("disks are not exported: their socket needs a mount namespace", file=sys.stderr, flush=True)
-    worker = TapPump(guest.waiter, links, server) if links else server
+    prover = Prover(guest.memory, links)
+    worker = TapPump(guest.waiter, list(links), server, prover) if links else server
 
     def start() -> None:
         for name, target in (("pump", worker.run), ("waker", worker.wake)) if worker is not None else ():
@@ -90,7 +94,7 @@ def _link(guest: Guest, interface: dict[str, Any], taps: list[int], number: int,
         return guest.memory.allocate(stride * max(1, min(most, capacity, room // stride)))
 
     sends, receives = buffers(transmit.capacity), buffers(receive.capacity)
-    return Link(transmit, receive, taps, number, sends, receives, stride, plain, headed)
+    return Link(transmit, receive, taps, number, sends, receives, stride, plain, headed, PROVABLE if headed else 0)
 
 
 def _lines(size: int) -> int:

@@ -6,270 +6,25 @@ partition memory and sent by the virtual driver over whichever path is in force;
 from the buffer that it arrived in. One thread does both ways for all NICs of the partition, because their queues move
 changes of path on together. It sleeps on the partition's interrupts; the waker makes a readable TAP one of them.
 
-With offloads a frame has a struct pv_net_header in front, which TAP and device understand alike, and is up to 64 KiB
-long: the program's kernel neither cuts nor sums it. What the endpoint is not granted, the TAP is told not to make.
-
-A NIC with several queue pairs is a TAP with as many queues: what the kernel queues at one goes out by one pair, in order.
-It keeps a flow at the queue where it saw the flow's last frame come in, so frames are written to queues by their flow, by
-whichever pair they came, and the flow stays there when other pairs are used. All frames of one pair are written before the
-next pair is looked at: a flow goes over to another pair only when all that came before was taken.
+What a queue pair was granted is used once probe frames have shown it (partitions/program_probe.py), before the program's
+first frame, and once more of each process that follows the device's.
 """
 
-from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
-from pyx.abi cimport (
-    PV_FRAME_MIN, PV_HEADED_MAX, PV_NET_HEADER, PV_OFFLOAD_CHECKSUM, PV_OFFLOAD_RECEIVE_TCP4, PV_OFFLOAD_RECEIVE_TCP6, PV_OFFLOAD_SEND_ECN,
-    PV_OFFLOAD_SEND_TCP4, PV_OFFLOAD_SEND_TCP6, PV_OFFLOAD_SEND_UDP, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
-    PV_OP_SEND_HEADED, PV_STATUS_OK, pv_doorbell,
-)
-from pyx.endpoint cimport ClientEndpoint
-from pyx.flight cimport flight_push, flight_take
-from pyx.grantc cimport pv_grant_read
-from pyx.memory cimport Buffer
+from pyx.abi cimport pv_doorbell
+from pyx.flight cimport flight_push
 from pyx.nbd cimport NbdServer
-from pyx.offloadc cimport pv_frame, pv_frame_parse, pv_headers_within
-from pyx.queue cimport ClientQueue
 from pyx.ringc cimport (
-    pv_consumer_pending, pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep,
-    pv_idle_step, pv_idle_woken, pv_idle_worked, pv_interrupt_take, pv_now, pv_producer_free,
+    pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep, pv_idle_step, pv_idle_woken,
+    pv_idle_worked, pv_interrupt_take, pv_now,
 )
-from pyx.spreadc cimport pv_spread_hash, pv_spread_queue, pv_spread_table, pv_spread_table_fill
-from pyx.waiter cimport CHANGE_NONE, Waiter
+from pyx.tap_link cimport Link
+from pyx.waiter cimport Waiter
 from pyx.waker cimport Waker
-from pyx.wakerc cimport pv_waker, pv_waker_arm
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t read_ "read"(int fd, void *buffer, size_t size)
-    ssize_t write_ "write"(int fd, const void *buffer, size_t size)
-
-cdef extern from * nogil:
-    """
-    #include <linux/if_tun.h>
-    #include <sys/ioctl.h>
-    #ifndef TUN_F_USO4 /* headers before 6.2 */
-    #define TUN_F_USO4 0x20
-    #define TUN_F_USO6 0x40
-    #endif
-    """
-    unsigned int TUNSETOFFLOAD, TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN, TUN_F_USO4, TUN_F_USO6
-    int ioctl(int fd, unsigned long request, ...)
-
-cdef enum:
-    BATCH = 32       # frames of one direction between two looks at the other one
-    TAPS = 4         # PV_NIC_QUEUES_MAX
 
 cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep (rules.md 15)
-cdef pv_spread_table FLOWS
-pv_spread_table_fill(&FLOWS)
-
-
-cdef class Link:
-    """One queue pair of a NIC: `taps` are the queues of its TAP, nonblocking, which are the caller's to close, and number
-    `number` of them is this pair's. `sends` and `receives` hold whole buffers of
-    `stride` bytes; a buffer takes the largest frame of the interface."""
-    cdef Link next                   # of the same partition
-    cdef Link first
-    cdef ClientQueue transmit, receive
-    cdef int tap
-    cdef int taps[TAPS]
-    cdef uint32_t tap_count
-    cdef Buffer sends, receives
-    cdef uint32_t stride
-    cdef ClientEndpoint end
-    cdef bint headed                 # frames have a header in front
-    cdef uint32_t granted            # bits of enum pv_offload_bit that the TAP is set for
-    cdef uint32_t length             # of receive buffers that are posted now
-    cdef uint32_t plain              # bytes of the largest frame without offloads, with its header
-    cdef uint8_t send, take          # operations
-    cdef uint64_t *spare             # gpas of free send buffers; the one used last goes first: it is in the cache
-    cdef uint32_t spare_count
-    cdef uint64_t *sent              # per slot of the transmit queue: the buffer's gpa
-    cdef uint64_t *posted            # per slot of the receive queue
-    cdef uint64_t *waiting           # gpas of receive buffers that wait to be posted
-    cdef uint32_t waiting_count
-    cdef readonly uint64_t from_program, to_program   # frames
-    cdef readonly uint64_t refused                    # frames that neither the device nor the TAP took
-    cdef readonly int failure                         # errno that ended the TAP; 0: it works
-
-    def __init__(self, ClientQueue transmit, ClientQueue receive, list taps, uint32_t number, Buffer sends, Buffer receives,
-                 uint32_t stride, uint32_t plain, bint headed=False):
-        cdef uint32_t i, count = sends.length // stride, posts = receives.length // stride
-        if not 0 < count <= transmit.capacity or not 0 < posts <= receive.capacity:
-            raise ValueError(f"{count} buffers to send of 1 to {transmit.capacity}, {posts} to receive of 1 to {receive.capacity}")
-        if not number < len(taps) <= TAPS:
-            raise ValueError(f"queue {number} of {len(taps)}: at most {TAPS}")
-        self.transmit, self.receive = transmit, receive
-        self.first = self
-        self.tap_count = len(taps)
-        for i in range(self.tap_count):
-            self.taps[i] = taps[i]
-        self.tap = self.taps[number]
-        self.sends, self.receives = sends, receives
-        self.stride = stride
-        self.length = plain
-        self.plain = plain
-        self.headed = headed
-        self.end = <ClientEndpoint?>transmit.end
-        self.send = PV_OP_SEND_HEADED if headed else PV_OP_SEND
-        self.take = PV_OP_RECEIVE_HEADED if headed else PV_OP_RECEIVE
-        self.spare = <uint64_t *>calloc(count, 8)
-        self.sent = <uint64_t *>calloc(transmit.capacity, 8)
-        self.posted = <uint64_t *>calloc(receive.capacity, 8)
-        self.waiting = <uint64_t *>calloc(posts, 8)
-        if not (self.spare and self.sent and self.posted and self.waiting):
-            raise MemoryError()
-        for i in range(count):
-            self.spare[i] = sends.gpa + <uint64_t>(count - 1 - i) * stride
-        for i in range(posts):
-            self.waiting[i] = receives.gpa + <uint64_t>i * stride
-        self.spare_count, self.waiting_count = count, posts
-
-    def __dealloc__(self):
-        free(self.spare)
-        free(self.sent)
-        free(self.posted)
-        free(self.waiting)
-
-    cdef bint can_send(self) noexcept nogil:
-        """Will `flight_push` take a frame? A frame that was read from the TAP must go out."""
-        return (self.spare_count > 0 and self.failure == 0 and self.transmit.free_count > 0
-                and self.transmit.end.change == CHANGE_NONE
-                and pv_producer_free(&self.transmit.rings[self.transmit.way], 1) > 0)
-
-    cdef void negotiate(self, uint32_t granted) noexcept nogil:
-        """What is granted has changed, with the path or with the device: the program's kernel does the rest from now on.
-        Frames that lie in the TAP by then are sent as they are, and refused; TCP sends them again."""
-        cdef uint32_t flags = 0
-        self.granted = granted
-        if granted & PV_OFFLOAD_CHECKSUM:  # the kernel segments by itself what it has to sum by itself
-            flags = TUN_F_CSUM
-            if granted & PV_OFFLOAD_SEND_TCP4:
-                flags |= TUN_F_TSO4
-            if granted & PV_OFFLOAD_SEND_TCP6:
-                flags |= TUN_F_TSO6
-            if granted & PV_OFFLOAD_SEND_ECN and flags & (TUN_F_TSO4 | TUN_F_TSO6):
-                flags |= TUN_F_TSO_ECN
-            if granted & PV_OFFLOAD_SEND_UDP:
-                flags |= TUN_F_USO4 | TUN_F_USO6
-        if ioctl(self.tap, TUNSETOFFLOAD, flags) != 0:
-            # A kernel before 6.2 knows no segmentation of UDP.
-            ioctl(self.tap, TUNSETOFFLOAD, flags & ~(TUN_F_USO4 | TUN_F_USO6))
-        self.length = PV_HEADED_MAX if granted & (PV_OFFLOAD_RECEIVE_TCP4 | PV_OFFLOAD_RECEIVE_TCP6) else self.plain
-
-    cdef uint32_t granted_all(self, int tap) noexcept nogil:
-        """What all pairs of the NIC with that TAP are granted: while its path changes, one is told before the other."""
-        cdef uint32_t granted = pv_grant_read(self.end.page, self.end.index).granted if self.taps[0] == tap else <uint32_t>-1
-        return granted if self.next is None else granted & self.next.granted_all(tap)
-
-    cdef int tap_for(self, const uint8_t *frame, uint32_t length) noexcept nogil:
-        """Where a frame to the program is written."""
-        cdef uint32_t skip = PV_NET_HEADER if self.headed else 0
-        cdef pv_frame parsed
-        if self.tap_count == 1 or length < skip + PV_FRAME_MIN:
-            return self.tap
-        length -= skip
-        pv_frame_parse(frame + skip, pv_headers_within(length), length, &parsed)
-        return self.taps[pv_spread_queue(pv_spread_hash(&FLOWS, frame + skip, &parsed), self.tap_count)]
-
-    cdef uint32_t outward(self) noexcept nogil:
-        """Frames of the program: from the TAP into partition memory, and out."""
-        cdef uint32_t count = 0, granted
-        cdef uint64_t gpa, now
-        cdef ssize_t length
-        cdef int slot
-        self.transmit.reap()
-        while True:
-            slot = flight_take(self.transmit)
-            if slot < 0:
-                break
-            self.spare[self.spare_count] = self.sent[slot]
-            self.spare_count += 1
-            if self.transmit.answers[slot].status != PV_STATUS_OK:
-                self.refused += 1
-        if not self.can_send():
-            return 0
-        if self.headed:
-            granted = self.first.granted_all(self.taps[0])
-            if granted != self.granted:
-                self.negotiate(granted)
-        now = pv_now()
-        while count < BATCH and self.can_send():
-            gpa = self.spare[self.spare_count - 1]
-            length = read_(self.tap, self.sends.memory.pointer(gpa), self.stride)
-            if length <= 0:
-                if length < 0 and errno != EAGAIN and errno != EINTR:
-                    self.failure = errno
-                break
-            self.spare_count -= 1
-            slot = flight_push(self.transmit, self.send, gpa, <uint32_t>length, 0, now)
-            self.sent[slot] = gpa
-            count += 1
-        if count:
-            self.transmit.publish()
-            self.from_program += count
-        return count
-
-    cdef void post(self) noexcept nogil:
-        """All receive buffers that can be posted; while the path changes the others wait."""
-        cdef uint64_t now
-        cdef int slot
-        if self.waiting_count == 0:
-            return
-        now = pv_now()
-        while self.waiting_count:
-            slot = flight_push(self.receive, self.take, self.waiting[self.waiting_count - 1], self.length, 0, now)
-            if slot < 0:
-                break
-            self.waiting_count -= 1
-            self.posted[slot] = self.waiting[self.waiting_count]
-        self.receive.publish()
-
-    cdef uint32_t inward(self) noexcept nogil:
-        """Received frames: out of partition memory to the TAP; their buffers are posted again. With several pairs all that
-        are there, which are as many as were posted at most."""
-        cdef uint32_t count = 0
-        cdef const uint8_t *frame
-        cdef int slot
-        self.receive.reap()
-        while count < BATCH or self.tap_count > 1:
-            slot = flight_take(self.receive)
-            if slot < 0:
-                break
-            frame = <const uint8_t *>self.receives.memory.pointer(self.posted[slot])
-            if self.receive.answers[slot].status != PV_STATUS_OK:
-                self.refused += 1
-            # A TAP takes a frame or drops it by itself; it never makes its writer wait.
-            elif write_(self.tap_for(frame, self.receive.answers[slot].bytes), frame, self.receive.answers[slot].bytes) < 0:
-                self.refused += 1
-            else:
-                self.to_program += 1
-            self.waiting[self.waiting_count] = self.posted[slot]
-            self.waiting_count += 1
-            count += 1
-        self.post()
-        return count
-
-    cdef bint pending(self) noexcept nogil:
-        """The last look before sleep. A readable TAP rings by itself once it is armed."""
-        return (pv_consumer_pending(&self.receive.answers_on[self.receive.way])
-                or pv_consumer_pending(&self.transmit.answers_on[self.transmit.way]))
-
-    # Recursion instead of a loop: a local reference to the next one would need the interpreter lock.
-
-    cdef uint32_t serve_all(self) noexcept nogil:
-        cdef uint32_t work = self.outward() + self.inward()
-        return work if self.next is None else work + self.next.serve_all()
-
-    cdef bint pending_any(self) noexcept nogil:
-        return self.pending() or self.next is not None and self.next.pending_any()
-
-    cdef void arm_all(self, pv_waker *waker) noexcept nogil:
-        if self.failure == 0 and self.can_send():
-            pv_waker_arm(waker, self.tap)
-        if self.next is not None:
-            self.next.arm_all(waker)
 
 
 cdef class TapPump:
@@ -278,10 +33,12 @@ cdef class TapPump:
     cdef Link first
     cdef NbdServer server            # None: no disk is exported here
     cdef Waker waker
+    cdef object prover               # called with the pump, a link and bits to be shown; None: nobody shows anything
     cdef bint stopping
 
-    def __cinit__(self, Waiter waiter, list links, NbdServer server=None):
+    def __cinit__(self, Waiter waiter, list links, NbdServer server=None, prover=None):
         cdef Link link, last = None
+        self.prover = prover
         self.waiter = waiter
         self.server = server
         self.waker = Waker()
@@ -303,16 +60,57 @@ cdef class TapPump:
         """Moves frames until `stop`."""
         with nogil:
             while not self.stopping:
+                if self.prover is not None and self.first.untried_any():
+                    with gil:
+                        self.prove()
                 if self.serve_all():
                     pv_idle_worked(&self.waiter.idle, pv_now())
                 elif not self.waiter.changing() and pv_idle_step(&self.waiter.idle, self.waiter.counters):
-                    self.sleep()
+                    self.sleep(SLICE_NS)
+
+    cdef int prove(self) except -1:
+        cdef Link link = self.first
+        cdef uint32_t wanted
+        while link is not None:
+            wanted = link.untried()
+            link.tried |= wanted
+            if wanted:
+                link.back = []
+                self.prover(self, link, wanted)
+                link.back = None
+            link = link.next
+        return 0
+
+    def send(self, Link link, uint8_t operation, bytes content, double seconds) -> None:
+        """A frame of the driver's own, where there is room for it within that time."""
+        cdef uint64_t end = pv_now() + <uint64_t>(seconds * 1e9), gpa
+        with nogil:
+            while not link.can_send() and pv_now() < end and not self.stopping:
+                self.serve_all()
+        if link.can_send() and len(content) <= link.stride:
+            link.spare_count -= 1
+            gpa = link.spare[link.spare_count]
+            memcpy(link.sends.memory.pointer(gpa), <const char *>content, len(content))
+            link.sent[flight_push(link.transmit, operation, gpa, <uint32_t>len(content), 0, pv_now())] = gpa
+            link.transmit.publish()
+
+    def back(self, Link link, double seconds) -> bytes | None:
+        """The next frame that came back to a probe's address within that time; traffic goes on meanwhile."""
+        cdef uint64_t end = pv_now() + <uint64_t>(seconds * 1e9), now
+        while not link.back:
+            now = pv_now()
+            if now >= end or self.stopping:
+                return None
+            with nogil:
+                if not self.serve_all() and not self.waiter.changing():
+                    self.sleep(end - now)
+        return link.back.pop(0)
 
     cdef uint32_t serve_all(self) noexcept nogil:
         cdef uint32_t work = self.first.serve_all()
         return work if self.server is None else work + self.server.turn()
 
-    cdef void sleep(self) noexcept nogil:
+    cdef void sleep(self, uint64_t most) noexcept nogil:
         cdef pv_doorbell *bell = &self.waiter.interrupts.doorbell
         cdef uint32_t word = pv_doorbell_prepare(bell)
         cdef bint found
@@ -323,7 +121,7 @@ cdef class TapPump:
             self.server.arm(&self.waker.one)
         found = self.first.pending_any() or self.waiter.changing() or self.server is not None and self.server.waiting()
         if not found and not self.stopping:
-            pv_doorbell_wait(bell, word, SLICE_NS)
+            pv_doorbell_wait(bell, word, most)
             found = True  # a TAP that rang is no ring to look at; a time-out is rare enough to count as one
         pv_doorbell_cancel(bell)
         pv_interrupt_take(self.waiter.interrupts)

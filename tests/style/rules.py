@@ -56,6 +56,7 @@ RULES = [
             "pyx/intake.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/ports.pyx": (1, "private tables: extents of waiting requests"),
             "pyx/parking.pyx": (1, "private tables: extents of waiting requests"),
+            "pyx/tap_pump.pyx": (1, "probe frames of the driver itself, into its own partition memory"),
             "pyx/tcp.h": (4, "addresses of sockets"),
             "pyx/process.pyx": (1, "the process's own command line"),
             "pyx/validate.pyx": (2, "requests of tests"),

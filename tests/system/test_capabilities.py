@@ -166,6 +166,26 @@ def test_a_weaker_process_of_the_device_takes_over(host: Host) -> None:
     assert view(host, "sender")["checksum"]["proved"] is False
 
 
+@pytest.mark.usefixtures("strong")
+@pytest.mark.parametrize("path", ["copy", "direct"])
+def test_what_a_program_leaves_to_the_device_is_proved_at_its_attach(host: Host, path: str) -> None:
+    """By the process above it, before its first frame; and of the next process of the device, which lies."""
+    nic = {"name": "eth0", "path": path, "addresses": ["10.98.0.2/24"], "queues": 2}
+    host.spawn("program", ["sleep", "600"], nics=[nic], memory="16MiB")
+    shown = FRAMES - {"esp"} - (LARGE if path == "copy" else set())
+
+    def proved(value: bool | None) -> set[str]:
+        rows = host.client.get("/v1/partitions/program/capabilities")["capabilities"]
+        pairs = [{row["capability"] for row in rows if row["endpoint"] == name and row["proved"] is value}
+                 for name in ("eth0", "eth0-q1")]  # fmt: skip
+        return set.intersection(*pairs)
+
+    host.until(lambda: proved(True) == shown, explain=lambda: proved(True))
+    host.client.post("/v1/chaos/weaken", {"role": "nic0", "offloads": ["checksum"], "lies": True, "restart": True})
+    host.until(lambda: proved(False) == {"checksum"} and "receive_checksum" in proved(True))
+    assert not any(name.startswith("send") for name in proved(True))
+
+
 def test_limits_of_a_device_hold_for_all_its_endpoints() -> None:
     """What the host's description takes from a NIC is withheld by the device, whatever an endpoint's own limits say."""
     devices = [{**device, **({"limits": {"offloads": ["checksum"]}} if device["kind"] == "nic" else {})}

@@ -163,7 +163,7 @@ def test_iperf3_while_the_path_changes(host: Host) -> None:
     """Frames that are lost, repeated or mixed up are sent again, and a driver that stands shows as a stall."""
     host.spawn("there", ["iperf3", "-s", "-1", "--forceflush"], nics=nic("10.0.0.2/24"), memory="16MiB")
     host.until(lambda: "listening" in host.log("there"))
-    host.spawn("client", ["iperf3", "-J", "-c", "10.0.0.2", "-t", "4"], nics=nic("10.0.0.9/24"), memory="16MiB")
+    host.spawn("client", ["iperf3", "-J", "-c", "10.0.0.2", "-t", "6"], nics=nic("10.0.0.9/24"), memory="16MiB")
     host.until(lambda: host.metrics().value("network_transmit_packets_total", partition="client") > 1000)
     for path in ("direct", "copy", "direct", "redirect"):
         for name in ("client", "there"):

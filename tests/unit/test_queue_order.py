@@ -17,7 +17,8 @@ import pytest
 from pyx import abi, offload
 from pyx.monitor import Monitor
 from pyx.statistics import initialize
-from pyx.tap_pump import Link, TapPump
+from pyx.tap_link import Link
+from pyx.tap_pump import TapPump
 from tests.framework.driver import segment
 from tests.framework.near import MAC, PORT, Near, near
 from tests.framework.packets import frame
