@@ -113,6 +113,8 @@ class Offices:
         servers = list(self._fabric.servers.values())
         told = set()
         for seat, record in enumerate(servers):
+            if record.pidfd is None:
+                continue  # it has ended, and a hostd that has just begun has not come to it yet
             if record.exit_status is None and (record.absence is None or not record.absence.absent):
                 await self._seated(seat, record)
                 told.add(seat)
