@@ -104,7 +104,7 @@ struct pv_grant {
     _Atomic uint32_t withheld[PV_WITHHELD_COUNT]; /* writer: monitor; a bit may be withheld by several */
     _Atomic uint32_t proved;                      /* writer: partition, of itself: a probe frame showed it */
     _Atomic uint32_t disproved;                   /* writer: partition: the device does not do what it was granted */
-    uint32_t reserved;
+    _Atomic uint32_t life;                        /* writer: monitor: counts the processes that the device has had */
 };
 _Static_assert(sizeof(struct pv_grant) == 32, "two in a line");
 #define PV_EVENTS_GRANTS 1024u /* bytes into that page: struct pv_grant[PV_ENDPOINTS_MAX] */

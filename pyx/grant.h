@@ -49,7 +49,7 @@ static inline void pv_grant_renew(struct pv_monitor_page *page, uint32_t endpoin
     atomic_store_explicit(&grant->proved, 0, memory_order_relaxed);
     atomic_store_explicit(&grant->disproved, 0, memory_order_relaxed);
     /* pairs with the load-acquire in pv_grant_read: who sees the new life sees what is granted in it */
-    __atomic_fetch_add(&grant->reserved, 1, __ATOMIC_RELEASE);
+    atomic_fetch_add_explicit(&grant->life, 1, memory_order_release);
 }
 
 /* Anybody's: one word each. The monitor believes none of what the partition wrote; it shows it. */
@@ -57,7 +57,7 @@ static inline struct pv_grants pv_grant_read(struct pv_monitor_page *page, uint3
 {
     struct pv_grant *grant = pv_grant_at(page, endpoint);
     struct pv_grants found;
-    found.life = __atomic_load_n(&grant->reserved, __ATOMIC_ACQUIRE); /* first: pairs with pv_grant_renew */
+    found.life = atomic_load_explicit(&grant->life, memory_order_acquire); /* first: pairs with pv_grant_renew */
     found.granted = atomic_load_explicit(&grant->granted, memory_order_relaxed);
     for (int i = 0; i < PV_WITHHELD_COUNT; i++)
         found.withheld[i] = atomic_load_explicit(&grant->withheld[i], memory_order_relaxed);
