@@ -3,8 +3,9 @@
     killed -> the keeper's pidfd tells -> next process -> wires -> every endpoint that it had -> kernel region, hardware
     rings -> event `device_restarted` -> every office sends again what it has in flight
 
-What the dead one had shown to a server or a guest is done. What it had taken and not shown stands in the ledgers: a
-server's for the paths `copy` and `redirect`, the device's own for the direct one (pyx/ledger.h). Files and volumes are
+What the dead one had shown to a server or a guest is done. What it had taken and not shown stands in the servers'
+ledgers for the paths `copy` and `redirect`; on the direct path nobody else knows of it, so it is lost. A NIC shows a
+frame to its sender and to its receiver on two rings: one that dies between them may lose it. Files and volumes are
 opened under their locks, so nothing is done again while the kernel works for a dead process.
 """
 
