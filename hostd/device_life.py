@@ -5,8 +5,8 @@
 
 What the dead one had shown to a server or a guest is done. What it had taken and not shown stands in the servers'
 ledgers for the paths `copy` and `redirect`; on the direct path nobody else knows of it, so it is lost. A NIC shows a
-frame to its sender and to its receiver on two rings: one that dies between them loses it, or sends it again. Files and volumes are
-opened under their locks, so nothing is done again while the kernel works for a dead process.
+frame to its sender and to its receiver on two rings: one that dies between them loses it, or sends it again. Files and
+volumes are opened under their locks, so nothing is done again while the kernel works for a dead process.
 """
 
 from __future__ import annotations
