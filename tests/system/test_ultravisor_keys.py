@@ -32,6 +32,7 @@ STORY: list[list[dict[str, Any]]] = [
     [{"op": "endpoint.attach", "partition": "one", **nic()}],
     [{"op": "endpoint.path", "partition": "one", "name": "vda", "path": "direct"}],
     [{"op": "endpoint.path_settle", "partition": "one", "name": "vda", "path": "direct"}],
+    [{"op": "endpoint.grow", "partition": "one", "name": "vda", "length": 8 * MIB}],
     [{"op": "endpoint.detach", "partition": "one", "name": "vda"}],
     [{"op": "memory.assign", "partition": "one", "extents": [{"frame": 70000, "frames": 256}]}],
     [{"op": "memory.release", "partition": "one", "memory": MIB}],

@@ -58,7 +58,7 @@ class FakeQueue:
 
 
 def stamped(wrong: Wrong) -> Stamped:
-    disk = SimpleNamespace(size=BLOCKS * BLOCK, queue=FakeQueue(wrong))
+    disk = SimpleNamespace(capacity=BLOCKS * BLOCK, queue=FakeQueue(wrong))
     guest: Any = SimpleNamespace(name="g", disk=lambda _: disk, memory=SimpleNamespace(allocate=bytearray))
     return Stamped(guest, "vda", 4, seed=1)
 

@@ -38,9 +38,9 @@ def test_a_new_file_is_private(path: Path) -> None:
 def test_a_file_of_another_schema_version_is_refused(path: Path) -> None:
     Database(path).close()
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 7")
+    connection.execute("PRAGMA user_version = 6")
     connection.close()
-    with pytest.raises(Fault, match=r"schema version 7, this program knows 6 only"):
+    with pytest.raises(Fault, match=r"schema version 6, this program knows 7 only"):
         Database(path)
 
 
