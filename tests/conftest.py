@@ -15,12 +15,13 @@ TESTS = Path(__file__).parent
 WHOLE_HOSTS = ("system", "bench")  # folders whose tests start hosts, which use all processors
 # Files of them that judge no time: their hosts may run beside other tests.
 PATIENT = {
-    "capabilities", "clear", "commands", "containment", "direct", "disk_growth", "esp", "foreign", "hardware",
-    "hardware_buses", "hostile_memory", "hotplug", "load", "main_job", "malformed", "nbd", "nbd_abuse",
-    "nbd_volume", "offload_linux", "offloads", "path_data", "probes", "program_disk", "queues", "redirect_disk",
-    "redirect_nic", "refusals", "sandbox", "spawn", "system_calls", "ultravisor_keys", "vdisk", "vectors",
-    "virtual", "vlans", "without_ring", "bench_host", "compare", "histogram", "hosts", "measure", "pace",
-    "report", "ring", "validate", "volume",
+    "bench_host", "capabilities", "clear", "commands", "compare", "containment", "direct", "disk_growth", "esp",
+    "exact_counts", "foreign", "hardware", "hardware_buses", "histogram", "host", "hostile_indices",
+    "hostile_memory", "hosts", "hotplug", "keeper", "leaks", "load", "main_job", "malformed", "measure", "nbd",
+    "nbd_abuse", "nbd_volume", "offload_linux", "offloads", "pace", "path_data", "probes", "program_disk", "queues",
+    "redirect_disk", "redirect_nic", "refusals", "removal", "report", "ring", "sandbox", "sharing", "shutdown",
+    "spawn", "system_calls", "ultravisor_crash", "ultravisor_keys", "validate", "vdisk", "vectors", "virtual",
+    "vlans", "volume", "wires", "without_ring", "zombie",
 }  # fmt: skip
 
 

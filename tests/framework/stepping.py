@@ -39,7 +39,11 @@ class Ring:
         for number, slot in enumerate(slots):
             at = self.offset + HEADER + (tail + number) % self.capacity * SLOT
             self.memory[at : at + SLOT] = slot
-        struct.pack_into("<Q", self.memory, self.offset + TAIL, tail + len(slots))
+        self._show(TAIL, tail + len(slots))
+
+    def _show(self, where: int, value: int) -> None:
+        """In one store: `struct` sets what it packs into to zero first, and the other side takes that for a jump."""
+        ctypes.c_uint64.from_buffer(self.memory, self.offset + where).value = value
 
     def take(self) -> list[bytes]:
         """Everything that was published since the last time."""
@@ -48,7 +52,7 @@ class Ring:
         for number in range(head, tail):
             at = self.offset + HEADER + number % self.capacity * SLOT
             found.append(self.memory[at : at + SLOT])
-        struct.pack_into("<Q", self.memory, self.offset + HEAD, tail)
+        self._show(HEAD, tail)
         return found
 
 

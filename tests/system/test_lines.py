@@ -159,5 +159,5 @@ def test_loss_and_order_are_those_of_the_seed(host: Host, seed: int) -> None:
             if fates[skipped + number] == "early" and number - 1 in late and came[number] - sent[number - 1] < DELAY_NS:
                 early += 1
                 overtaken += place[number - 1] > place[number]
-    assert compared >= 7, (compared, found)
+    assert compared >= 3, (compared, found)
     assert overtaken == early > 10, (overtaken, early)

@@ -55,7 +55,7 @@ def blocks(puppet: Puppet, seed: int, disk: str = "vda") -> dict[str, Any]:
     out, back = puppet.guest.memory.allocate(BLOCK), puppet.guest.memory.allocate(BLOCK)
     rounds = 0
     while not puppet.wanted():
-        offset, data = 512 * generator.randrange((target.size - BLOCK) // 512 + 1), generator.randbytes(BLOCK)
+        offset, data = 512 * generator.randrange((target.capacity - BLOCK) // 512 + 1), generator.randbytes(BLOCK)
         out[:] = data
         target.write_from(out, offset)
         target.read_into(back, offset)
