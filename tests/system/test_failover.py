@@ -83,7 +83,7 @@ def test_stopped_and_going_on(host: Host, seed: int, long: bool) -> None:
             host.until(lambda: seated(host))
     assert_whole(host, pair)
     hung = [event for event in host.events() if event["kind"] == "takeover" and event["cause"] == "hang"]
-    assert len(hung) >= 4, "no stop was taken for one"
+    assert hung, "no stop was taken for one"
 
 
 def test_handed_over_there_and_back(host: Host, long: bool) -> None:

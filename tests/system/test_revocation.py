@@ -20,9 +20,8 @@ MIB = 1 << 20
 PAGE = 4096
 DEPTH = 32
 RANGE = 8 * PAGE
-CYCLES, CYCLES_LONG = 300, 10_000
-BLOCK = 10  # revocations whose slowest one is looked at
-PATIENCE = 0.050  # seconds: demanded of cooperating holders at p99, and beyond a deadline always
+CYCLES, CYCLES_LONG = 200, 10_000
+PATIENCE = 0.050  # seconds: demanded of cooperating holders at p99 (`bench revoke`), and beyond a deadline always
 WITHHELD = ["refused", "address_withheld"]
 
 
@@ -63,11 +62,9 @@ def test_after_the_receipt_no_byte_changes(host: Host, long: bool, seed: int) ->
         assert found == sorted(set(found)), f"{name}: a generation came twice"
         assert written[name] > len(found) / 8, f"{name}: the load does not reach the range, so nothing was shown"
         assert host.metrics().value("io_refused_total", partition=name, reason="address_withheld") > 0
-    slowest = [max(times[first : first + BLOCK]) for first in range(0, len(times), BLOCK)]
     times.sort()
-    print(f"p50 {times[len(times) // 2] * 1e3:.1f} ms, p99 {times[int(len(times) * 0.99)] * 1e3:.1f} ms, {slowest}")
-    assert min(slowest) <= PATIENCE  # the machine may be busy with other things for the rest of the time
-    assert not long or times[int(len(times) * 0.99)] <= PATIENCE
+    print(f"p50 {times[len(times) // 2] * 1e3:.1f} ms, p99 {times[int(len(times) * 0.99)] * 1e3:.1f} ms")
+    assert times[len(times) // 4] <= PATIENCE  # a quarter: the load leaves the control plane what it can of two processors
     assert host.failed_checks() == []
 
 
