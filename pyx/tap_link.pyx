@@ -7,7 +7,7 @@ in force; a received frame is written to the TAP from the buffer that it arrived
 With offloads a frame has a struct pv_net_header in front, which TAP and device understand alike, and is up to 64 KiB
 long: the program's kernel neither cuts nor sums it. What the endpoint is not granted, the TAP is told not to make.
 
-An offload is used once a probe frame has shown it (partitions/program_probe.py): of the device's next process anew.
+An offload is used until a probe frame has disproved it (partitions/program_probe.py), of the device's next process anew.
 
 A NIC with several queue pairs is a TAP with as many queues: what the kernel queues at one goes out by one pair, in order.
 It keeps a flow at the queue where it saw the flow's last frame come in, so frames are written to queues by their flow, by
@@ -137,7 +137,7 @@ cdef class Link:
 
     cdef uint32_t usable(self) noexcept nogil:
         cdef pv_grants found = pv_grant_read(self.end.page, self.end.index)
-        return found.granted & (found.proved | ~self.provable)
+        return found.granted & ~found.disproved
 
     cdef uint32_t untried(self) noexcept nogil:
         """What was granted, and not tried yet with the device's process."""
