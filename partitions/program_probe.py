@@ -1,5 +1,5 @@
-"""Probe frames of an unmodified program's NICs: the thread that moves its frames shows what was granted, before the
-program's kernel relies on it, and once more of each process that follows the device's (A2)."""
+"""Probe frames of an unmodified program's NICs: the thread that moves its frames shows what was granted, while the
+program's kernel uses it, and once more of each process that follows the device's (A2)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Prover:
                 _Driver(pump, link, self._macs[link]), self._memory, wanted, True
             )
             link.tell(proved, disproved)
-        except MemoryError as error:  # what is not shown is not used
+        except MemoryError as error:  # what is not shown is not disproved
             print(f"offloads are not tried: {error}", file=sys.stderr, flush=True)
 
 
