@@ -8,12 +8,15 @@ is the only one that cannot, and hostd adopts no partition whose `open` was not 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 from hostd.records import Record
 from hostd.wire import RemoteError, WireError, close_fds
+
+Answer = TypeVar("Answer")
 
 TIMEOUT = 30.0  # seconds for an answer
 NOTICE = 5.0  # seconds in which a death is noticed: the end of the wire comes a little earlier
@@ -112,11 +115,12 @@ async def release(role: Record, op: str, message: dict[str, Any]) -> None:
             raise
 
 
-async def ask_on(role: Record, op: str, message: dict[str, Any]) -> dict[str, Any]:
-    """As `ask`, again and again while the role says that its time was too short: the kernel has not let go yet."""
+async def persist(attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+    """`attempt`, again and again while a role says that its time was too short: the kernel has not let go yet."""
     while True:
         try:
-            return await ask(role, op, message, timeout=None)
+            return await attempt()
         except RemoteError as error:
             if error.code != "timeout":
                 raise
+        await asyncio.sleep(0)

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from hostd.asking import ask_on
+from hostd.asking import persist
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
@@ -241,7 +241,10 @@ class HotPlug:
             # the port once more before it gives it up: so it has seen the end of what the kernel did for the dead one.
             endpoint["unplugged"] = endpoint["placed"] = True
             message = {"partition": record.number, "port": endpoint["port"]}
-            await (ask(device, "detach", message) if let_go is None else ask_on(device, "detach", message))
+            if let_go is None:
+                await ask(device, "detach", message)
+            else:
+                await persist(lambda: ask(device, "detach", message, timeout=None))
             endpoint.pop("placed", None)
             await self.fabric.wiring.withdraw(record, self.fabric.devices, endpoint["name"])
         told(device)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
+from hostd.asking import persist
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.records import Record
@@ -188,7 +189,7 @@ class PathChanges:
             endpoint["wanted"] = "redirect"
             self._cut.add(endpoint["generation"])
             await self._plane.offer_path(record, endpoint)
-            recalled = asyncio.create_task(self._recalled(record, endpoint))
+            recalled = asyncio.create_task(persist(lambda: self._plane.recall(record, endpoint, "direct")))
             await asyncio.wait({recalled}, timeout=patience)
             closed(await self._plane.close_pair(record, endpoint))
             await recalled
@@ -196,16 +197,6 @@ class PathChanges:
             before = endpoint["path"]
             await self._settle_rows(record, endpoint, "redirect")
         self._publish(record, endpoint, before, "redirect")
-
-    async def _recalled(self, record: Record, endpoint: Row) -> None:
-        """Nothing of its queue pair is at work at the device any more, however long the kernel takes."""
-        while True:
-            try:
-                return await self._plane.recall(record, endpoint, "direct")
-            except RemoteError as error:
-                if error.code != "timeout":
-                    raise
-            await asyncio.sleep(0)
 
     async def _carry_out(self, record: Record, endpoint: Row, path: str, timeout: float) -> None:
         endpoint["wanted"] = path

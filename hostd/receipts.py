@@ -18,6 +18,11 @@ from hostd.records import Record
 Row = dict[str, Any]
 
 
+def undecided(record: Record, deadline: float) -> HostError:
+    text = f"the decision took longer than {deadline:g} s; ask again: what was begun goes on"
+    return HostError("timeout", f"{record.name}: {text}")
+
+
 @dataclass(kw_only=True)
 class Receipt:
     """`generation`: of what is taken, no later request has it. `stages`: seconds from the request to each state.
@@ -52,7 +57,7 @@ class Receipt:
             self.ended.add(role.name)
         self.holders[role.name] = self.since()
 
-    async def settled(self, deadline: float, begin: float) -> bool:
+    async def settled(self, record: Record, deadline: float, begin: float) -> bool:
         """Waits until all is done, or `deadline` seconds after `begin`. HostError where it was refused or failed, or
         has not even been decided by then: asked again, it goes on."""
         assert self.task is not None
@@ -61,8 +66,7 @@ class Receipt:
             self.task.result()
             return True
         if not self.stages:
-            text = f"the decision took longer than {deadline:g} s; ask again: what was begun goes on"
-            raise HostError("timeout", text)
+            raise undecided(record, deadline)
         return False
 
     def subject(self) -> Row:

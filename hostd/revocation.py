@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from hostd.errors import HostError
 from hostd.fabric import ask
 from hostd.hotplug import DRAIN_POLL, HotPlug, Row
-from hostd.receipts import Receipt
+from hostd.receipts import Receipt, undecided
 from hostd.records import ENDED, Record
 from hostd.told import revoked_of
 from hostd.wire import RemoteError, WireError, close_fds
@@ -76,7 +76,7 @@ class Revoking(HotPlug):
             record.plan["revoked"] = [*(one for one in record.plan["revoked"] if one["gpa"] != offset), row]
             self._begin_taking(record, found)
         found.decision = answer["decision"]
-        if not await found.settled(deadline, begin):
+        if not await found.settled(record, deadline, begin):
             await self._settle(record, found, "quarantine")
         return self._issue(record, found, deadline, begin, actor)
 
@@ -149,8 +149,7 @@ class Revoking(HotPlug):
             async with asyncio.timeout(deadline):
                 return await ask(self.records["command"], op, message)
         except TimeoutError:
-            text = f"the decision took longer than {deadline:g} s; ask again: what was begun goes on"
-            raise HostError("timeout", f"{record.name}: {text}") from None
+            raise undecided(record, deadline) from None
         except RemoteError as error:
             raise HostError(error.code, f"{record.name}: {error.message}", **error.details) from error
 

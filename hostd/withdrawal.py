@@ -116,11 +116,12 @@ class Withdrawing(Revoking):
         found = record.withdrawals.get(f"{kind} {what}")
         if found is None or found.task is None or found.task.done():
             found = self._begin(record, kind, what, begin)
-            work = self._take_endpoint if kind == "endpoint" else self._take_channel
+            taking = {"endpoint": self._take_endpoint, "channel": self._take_pair}
+            work = self._take_calls if (kind, what) == ("channel", CALLS) else taking[kind]
             found.task = asyncio.create_task(work(record, found, deadline, key, actor))
             found.task.add_done_callback(_heard)
         try:
-            if not await found.settled(deadline, begin):
+            if not await found.settled(record, deadline, begin):
                 found.state = "quarantine"
                 found.reach("quarantine")
         except RemoteError as error:
@@ -162,35 +163,35 @@ class Withdrawing(Revoking):
 
             await self.take_endpoint(record, endpoint, answer["decision"], let_go)
             found.reach("revoked")
-            self._free(found)
-        if "quarantine" in found.stages:
-            self.events.publish("revoked", partition=record.name, endpoint=found.what, state="freed", actor=actor)
+            self._free(record, found, actor=actor)
 
     async def _generation_taken(self, decision: int) -> int:
         """Of the endpoint that an earlier decision took."""
         (row,) = (await ask(self.records["command"], "explain", {"decision": decision}))["records"]
         return int((row["detail"] or {}).get("generation", 0))
 
-    async def _take_channel(
+    async def _take_calls(
+        self, record: Record, found: Withdrawal, _deadline: float, key: str | None, actor: str
+    ) -> None:
+        answer = await self._asked(record, "revoke_channel", key, actor)
+        found.decision = answer["decision"]
+        if answer["replayed"]:
+            if not record.silent:
+                raise _granted_since(record, CALLS)
+            found.generation = record.silences
+            found.repeat()
+            return
+        found.hold([self.fabric.monitor])
+        found.reach("revoking")
+        await self._silence(record, True)
+        found.generation = record.silences
+        found.let_go(self.fabric.monitor)
+        found.reach("drained")
+        self._free(record, found)
+
+    async def _take_pair(
         self, record: Record, found: Withdrawal, deadline: float, key: str | None, actor: str
     ) -> None:
-        if found.what == CALLS:
-            answer = await self._asked(record, "revoke_channel", key, actor)
-            found.decision = answer["decision"]
-            if answer["replayed"]:
-                if not record.silent:
-                    raise _granted_since(record, CALLS)
-                found.generation = record.silences
-                found.repeat()
-                return
-            found.hold([self.fabric.monitor])
-            found.reach("revoking")
-            await self._silence(record, True)
-            found.generation = record.silences
-            found.let_go(self.fabric.monitor)
-            found.reach("drained")
-            self._free(found)
-            return
         endpoint = endpoint_of(record, found.what)
         if record.cutting is not None or endpoint["wanted"] != endpoint["path"]:
             raise HostError("conflict", f"{record.name}: the path of {found.what} is being changed")
@@ -222,9 +223,7 @@ class Withdrawing(Revoking):
         record.cutting = None
         record.spec = with_path(record.spec, endpoint["name"], endpoint["path"])
         await self.note(record)
-        self._free(found)
-        if "quarantine" in found.stages:
-            self.events.publish("revoked", partition=record.name, channel=found.what, state="freed")
+        self._free(record, found)
 
     async def _silence(self, record: Record, on: bool) -> None:
         """From the answer on no call of the guest is carried out, or they are again."""
@@ -237,10 +236,12 @@ class Withdrawing(Revoking):
         message = {"partition": record.name, "actor": actor, **more}
         return await ask(self.records["command"], op, {**message, "key": key or secrets.token_hex(12)})
 
-    def _free(self, found: Withdrawal) -> None:
+    def _free(self, record: Record, found: Withdrawal, **told: str) -> None:
         found.earlier = None
         found.state = "freed"
         found.reach("freed")
+        if "quarantine" in found.stages:  # whoever asked has had a receipt that says so
+            self.events.publish("revoked", partition=record.name, **found.subject(), state=found.state, **told)
 
 
 def _granted_since(record: Record, what: str) -> HostError:

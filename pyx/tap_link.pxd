@@ -30,7 +30,7 @@ cdef class Link:
     cdef uint64_t *posted            # per slot of the receive queue
     cdef uint64_t *waiting           # gpas of receive buffers that wait to be posted
     cdef uint32_t waiting_count
-    cdef uint32_t provable, tried    # offloads that are shown before they are used; those that were tried
+    cdef uint32_t provable, tried    # offloads that probe frames can disprove; those that were tried
     cdef uint32_t life               # of the device, that `tried` is about
     cdef list back                   # frames that came back to a probe's address; None: nobody waits for any
     cdef readonly uint64_t from_program, to_program   # frames

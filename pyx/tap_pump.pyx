@@ -6,8 +6,7 @@ partition memory and sent by the virtual driver over whichever path is in force;
 from the buffer that it arrived in. One thread does both ways for all NICs of the partition, because their queues move
 changes of path on together. It sleeps on the partition's interrupts; the waker makes a readable TAP one of them.
 
-What a queue pair was granted is used once probe frames have shown it (partitions/program_probe.py), before the program's
-first frame, and once more of each process that follows the device's.
+Probe frames show what a queue pair was granted (partitions/program_probe.py), once for each process of the device.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
