@@ -157,7 +157,7 @@ cdef class Wires(Groups):
         free(histogram)
 
     def wire_state(self, uint32_t number) -> dict:
-        """Frames and bytes from and to a wire, drops by reason, addresses behind it, and what ended it."""
+        """Frames and bytes from and to a wire, drops by reason, how many addresses it has learned, and what ended it."""
         cdef Port *p = self.attached(number)
         cdef uint32_t i
         if p.wire == 0:
@@ -171,7 +171,7 @@ cdef class Wires(Groups):
         return {
             "frames_in": p.counters[<int>PV_NIC_TRANSMIT_FRAMES], "bytes_in": p.counters[<int>PV_NIC_TRANSMIT_BYTES],
             "frames_out": p.counters[<int>PV_NIC_RECEIVE_FRAMES], "bytes_out": p.counters[<int>PV_NIC_RECEIVE_BYTES],
-            "drops": drops, "addresses": self.count_learned(number), "groups": self.count_groups(number),
+            "drops": drops, "learned": self.count_learned(number), "groups": self.count_groups(number),
             "failure": os.strerror(failure) if failure else None,
         }
 

@@ -13,7 +13,7 @@ import pytest
 
 from hostd.errors import HostError
 from tests.framework.host import Host, running
-from tests.system.test_commands import hostctl
+from tests.system.test_commands import DONE, hostctl
 from tests.system.test_program_network import FETCH, needs, nic, run, serve
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="wires need root")
@@ -67,7 +67,11 @@ def test_an_exposed_partition_and_the_host_talk(host: Host) -> None:
         subprocess.run(["curl", "-sSf", "--max-time", "10", url], check=True, capture_output=True)
     state = wire(host, "eth0")
     assert (state["partition"], state["interface"], state["kind"]) == ("web", "pv-web", "tap")
-    assert state["frames_in"] > 5 and state["frames_out"] > 5 and state["addresses"] == 1 and state["drops"] == {}
+    assert state["frames_in"] > 5 and state["frames_out"] > 5 and state["learned"] == 1 and state["drops"] == {}
+    assert state["addresses"] == ["10.97.0.1/24", "fd97::1/64"] and "reply" not in state
+    shown = hostctl(host, "status")
+    assert shown.status == DONE, shown.errors
+    assert "pv-web 10.97.0.1/24 fd97::1/64" in shown.output
     with pytest.raises(HostError, match="10.97.0.1 belongs to eth0 of web"):
         host.spawn("other", ["sleep", "9"], nics=nic("10.97.0.1/24"))
     twice = {"name": "twice", "kind": "tap", "interface": "pvx2", "addresses": ["10.97.0.1/24"]}
@@ -126,7 +130,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             subprocess.run(fetch, check=True, capture_output=True, timeout=20)
             run(host, "client", ["python3", "-c", FETCH.format("http://10.97.0.2/")], addresses=("10.97.0.9/24",))
             far = wire(host, "far")
-            assert far["addresses"] == 1 and far["frames_in"] > 5 and far["frames_out"] > 5
+            assert far["learned"] == 1 and far["frames_in"] > 5 and far["frames_out"] > 5
     yield trace
 
 
@@ -167,7 +171,7 @@ def test_frames_of_a_file_reach_every_partition(tmp_path: Path) -> None:
         host.wait_for_end("ear")
         assert "['replayed 0', 'replayed 1', 'replayed 2']" in host.log("ear")
         state = wire(host, "tape")
-        assert (state["frames_in"], state["addresses"], state["drops"]) == (3, 1, {})
+        assert (state["frames_in"], state["learned"], state["drops"]) == (3, 1, {})
         metrics = host.metrics()
         assert metrics.value("wire_receive_packets_total", device="nic0", wire="tape") == 3
         assert metrics.value("wire_receive_bytes_total", device="nic0", wire="tape") == state["bytes_in"]
@@ -187,7 +191,7 @@ def test_a_partition_behind_a_real_interface() -> None:
             fetch = ["ip", "netns", "exec", name, "python3", "-c", FETCH.format("http://10.97.0.2/")]
             subprocess.run(fetch, check=True, capture_output=True, timeout=20)
             state = wire(host, "lan")
-            assert state["addresses"] == 1 and state["drops"] == {} and state["frames_in"] > 5
+            assert state["learned"] == 1 and state["drops"] == {} and state["frames_in"] > 5
 
 
 def test_nobody_outside_may_claim_the_address_of_a_partition() -> None:
@@ -239,7 +243,7 @@ def test_what_moves_behind_another_wire_is_found_there(host: Host) -> None:
                 sock.settimeout(5)
                 sock.sendto(name.encode(), ("10.97.0.2", 7))
                 assert sock.recv(99) == name.encode()
-            assert wire(host, name)["addresses"] >= 1
+            assert wire(host, name)["learned"] >= 1
             ip("addr", "del", "10.97.0.9/24", "dev", name)
     finally:
         for name in ("pvx0", "pvx1"):

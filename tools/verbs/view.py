@@ -50,6 +50,7 @@ WIRES: list[output.Column] = [
     ("BYTES IN", lambda row: row.get("bytes_in")),
     ("FRAMES OUT", lambda row: row.get("frames_out")),
     ("BYTES OUT", lambda row: row.get("bytes_out")),
+    ("LEARNED", lambda row: row.get("learned")),
     ("DROPPED", lambda row: ", ".join(f"{why} {count}" for why, count in row.get("drops", {}).items()) or "-"),
     ("FAILURE", lambda row: row.get("failure") or "-"),
 ]
