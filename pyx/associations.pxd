@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from pyx.dmac cimport pv_span
 from pyx.espc cimport pv_aead, pv_association, pv_esp, pv_packet
+from pyx.offloads cimport Target
 from pyx.portc cimport Job, Port
 from pyx.tcp cimport Tcp
 
@@ -36,9 +37,11 @@ cdef class Associations(Tcp):
     cdef bint withheld_from(self, const Port *port, const Job *job) noexcept nogil
     cdef uint32_t send_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil
     cdef uint32_t send_pieces_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil
-    cdef uint32_t seal(self, Port *port, uint32_t length, uint64_t now) noexcept nogil
+    cdef uint32_t seal(self, Port *port, pv_esp *entry, const pv_packet *packet, uint32_t length, uint64_t now) noexcept nogil
     cdef void make_job(self, Job *job, const uint8_t *frame, uint32_t length) noexcept nogil
     cdef bint deliver_clear(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil
+    cdef bint deliver_at(self, Port *sender, Port *receiver, Target *target, const Job *job, const uint8_t *header,
+                         uint64_t now) noexcept nogil
     cdef bint dropped(self, Port *receiver, uint32_t reason) noexcept nogil
     cdef bint sealed_here(self, const pv_span *spans) noexcept nogil
     cdef bint deliver_secured(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header,

@@ -25,6 +25,7 @@ from pyx.espc cimport (
     PV_PROTOCOL_ESP, pv_aead_open, pv_association, pv_association_sound, pv_esp, pv_esp_begin, pv_esp_carries, pv_esp_end,
     pv_esp_open, pv_esp_opens, pv_esp_seal, pv_packet, pv_packet_parse, pv_replay_take,
 )
+from pyx.nearc cimport pv_near_all, pv_near_all_for_writing
 from pyx.offloadc cimport pv_frame, pv_frame_complete, pv_headers_within, pv_offload_cut, pv_sum
 from pyx.offloads cimport Headed, Target
 from pyx.portc cimport BATCH, Job, Port
@@ -34,17 +35,6 @@ from pyx.wires cimport WAIT, address_of, is_probe
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void *to, size_t length, unsigned int flags)
-
-cdef extern from *:
-    """
-    /* Brings lines near while the cipher works; only a hint, so that any address is harmless. */
-    static inline void prefetch_lines(const char *p, uint64_t length)
-    { for (uint64_t i = 0; i < length; i += 64) __builtin_prefetch(p + i, 0); }
-    static inline void prefetch_lines_for_writing(const char *p, uint64_t length)
-    { for (uint64_t i = 0; i < length; i += 64) __builtin_prefetch(p + i, 1); }
-    """
-    void prefetch_lines(const char *p, uint64_t length) nogil
-    void prefetch_lines_for_writing(const char *p, uint64_t length) nogil
 
 cdef enum:
     AHEAD = 2048  # bytes of a frame that are brought near
@@ -195,29 +185,32 @@ cdef class Associations(Tcp):
     cdef uint32_t send_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil:
         """Sends a frame of a NIC with outgoing associations, if one of them carries it; otherwise PLAIN. Returns like
         `handle`."""
-        cdef uint8_t bytes[256]
+        cdef uint8_t *frame = self.sealing + PV_ESP_HEADROOM
         cdef uint32_t have = pv_headers_within(job.length)
         cdef uint64_t moved = 0
         cdef pv_packet packet
+        cdef pv_esp *entry
         cdef pv_span to
         if self.shut(port.lead):
-            pv_dma_fetch_at(self.origin, bytes, job.spans, PV_NET_HEADER if job.operation == PV_OP_SEND_HEADED else 0, 8)
-            return PLAIN if is_probe(address_of(bytes)) else PV_REASON_ESP_UNKNOWN
+            pv_dma_fetch_at(self.origin, frame, job.spans, PV_NET_HEADER if job.operation == PV_OP_SEND_HEADED else 0, 8)
+            return PLAIN if is_probe(address_of(frame)) else PV_REASON_ESP_UNKNOWN
         if job.operation == PV_OP_SEND_HEADED:
             return self.send_pieces_sealed(port, job, now)
-        pv_dma_fetch_at(self.origin, bytes, job.spans, 0, have)
-        pv_packet_parse(bytes, have, job.length, False, &packet)
-        if self.carrier(port, PV_ESP_OUT, bytes, &packet) == NULL:
+        # Once, and where it is sealed: no byte that was judged is read again from its sender's memory.
+        pv_dma_fetch_at(self.origin, frame, job.spans, 0, have)
+        pv_packet_parse(frame, have, job.length, False, &packet)
+        entry = self.carrier(port, PV_ESP_OUT, frame, &packet)
+        if entry == NULL:
             return PLAIN
         if self.withheld_from(port, job):
             return PV_REASON_OFFLOAD_WITHHELD
-        to.hpa = <uint64_t>(self.sealing + PV_ESP_HEADROOM) - <uint64_t>self.origin
+        to.hpa = <uint64_t>frame - <uint64_t>self.origin
         to.length = job.length
-        pv_dma_move_at(self.origin, &to, 0, job.spans, 0, job.length, &moved)
+        pv_dma_move_at(self.origin, &to, have, job.spans, have, job.length - have, &moved)
         # The next frame of this turn, or one of an earlier turn, lies where the next place for spans says.
         if job.server == NULL and job.spans + PV_EXTENTS_MAX < self.scratch + BATCH * PV_EXTENTS_MAX:
-            prefetch_lines(self.origin + (job.spans + PV_EXTENTS_MAX).hpa, job.length if job.length < AHEAD else AHEAD)
-        return self.seal(port, job.length, now)
+            pv_near_all(self.origin + (job.spans + PV_EXTENTS_MAX).hpa, job.length if job.length < AHEAD else AHEAD)
+        return self.seal(port, entry, &packet, job.length, now)
 
     cdef uint32_t send_pieces_sealed(self, Port *port, const Job *job, uint64_t now) noexcept nogil:
         """The same for a frame with a header in front: it is finished first, each piece in private memory."""
@@ -249,7 +242,8 @@ cdef class Associations(Tcp):
             pv_dma_move_at(self.origin, &to, first, job.spans, PV_NET_HEADER + at, piece.length - first, &moved)
             if headed.offload.checksum:
                 pv_frame_complete(frame, &piece, pv_sum(frame + first, piece.end - first))
-            one = self.seal(port, piece.length, now)
+            pv_packet_parse(frame, piece.length, piece.length, False, &packet)
+            one = self.seal(port, self.carrier(port, PV_ESP_OUT, frame, &packet), &packet, piece.length, now)
             if one == WAIT:
                 port.progress = index
                 return WAIT
@@ -263,21 +257,15 @@ cdef class Associations(Tcp):
         port.progress = 0
         return reason
 
-    cdef uint32_t seal(self, Port *port, uint32_t length, uint64_t now) noexcept nogil:
-        """Seals the finished frame in `sealing` and sends it on its way. Returns like `handle`; one that waits is sealed
-        anew when it goes on, under the next number, as its bytes may have changed."""
-        cdef uint8_t *frame = self.sealing + PV_ESP_HEADROOM
+    cdef uint32_t seal(self, Port *port, pv_esp *entry, const pv_packet *packet, uint32_t length, uint64_t now) noexcept nogil:
+        """Seals the finished frame in `sealing`, which `entry` carries, and sends it on its way. Returns like `handle`; one
+        that waits is sealed anew when it goes on, under the next number, as its bytes may have changed."""
         cdef uint8_t *start = NULL
-        cdef uint32_t sealed = 0, reason
-        cdef pv_packet packet
-        cdef pv_esp *entry
+        cdef uint32_t sealed = 0, reason = PV_REASON_ESP_POLICY  # of a piece that its sender has changed meanwhile
         cdef Job piece
-        pv_packet_parse(frame, length, length, False, &packet)
-        entry = self.carrier(port, PV_ESP_OUT, frame, &packet)
-        if entry == NULL:
-            reason = PV_REASON_ESP_POLICY  # its sender has changed it meanwhile
-        else:
-            reason = pv_esp_seal(entry, &self.aead, self.lies & PV_OFFLOAD_ESP == 0, frame, &packet, &start, &sealed)
+        if entry != NULL:
+            reason = pv_esp_seal(entry, &self.aead, self.lies & PV_OFFLOAD_ESP == 0, self.sealing + PV_ESP_HEADROOM, packet,
+                                 &start, &sealed)
         if reason != PV_REASON_NONE:
             pv_count(&port.counters[<int>PV_NIC_TRANSMIT_DROPPED + reason], 1)
             self.mark(port)
@@ -294,7 +282,10 @@ cdef class Associations(Tcp):
 
     cdef void make_job(self, Job *job, const uint8_t *frame, uint32_t length) noexcept nogil:
         """A frame in the device's own memory, to be sent on like one of a port."""
-        memset(job, 0, sizeof(Job))
+        job.request = NULL
+        job.server = NULL
+        job.id = job.enqueued = job.device_offset = job.fault_ns = 0
+        job.flags = job.reason = job.fault = 0
         job.one.hpa = <uint64_t>frame - <uint64_t>self.origin
         job.one.length = job.length = length
         job.spans = &job.one
@@ -305,6 +296,11 @@ cdef class Associations(Tcp):
 
     cdef bint deliver_clear(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
         """Moves a frame into the receiver's next buffer as it is. False: it has none."""
+        return True
+
+    cdef bint deliver_at(self, Port *sender, Port *receiver, Target *target, const Job *job, const uint8_t *header,
+                         uint64_t now) noexcept nogil:
+        """The same, where `target` is that buffer."""
         return True
 
     cdef bint dropped(self, Port *receiver, uint32_t reason) noexcept nogil:
@@ -367,7 +363,7 @@ cdef class Associations(Tcp):
         cdef Job plain
         if not self.target(receiver, &target):
             return False
-        prefetch_lines_for_writing(self.origin + target.spans.hpa, length if length < AHEAD else AHEAD)
+        pv_near_all_for_writing(self.origin + target.spans.hpa, length if length < AHEAD else AHEAD)
         if self.sealed_here(spans) and header[0] & 1 == 0 and self.watchers == 0:
             # Sealed a moment ago, for this receiver alone; if it has to wait, it is sealed anew: opened where it lies.
             frame = <uint8_t *>self.origin + spans.hpa
@@ -392,7 +388,7 @@ cdef class Associations(Tcp):
             return self.dropped(receiver, reason)
         if opened:
             self.make_job(&plain, start, opened)
-            if not self.deliver_clear(sender, receiver, &plain, start, now):
+            if not self.deliver_at(sender, receiver, &target, &plain, start, now):
                 return False
         pv_replay_take(&entry.replay, number)
         pv_count(&receiver.counters[<int>PV_NIC_OPENED_FRAMES], 1)

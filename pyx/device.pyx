@@ -22,6 +22,7 @@ from pyx.abi cimport (
 from pyx.dmac cimport pv_span
 from pyx.faulty cimport Faulty
 from pyx.loop cimport Loop
+from pyx.nearc cimport pv_near
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Job, Port, Waiting
 from pyx.ringc cimport (
@@ -31,12 +32,6 @@ from pyx.segment cimport Mapping, Window
 from pyx.sharec cimport (
     PV_NEVER, pv_budget, pv_share_backlogged, pv_share_budget, pv_share_charge, pv_share_emptied, pv_share_pick,
 )
-
-cdef extern from *:
-    """
-    static inline void prefetch(const void *p) { __builtin_prefetch(p, 0); }
-    """
-    void prefetch(const void *p) nogil
 
 cdef enum:
     ROUNDS = 8            # turns that are given out in one poll
@@ -277,7 +272,7 @@ cdef class Device(Faulty):
                     job.one.hpa = entry.request.hpa
                     job.one.length = entry.request.length
                     job.spans = &job.one
-                prefetch(self.origin + job.spans.hpa)
+                pv_near(self.origin + job.spans.hpa)
                 bytes += job.length
                 count += 1
         else:
@@ -328,7 +323,7 @@ cdef class Device(Faulty):
                     job.reason = pv_pair_validate(&port.pair.translation, &request, port.pair.operations[0],
                                                   &self.scratch[count * PV_EXTENTS_MAX], &job.span_count)
                     if job.reason == PV_REASON_NONE:
-                        prefetch(self.origin + job.spans.hpa)
+                        pv_near(self.origin + job.spans.hpa)
                     if request.taken:
                         port.tally.taken = request.taken
                     bytes += request.length

@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 
 from pyx.abi cimport PV_OP_RECEIVE, PV_OP_SEND, PV_STATUS_OK
 from pyx.memory cimport Buffer
+from pyx.nearc cimport pv_near, pv_near_for_writing
 from pyx.flight cimport flight_push, flight_take
 from pyx.queue cimport ClientQueue
 from pyx.latency cimport Histogram
@@ -21,14 +22,6 @@ from pyx.load cimport (
     wait_for_more, wait_for_start,
 )
 from pyx.ringc cimport pv_now
-
-cdef extern from *:
-    """
-    static inline void prefetch(const void *p) { __builtin_prefetch(p, 0); }
-    static inline void prefetch_write(const void *p) { __builtin_prefetch(p, 1); }
-    """
-    void prefetch(const void *p) nogil
-    void prefetch_write(const void *p) nogil
 
 cdef enum:
     AHEAD = 12                              # frames: their lines lie in the switch's cache until they are touched
@@ -131,7 +124,7 @@ cdef class FrameSender:
                     gpa = self.buffer.gpa + <uint64_t>i * stride
                     time = now if pace.interval == 0 else pv_pace_due(&pace)
                     ahead = pool_head + AHEAD
-                    prefetch_write(base + <uint64_t>self.spare[ahead if ahead < depth else ahead % depth] * stride)
+                    pv_near_for_writing(base + <uint64_t>self.spare[ahead if ahead < depth else ahead % depth] * stride)
                     stamp(base + <uint64_t>i * stride + self.skip, self.sequence, self.number, size - self.skip, time)
                     slot = flight_push(queue, PV_OP_SEND, gpa, size, 0, now)
                     if slot < 0:
@@ -322,4 +315,4 @@ cdef class FrameReceiver:
 cdef inline void prefetch_frame(FrameReceiver r, ClientQueue queue, const char *base, uint32_t ahead) noexcept nogil:
     """Of the completion that is `ahead` behind the next one, where there is one."""
     if queue.done_tail - queue.done_head > ahead:
-        prefetch(base + (r.gpas[queue.done[(queue.done_head + ahead) & (queue.capacity - 1)]] - r.buffer.gpa))
+        pv_near(base + (r.gpas[queue.done[(queue.done_head + ahead) & (queue.capacity - 1)]] - r.buffer.gpa))

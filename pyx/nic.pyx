@@ -21,6 +21,7 @@ from pyx.abi cimport (
 from pyx.associations cimport PLAIN, Associations
 from pyx.completions cimport answer_well
 from pyx.dmac cimport pv_dma_move, pv_dma_store, pv_span
+from pyx.nearc cimport pv_near_for_writing
 from pyx.offloads cimport Target
 from pyx.pairc cimport pv_pair_count, pv_pair_prefetch, pv_pair_unpack, pv_pair_validate, pv_translation_current
 from pyx.portc cimport BATCH, Fifo, Job, Port, Tally
@@ -28,12 +29,6 @@ from pyx.ports cimport waiting_on
 from pyx.wires cimport WAIT, address_of
 from pyx.ringc cimport pv_consumer_fetch, pv_consumer_prefetch, pv_count, pv_now, pv_producer_free
 from pyx.tcp cimport Tcp
-
-cdef extern from *:
-    """
-    static inline void prefetch_write(const char *p) { __builtin_prefetch(p, 1); }
-    """
-    void prefetch_write(const char *p) nogil
 
 cdef enum:
     SPANS = 28             # pages of the largest frame, unaligned, or pieces of partition memory
@@ -249,7 +244,7 @@ cdef class Nic(Associations):
                 target.one.length = target.length
                 target.spans = &target.one
             # The buffer after the next one: its memory is on its way while this frame is moved.
-            prefetch_write(self.origin + fifo.entries[(fifo.head + 2) & (fifo.capacity - 1)].request.hpa)
+            pv_near_for_writing(self.origin + fifo.entries[(fifo.head + 2) & (fifo.capacity - 1)].request.hpa)
             return True
         if not port.pair.used or port.away == PV_PATH_DIRECT:
             return False
@@ -315,20 +310,22 @@ cdef class Nic(Associations):
 
     cdef bint deliver_clear(self, Port *sender, Port *receiver, const Job *job, const uint8_t *header, uint64_t now) noexcept nogil:
         cdef Target target
+        return self.target(receiver, &target) and self.deliver_at(sender, receiver, &target, job, header, now)
+
+    cdef bint deliver_at(self, Port *sender, Port *receiver, Target *target, const Job *job, const uint8_t *header,
+                         uint64_t now) noexcept nogil:
         cdef char *origin = self.origin
-        if not self.target(receiver, &target):
-            return False
         receiver.starved = False
         sender.held_since = 0
         if target.headed:
-            return self.deliver_plain(sender, receiver, &target, job, header, now)
+            return self.deliver_plain(sender, receiver, target, job, header, now)
         if target.length < job.length:
             self.too_long(receiver)
             return True
         pv_dma_move(origin, target.spans, job.spans, job.length, &receiver.tally.received_bytes)
         # The header that was judged is the header that arrives, whatever the sender wrote meanwhile.
         pv_dma_store(origin, target.spans, header, 14)
-        self.hand_over(sender, receiver, &target, job.length, now)
+        self.hand_over(sender, receiver, target, job.length, now)
         return True
 
     cdef void hand_over(self, Port *sender, Port *receiver, Target *target, uint32_t length, uint64_t now) noexcept nogil:

@@ -12,6 +12,7 @@
 #define PV_PAIR_H
 
 #include "dma.h"
+#include "near.h"
 #include "ring.h"
 #include "validate.h"
 #include "view.h"
@@ -157,7 +158,7 @@ static inline void pv_pair_prefetch(const struct pv_translation *t, const struct
         const uint64_t *words = c->slots + ((c->head + i) & (c->capacity - 1)) * 8;
         for (uint32_t k = 0; k < PV_PACK_ENTRIES; k++) {
             uint64_t gpa = __atomic_load_n(&words[2 * k + 1], __ATOMIC_RELAXED) & ((1ull << PV_PACK_GPA_BITS) - 1);
-            __builtin_prefetch(origin + delta + gpa, 1);
+            pv_near_for_writing(origin + delta + gpa);
         }
     }
 }
