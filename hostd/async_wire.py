@@ -179,7 +179,7 @@ class AsyncWire:
         return None
 
     def _answer(self, message: Message, fds: list[int]) -> None:
-        seq = message["reply"]
+        seq = message.pop("reply")
         answer = self._open.pop(seq, None) if isinstance(seq, int) else None
         if answer is None or answer.done():  # late: the asker has given up
             return close_fds(fds)

@@ -214,7 +214,7 @@ class KernelLife(Growing):
 
     async def console(self) -> Row:
         """What the console drives by itself, and what its verified stream has seen."""
-        return _without_reply(await ask(self.records["console"], "figures", {}))
+        return await ask(self.records["console"], "figures", {})
 
     async def touch(self, device: str) -> Row:
         """Has the console ask for a device: {"device", "decision"}, or the refusal with its rule, which is counted."""
@@ -223,9 +223,7 @@ class KernelLife(Growing):
             known = ", ".join(one.name for one in self._manifest.devices) or "none"
             raise HostError("not_found", f"no device {device!r}; known: {known}")
         with self._counted("console", [device]):
-            return _without_reply(
-                await ask(self.records["console"], "touch", {"device": device, "kind": wanted.kind})
-            )
+            return await ask(self.records["console"], "touch", {"device": device, "kind": wanted.kind})
 
     @contextmanager
     def _counted(self, kind: str, devices: Sequence[str | None]) -> Iterator[None]:
@@ -293,9 +291,5 @@ class KernelLife(Growing):
         return await self._offices.switch_over(name, target)
 
     async def stream(self, on: bool, depth: int) -> Row:
-        return _without_reply(await ask(self.records["console"], "stream", {"on": on, "depth": depth}))
+        return await ask(self.records["console"], "stream", {"on": on, "depth": depth})
 
-
-
-def _without_reply(answer: Row) -> Row:
-    return {name: value for name, value in answer.items() if name != "reply"}

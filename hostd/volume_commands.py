@@ -38,10 +38,11 @@ CODES = {
 }
 
 
-def refusal(error: OSError, where: str = "") -> HostError:
-    """An error of the library for its caller; `where` is the volume's path."""
+def refusal(error: OSError, where: str = "", checked: bool = False) -> HostError:
+    """An error of the library for its caller; `where` is the volume's path. `checked`: a check of it met the error."""
     prefix = f"{where}: " if where else ""
-    hint = f"; `hostctl vdisk check {where}` tells more" if error.errno == errno.EUCLEAN and where else ""
+    more = "--repair cannot mend that" if checked else f"`hostctl vdisk check {where}` tells more"
+    hint = f"; {more}" if error.errno == errno.EUCLEAN and where else ""
     return HostError(CODES.get(error.errno or 0, "internal"), f"{prefix}{error.strerror}{hint}")
 
 

@@ -160,7 +160,6 @@ class Wiring:
             except RemoteError as error:
                 state = {"failure": error.message}
             facts = one.wire.model_dump(exclude_defaults=True, exclude={"line"})
-            state.pop("reply", None)
             rows.append({"device": one.device, "partition": one.partition, **facts, **state})
         return rows
 

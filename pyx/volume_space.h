@@ -130,7 +130,8 @@ static inline int pv_volume_take_block(struct pv_volume *v, uint64_t *block)
 {
     uint32_t *count = NULL;
     if (!v->free_blocks)
-        return v->held_count ? EAGAIN : pv_volume_fail(v, ENOSPC, "all %llu blocks are used", (unsigned long long)v->super.blocks);
+        return v->held_count ? EAGAIN : pv_volume_fail(v, ENOSPC, "it is full: all %llu blocks are used",
+                                                        (unsigned long long)v->super.blocks);
     for (uint64_t turn = 0; turn < 2 * v->super.block_counts_pages + 2; turn++) {
         const uint64_t page = v->block_cursor / PV_VOLUME_COUNTS, end = (page + 1) * PV_VOLUME_COUNTS;
         for (; v->room[page] && v->block_cursor < end && v->block_cursor <= v->super.blocks; v->block_cursor++) {

@@ -105,7 +105,8 @@ static inline int pv_volume_place_block(struct pv_volume *v, struct pv_volume_di
     uint64_t block = 0;
     int result;
     if (!old && row->allocated >= row->quota)
-        return pv_volume_fail(v, EDQUOT, "%s: its quota of %llu blocks is used", row->name, (unsigned long long)row->quota);
+        return pv_volume_fail(v, EDQUOT, "%s: its quota of %llu bytes is used", row->name,
+                              (unsigned long long)row->quota * v->super.block_size);
     if ((result = pv_volume_touch(v, page->header.number)) || (result = pv_volume_touch_row(v, disk->row)))
         return result;
     if ((result = pv_volume_take_block(v, &block)))

@@ -63,6 +63,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except HostError as error:
         output.report(error, wants_json(words))
         return error.exit_code
+    except ImportError as error:
+        if not (error.name or "").startswith("pyx"):
+            raise
+        text = f"the built modules do not fit their source ({error}); tools/setup-environment builds them"
+        output.report(HostError("internal", text), wants_json(words))
+        return EXIT_FAILURE
     except click.ClickException as error:
         if wants_json(words):
             output.report(HostError("usage", error.format_message()), True)

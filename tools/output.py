@@ -107,6 +107,11 @@ def clock(timestamp: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(timestamp)) + f".{int(timestamp % 1 * 1000):03}"
 
 
+def date(timestamp: float) -> str:
+    """A unix time stamp as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp))
+
+
 def report(error: HostError, as_json: bool) -> None:
     """An error on stderr: its document, or its message and the problems of a manifest line by line."""
     if as_json:

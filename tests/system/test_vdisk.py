@@ -41,7 +41,8 @@ def test_every_verb_beside_a_guest(
 
     guest = host.guest("store", disks=[{"name": "vda", "size": SIZE, "file": "mine"}], memory="16MiB")
     guest.call("disk:write", disk="vda", length=MIB, seed=1, offset=0, shift=0)
-    assert done("info")["used_bytes"] == MIB
+    told = done("info")
+    assert told["used_bytes"] == MIB and "reply" not in told
     done("snapshot", "mine", "before")
     done("clone", "mine", "copy")
     guest.call("disk:write", disk="vda", length=65536, seed=2, offset=0, shift=0)
@@ -62,7 +63,8 @@ def test_every_verb_beside_a_guest(
         assert "a guest has disk mine" in done(*words, code=5)["error"]["message"]
     assert "in use" in done("check", "--repair", code=5)["error"]["message"]
     assert done("info", "none", code=4)["error"]["code"] == "not_found"
-    assert done("create", "new", "--size", "1MiB", code=5)["error"]["code"] == "conflict"
+    refused = done("create", "new", "--size", "1MiB", code=5)["error"]
+    assert refused["code"] == "conflict" and refused["message"] == f"{volume_file}: there is a disk new already"
     assert done("rm", "copy")["freed_bytes"] == 0
     assert done("rm", "back")["freed_bytes"] == MIB
     host.remove("store")

@@ -153,6 +153,11 @@ def test_check_and_repair(verbs: Verbs) -> None:
     mended = verbs.done("check", "--repair")
     assert mended["found"] and not mended["left"]
     assert verbs.done("check")["found"] == []
+    for copy in (0, 4096):
+        patch(verbs.path, copy + 20, b"\xff")
+    assert "`hostctl vdisk check" in verbs.refused(1, "list")
+    said = verbs.refused(1, "check", "--repair")
+    assert "--repair cannot mend that" in said and "`" not in said
 
 
 def test_quota_and_space(tmp_path: Path) -> None:
@@ -161,7 +166,7 @@ def test_quota_and_space(tmp_path: Path) -> None:
     with in_use(path) as volume:
         volume.create("small", MIB, quota=10_000)  # three blocks
         volume.write("small", 0, bytes(3 * 4096))
-        with pytest.raises(VolumeError, match="quota"):
+        with pytest.raises(VolumeError, match="its quota of 12288 bytes is used"):
             volume.write("small", 3 * 4096, b"x")
         volume.write("small", 4096, b"y" * 4096)
         volume.discard("small", 0, 4096)
@@ -193,6 +198,7 @@ def test_import_and_export_raw(verbs: Verbs, tmp_path: Path) -> None:
     assert "resize the disk first" in verbs.refused(5, "import", "a", image(tmp_path / "big", 50 * MIB, 3))
     assert "--force" in verbs.refused(5, "export", "a", tmp_path / "copy")
     assert "No such file" in verbs.refused(4, "import", "b", tmp_path / "none")
+    assert "there is no folder" in verbs.refused(4, "export", "a", tmp_path / "none/copy")
     assert [row["name"] for row in verbs.done("list")["disks"]] == ["a"]
     assert findings(verbs.path) == []
 

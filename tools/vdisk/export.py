@@ -40,6 +40,8 @@ def command(session: options.Session, volume: str, name: str, image: str, kind: 
             row = disk(held, name)
             size = int(str(row["size"]))
             where = os.path.dirname(os.path.abspath(image))
+            if not os.path.isdir(where):
+                raise HostError("not_found", f"{image}: there is no folder {where}")
             with tempfile.TemporaryDirectory(prefix=".partvisor-", dir=where) as folder:
                 made = os.path.join(folder, "raw")
                 whole = READING if kind != "raw" else 1.0

@@ -28,7 +28,7 @@ def find(client: Client, path: str, fd: int) -> HeldVolume | None:
     for row in volumes:
         try:
             if os.path.samestat(os.stat(row["file"]), mine):
-                return HeldVolume(client, row["device"], fd)
+                return HeldVolume(client, path, row["device"], fd)
         except OSError:
             continue
     return None
@@ -37,13 +37,17 @@ def find(client: Client, path: str, fd: int) -> HeldVolume | None:
 class HeldVolume:
     """Every call is one request to the device that owns the volume; what changes is durable when it returns."""
 
-    def __init__(self, client: Client, device: str, fd: int) -> None:
+    def __init__(self, client: Client, volume: str, device: str, fd: int) -> None:
         self._client = client
+        self._volume = volume
         self._path = f"/v1/devices/{quote(device, safe='')}/volume"
         self.fd = fd  # for reading data at extents
 
     def _ask(self, command: str, **arguments: Any) -> Row:
-        answer = self._client.post(self._path, {"command": command, **arguments})
+        try:
+            answer = self._client.post(self._path, {"command": command, **arguments})
+        except HostError as error:  # named as the library's own are (medium.errors)
+            raise HostError(error.code, f"{self._volume}: {error.message}", **error.details) from None
         assert isinstance(answer, dict)
         return answer
 

@@ -13,4 +13,5 @@ def command(session: options.Session, volume: str, name: str | None) -> None:
     """Show what VOLUME is and how much of it is used, or the same of its disk NAME."""
     with opened(session, volume, read_only=True) as held:
         document = disk(held, name) if name else held.info()
-    session.emit(document, lambda: output.tree(document))
+    told = {**document, "created": output.date(document["created"])} if name else document
+    session.emit(document, lambda: output.tree(told))

@@ -1,5 +1,6 @@
 """hostctl vdisk list: the virtual disks of a volume."""
 
+from hostd.units import show_size
 from tools import options, output
 from tools.vdisk.medium import opened, volume_argument
 
@@ -12,9 +13,9 @@ def command(session: options.Session, volume: str) -> None:
         rows = held.rows()
     columns: list[output.Column] = [
         ("NAME", lambda row: row["name"]),
-        ("SIZE", lambda row: row["size"]),
-        ("ALLOCATED", lambda row: row["allocated_bytes"]),
-        ("QUOTA", lambda row: row["quota_bytes"]),
+        ("SIZE", lambda row: show_size(row["size"])),
+        ("ALLOCATED", lambda row: show_size(row["allocated_bytes"])),
+        ("QUOTA", lambda row: None if row["quota_bytes"] is None else show_size(row["quota_bytes"])),
         ("KIND", lambda row: "snapshot" if row["read_only"] else "disk"),
         ("OF", lambda row: row["parent"]),
     ]

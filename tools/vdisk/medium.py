@@ -21,14 +21,14 @@ disk_argument = click.argument("name", metavar="NAME")
 
 
 @contextmanager
-def errors(path: str) -> Iterator[None]:
-    """Errors of a volume and of its file as HostErrors that name it."""
+def errors(path: str, checked: bool = False) -> Iterator[None]:
+    """Errors of a volume and of its file as HostErrors that name it; `checked`: a check meets them."""
     try:
         yield
     except VolumeBusy as error:
         raise HostError("state", f"{path}: {error.strerror}") from None
     except VolumeError as error:
-        raise refusal(error, path) from None
+        raise refusal(error, path, checked) from None
     except FileNotFoundError as error:
         raise HostError("not_found", f"{error.filename or path}: {error.strerror}") from None
     except PermissionError as error:
@@ -43,7 +43,7 @@ def opened(
 ) -> Iterator[Volume | HeldVolume]:
     """The volume at `path`, for this command alone; or by way of the host that has it open. What it changes is durable
     with each call that says so."""
-    with errors(path):
+    with errors(path, tolerant):
         fd = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
         try:
             mode = os.fstat(fd).st_mode

@@ -28,7 +28,9 @@ EXPORTER = "partitions.nbd_export:main"
 @click.option(
     "--file", "files", multiple=True, metavar="DISK:FILE", help="The file of a disk. [default: GUEST-DISK.img]"
 )
-@click.option("--nic", "nics", multiple=True, metavar="NAME[,KEY=VALUE]...", help="A virtual NIC; may be repeated.")
+@click.option("--nic", "nics", multiple=True, metavar="NAME[,KEY=VALUE]...",
+              help="A virtual NIC; may be repeated. Keys: those of a disk, and ip, mtu, offloads, queues, vlan, trunk, "
+                   "promiscuous, tcp.")
 @click.option("--ip", "addresses", multiple=True, metavar="ADDRESS/LENGTH",
               help="IPv4 or IPv6 address of the only NIC, of a program or with tcp=on; may be repeated.")  # fmt: skip
 @click.option("--mtu", type=click.IntRange(MTU_LEAST, MTU_MOST), metavar="BYTES", help="MTU of a program's NICs.")
