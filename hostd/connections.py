@@ -121,7 +121,7 @@ class Connections:
                 return before
         elif (before.state, before.error) == (state, error) and (before.cause == cause or state == "connected"):
             return before
-        since, changes = before.since, before.changes
+        since, changes = before.since, {**before.changes}
         if before.state != state:
             since, changes = max(at, since), {**changes, state: changes[state] + 1}
         self._events.publish(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
 from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
+from hostd.notes import Noting
 from hostd.paths import Paths
 from hostd.placement import placement_request
 from hostd.queue_pairs import names_of
@@ -39,7 +40,7 @@ DRAIN_POLL = 0.002
 Row = dict[str, Any]
 
 
-class HotPlug:
+class HotPlug(Noting):
     """Part of the supervisor."""
 
     events: EventLog
@@ -50,7 +51,6 @@ class HotPlug:
     _manifest: Manifest
     _boot: Any
     _plugging: asyncio.Lock
-    note: Callable[[Record], Awaitable[None]]
 
     def _record(self, name: str) -> Record:
         raise NotImplementedError

@@ -93,7 +93,9 @@ class Offices:
                 continue  # of that one there will be news
             epoch, cause = self._terms.get(office.name, (office.spec["epoch"], "planned"))
             if (row["epoch"], row["seat"]) != (epoch, self._fabric.serving.get(office.name)):
-                self._serves(office.name, row["seat"], row["epoch"], self._vacant.get(office.name, cause), None)
+                if office.name in self._vacant:
+                    cause = self._vacant[office.name]
+                self._serves(office.name, row["seat"], row["epoch"], cause, None)
             elif list(self._fabric.servers.values())[row["seat"]].exit_status is None:
                 self._vacant.pop(office.name, None)
         for name, seat in self._wanted.items():

@@ -22,6 +22,7 @@ from hostd.wire import DESCRIPTORS_MAX, Message, RemoteError, WireError, close_f
 
 READY_TIMEOUT = 20.0  # seconds for an interpreter to start on a busy machine
 Descriptors = list[int]
+Keys = list[str]
 STOP_TIMEOUT = 20.0  # seconds: grace for partitions, and the kernel's time to end the killed ones
 
 
@@ -120,7 +121,7 @@ class Keeper(AsyncWire):
                 return None
             raise
 
-    async def list_held(self) -> list[str]:
+    async def list_held(self) -> Keys:
         """All keys, in the order of their first use."""
         keys: list[str] = []
         first: int | None = 0

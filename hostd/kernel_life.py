@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,8 +55,6 @@ class KernelLife(Growing):
     _manifest: Manifest
     _changed: asyncio.Condition
     _names: dict[str, Record]
-    note: Callable[[Record], Awaitable[None]]
-    note_host: Callable[..., Awaitable[None]]
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
         raise NotImplementedError
@@ -237,7 +235,7 @@ class KernelLife(Growing):
                         self.device_refusals[kind, device.name, device.device_class] += 1
             raise
 
-    def _class_refusals(self) -> dict[tuple[str, str, str], int]:
+    def _class_refusals(self) -> dict[tuple[str, ...], int]:
         """Type of partition, device, class: what its class may be the reason to refuse."""
         held = {"host-managed": "guest", "reserved": "console"}
         return {

@@ -7,7 +7,7 @@ what is attached, the ultravisor for partitions. Everything here can be done twi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 from hostd.asking import ask
@@ -35,7 +35,7 @@ class Leftovers:
         children: Children,
         refusals: Refusals,
         discard: Callable[[Record], Awaitable[None]],
-        settle: Callable[[Record, list[int]], Awaitable[None]],
+        settle: Callable[[Record, list[int]], Coroutine[Any, Any, None]],
     ) -> None:
         self._boot = boot
         self._keeper = boot.keeper
@@ -66,7 +66,9 @@ class Leftovers:
         except FAULTS as error:
             return [str(error)]
         numbers, existing = {one.number for one in self._records.values()}, {row["id"] for row in rows}
-        todo = [(row["name"], self._remove_partition(row, queues)) for row in rows if row["id"] not in numbers]
+        todo: list[tuple[str, Coroutine[Any, Any, None]]] = [
+            (row["name"], self._remove_partition(row, queues)) for row in rows if row["id"] not in numbers
+        ]
         for record in [one for one in self._records.values() if one.type == "guest"]:
             if record.number not in existing:
                 todo.append((record.name, self._remove_record(record)))

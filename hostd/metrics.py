@@ -340,7 +340,7 @@ class _CpuTimes:
     """CPU time by the kernel's word; the last one of a process that ended stays."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int], tuple[Any, dict[str, float]]] = {}
+        self._known: dict[tuple[str, int], tuple[Any, dict[str, float], dict[str, float]]] = {}
 
     def of(self, row: Row) -> dict[str, float]:
         import psutil  # on the first scrape, not at the start of the daemon

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
+from hostd.notes import Noting
 from hostd.path_changes import PathChanges
 from hostd.queue_pairs import pairs_of
 from hostd.records import Record
@@ -29,13 +29,12 @@ GRACE = 1.0  # seconds beyond the guest's time: the device goes on by itself whe
 Row = dict[str, Any]
 
 
-class NicQueues:
+class NicQueues(Noting):
     """Part of the supervisor."""
 
     events: EventLog
     fabric: Fabric
     _paths: PathChanges
-    note: Callable[[Record], Awaitable[None]]
 
     def _record(self, name: str) -> Record:
         raise NotImplementedError

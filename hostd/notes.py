@@ -30,6 +30,20 @@ PREFIX = "note:"
 HOST, WIRES = "host", "wires"
 RECORD = "record:"
 
+
+class Noting:
+    """What parts of the supervisor call; hostd.succession does it."""
+
+    async def note(self, record: Record) -> None:
+        raise NotImplementedError
+
+    async def note_host(self, **stage: Any) -> None:
+        raise NotImplementedError
+
+    async def note_wires(self) -> None:
+        raise NotImplementedError
+
+
 # Fields of a record that are noted as they are.
 PLAIN = (
     "name", "type", "number", "state", "process", "pid", "start_ticks", "exit_status", "sandbox", "sandbox_wanted",

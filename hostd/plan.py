@@ -18,6 +18,7 @@ from hostd.path_changes import TIMEOUT
 from hostd.records import is_python
 
 Action = Literal["restart", "set", "remove", "detach", "replace", "attach", "create"]
+Kind = Literal["host", "device", "policy", "partition", "endpoint", "path", "size"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Change:
     """One step; `fields` has what differs, as {key: [running, wanted]}."""
 
     action: Action
-    kind: Literal["host", "device", "policy", "partition", "endpoint", "path", "size"]
+    kind: Kind
     name: str
     fields: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -195,8 +196,10 @@ def _live(before: PartitionSpec, after: PartitionSpec) -> list[Change] | None:
         if known is None:
             changes.append(Change("attach", "endpoint", where, {kind: [None, _facts(entry)]}))
             continue
-        follows = {"path": entry.path, **({"size": entry.size} if _grows(known, entry) else {})}
-        if known.model_copy(update=follows) != entry:
+        follows: dict[Kind, Any] = {"path": entry.path}
+        if isinstance(entry, Disk) and _grows(known, entry):
+            follows["size"] = entry.size
+        if known.model_copy(update={str(key): value for key, value in follows.items()}) != entry:
             return None
         fields = {key: [getattr(known, key), value] for key, value in follows.items() if getattr(known, key) != value}
         changes += [Change("set", key, where, {key: both}) for key, both in fields.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hostd.errors import HostError
 from hostd.keeper import Keeper
+from hostd.records import Record
 from hostd.wire import close_fds
 from pyx import abi
 from pyx.statistics import Reader, initialize
@@ -25,7 +26,7 @@ class RoleSegments:
     """Part of the fabric."""
 
     keeper: Keeper
-    devices: dict[str, object]
+    devices: dict[str, Record]
 
     def __init__(self) -> None:
         super().__init__()

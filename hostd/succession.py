@@ -78,7 +78,7 @@ def _complete(record: Record) -> bool:
     return record.state not in NOT_YET and (record.absence is None or not record.absence.absent)
 
 
-class Succession:
+class Succession(noted.Noting):
     """Mixin of the supervisor, which owns everything that is named here without a value."""
 
     events: EventLog
@@ -176,7 +176,7 @@ class Succession:
             for one in notes[noted.WIRES]["wires"]
             if one["partition"] is None or one["partition"] in self.records
         ]
-        kinds = {device.name: device.kind for device in self._manifest.devices}
+        kinds: dict[str, str] = {device.name: device.kind for device in self._manifest.devices}
         await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
         processes = {row["id"]: row for row in listed["processes"]}
         dead = [(one, status) for one in self.records.values() if (status := await self._take_over(one, processes))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hostd.errors import HostError
@@ -10,14 +9,14 @@ from hostd.events import EventLog
 from hostd.fabric import Fabric
 from hostd.manifest_checks import entries
 from hostd.manifest_wires import Wire, check_wires
+from hostd.notes import Noting
 
 
-class WireLife:
+class WireLife(Noting):
     """Part of the supervisor."""
 
     events: EventLog
     fabric: Fabric
-    note_wires: Callable[[], Awaitable[None]]
 
     async def add_wire(self, device: str, wire: Wire) -> dict[str, Any]:
         """{"device", "name"} once it is there. Wires of running hosts are not part of the exported manifest."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 from pyx import abi
 from pyx.calls import RequestError
@@ -221,10 +221,12 @@ class Connection:
 class Listener(Connection):
     """Where connections come in."""
 
+    _next: Connection  # the one that a request under way is for
+
     def accept(self, timeout: float | None = None) -> Connection:
         """The next connection; TimeoutError after `timeout` seconds."""
         if RECEIVE in self._under_way:
-            connection: Any = self._next
+            connection = self._next
         else:
             connection = self._next = Connection(self._tcp, self._tcp._take())
         room = self._under_way[RECEIVE][1] if RECEIVE in self._under_way else self._tcp._room()

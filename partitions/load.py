@@ -195,18 +195,6 @@ def _latency(timed: bool, generator: DiskLoad | FrameSender | FrameReceiver) -> 
     return {"latency": generator.latency.document()} if timed else {}
 
 
-def prepare(guest: Guest) -> None:
-    """Fills the disk once, so that reads find data and the page cache holds it."""
-    vda = guest.disk("vda")
-    buffer = guest.memory.allocate(1 << 20)
-    buffer[:] = bytes(range(256)) * 4096
-    for offset in range(0, vda.size, len(buffer)):
-        vda.write_from(buffer[: min(len(buffer), vda.size - offset)], offset)
-    vda.flush()
-    for offset in range(0, vda.size, len(buffer)):
-        vda.read_into(buffer[: min(len(buffer), vda.size - offset)], offset)
-
-
 def idle(guest: Guest) -> None:
     """Opens its endpoints, does one request on each, and then nothing."""
     vda = guest.disk("vda")

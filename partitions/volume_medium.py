@@ -108,21 +108,28 @@ def change(volume: Volume, verb: str, arguments: dict[str, Any], used: Collectio
 
 
 def _commands(volume: Volume, given: dict[str, Any]) -> dict[str, Callable[[], dict[str, Any]]]:
-    def rows(*_done: None) -> dict[str, Any]:
+    def rows() -> dict[str, Any]:
         return {"disks": volume.rows()}
+
+    def after(change: Callable[[], None]) -> Callable[[], dict[str, Any]]:
+        def work() -> dict[str, Any]:
+            change()
+            return rows()
+
+        return work
 
     return {
         "list": rows,
         "info": volume.info,
         "check": lambda: {"found": volume.check()},
-        "create": lambda: rows(volume.create(given["name"], given["size"], given.get("quota"))),
-        "snapshot": lambda: rows(volume.snapshot(given["name"], given["other"])),
-        "clone": lambda: rows(volume.clone(given["name"], given["other"])),
-        "resize": lambda: rows(volume.resize(given["name"], given["size"])),
-        "remove": lambda: rows(volume.remove(given["name"])),
+        "create": after(lambda: volume.create(given["name"], given["size"], given.get("quota"))),
+        "snapshot": after(lambda: volume.snapshot(given["name"], given["other"])),
+        "clone": after(lambda: volume.clone(given["name"], given["other"])),
+        "resize": after(lambda: volume.resize(given["name"], given["size"])),
+        "remove": after(lambda: volume.remove(given["name"])),
         "extents": lambda: {"extents": volume.extents(given["name"], given["offset"], given["length"])},
         "write": lambda: _written(volume, given["name"], given["offset"], b64decode(given["data"], validate=True)),
-        "write_zeroes": lambda: rows(volume.write_zeroes(given["name"], given["offset"], given["length"])),
+        "write_zeroes": after(lambda: volume.write_zeroes(given["name"], given["offset"], given["length"])),
         "give_back": lambda: {"bytes": volume.give_back()},
     }
 

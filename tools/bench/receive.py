@@ -42,7 +42,9 @@ def command(run: Run, sizes: Sequence[int]) -> None:
                 parameters: dict[str, Any] = {"path": path, "receive": buffers, "size": size, "depth": DEPTH}
                 copied = Copied(guests, loads[path], size)
                 shared = Shared(copied.window)
-                base = (None, None) if path == STRAIGHT else (RECEIVE[STRAIGHT], straight)
+                base: tuple[str | None, Measure | None] = (RECEIVE[STRAIGHT], straight)
+                if path == STRAIGHT:
+                    base = (None, None)
                 cases += [
                     Case("rate", "frames/s", shared.first(lambda w: w.rate), parameters, *base, window_of(run)),
                     Case("throughput", "bytes/s", shared.then(lambda w: w.throughput), parameters),

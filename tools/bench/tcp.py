@@ -14,7 +14,7 @@ import click
 
 from partitions import load_sockets
 from tools.bench import flags
-from tools.bench.crew import LoadGuest, crew, together
+from tools.bench.crew import Command, LoadGuest, crew, together
 from tools.bench.host import bench_host
 from tools.bench.iperf import NETWORK, READY, veth
 from tools.bench.loads import on_path
@@ -72,8 +72,10 @@ def figure(waited: dict[str, Any], worked: dict[str, Any], seconds: float) -> fl
 
 def offloaded(ends: list[LoadGuest], waits: str, works: str, address: str) -> Measure:
     def measure(seconds: float) -> float:
-        waiting, working = [(ends[0], f"tcp_{waits}", {})], [(ends[1], f"tcp_{works}", {"address": address})]
-        return figure(*together(waiting, working, seconds), seconds)
+        waiting: Command = (ends[0], f"tcp_{waits}", {})
+        working: Command = (ends[1], f"tcp_{works}", {"address": address})
+        waited, worked = together([waiting], [working], seconds)
+        return figure(waited, worked, seconds)
 
     return measure
 

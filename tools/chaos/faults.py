@@ -51,7 +51,7 @@ def sequence(
     draw = random.Random(f"{seed} {' '.join(roles)} {' '.join(kinds)} {count} {pairs} {together}")
     each = [(role, kind) for role in roles for kind in kinds]
     groups = [group for _ in range(count) for group in _grouped(draw.sample(each, len(each)), together)]
-    faults = []
+    faults: list[Fault] = []
     for group in groups:
         afters = [0.0, *(draw.uniform(0.0, APART_MOST) for _ in group[1:])]
         blows = [_blow(draw, role, kind, after) for (role, kind), after in zip(group, afters, strict=True)]
