@@ -12,7 +12,10 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
+from partitions.ultravisor.types import QUEUES
 from pyx import abi
 from pyx.office import Office
 from pyx.statistics import initialize
@@ -24,16 +27,18 @@ CAPACITY, ROWS, EPOCH = 8, 4, 5
 TERM_OF_SEAT = 72  # where a seat's page says which term it serves (abi_office.h)
 REQUEST = struct.Struct("<QQQQQIIHBBIQ")
 COMPLETION = struct.Struct("<QQHHIQ24xHHI")
-READ, OK = abi.OPERATIONS["read"], abi.STATUSES["ok"]
+READ, RECEIVE, PATH, OK = *(abi.OPERATIONS[name] for name in ("read", "receive", "path")), abi.STATUSES["ok"]
+OWN_MEMORY = 16 * abi.PAGE  # of the server, for buffers of the copy path
 DEADLINE = 10.0
 CHANGING = ("channel", "ledger", "calls", "hardware", "seat0", "seat1")  # what a seat writes, but for counters
 
 
 class Rig(Stepped):
-    """`terms_at`: where the kernel region keeps the terms of office."""
+    """`terms_at`: where the kernel region keeps the terms of office. `receives`: the queue is a NIC's, for frames."""
 
-    def __init__(self, terms_at: int, content: dict[str, bytes] | None = None) -> None:
+    def __init__(self, terms_at: int, content: dict[str, bytes] | None = None, receives: bool = False) -> None:
         super().__init__()
+        self._receives = receives
         counters, histograms = abi.STATISTICS_SHAPES["io"]
         self._terms_at = terms_at
         self.sizes = {
@@ -57,6 +62,7 @@ class Rig(Stepped):
         ring = abi.ring_size(CAPACITY)
         self.requests, self.completions = (Ring(self.memory["channel"], at, CAPACITY) for at in (0, ring))
         self.calls, self.hardware = (Ring(self.memory[name], capacity=CAPACITY) for name in ("calls", "hardware"))
+        self.answers = Ring(self.memory["calls"], ring, CAPACITY)  # the monitor's, to calls
         self.office: Office | None = None
 
     def close(self) -> None:
@@ -82,10 +88,12 @@ class Rig(Stepped):
         office = Office(
             fds[f"seat{seat}"], fds["statistics"], self.sizes["statistics"], True, kernel_fd=fds["kernel"], seat=seat,
             partition=SERVER, office_bell_fd=fds["bell"], call_fd=fds["calls"], call_capacity=CAPACITY,
-            events_fd=fds["events"], vectors_fd=fds["vectors"],
+            events_fd=fds["events"], vectors_fd=fds["vectors"], memory_size=OWN_MEMORY,
         )  # fmt: skip
         office.connect_hardware(0, fds["hardware"], CAPACITY)
-        office.add_queue(0, CLIENT, 0, 0, "disk", CAPACITY, fds["channel"], fds["ledger"], fds["client_events"])
+        kind, queue = ("nic", QUEUES["nic"].index("rx")) if self._receives else ("disk", 0)
+        segments = fds["channel"], fds["ledger"], fds["client_events"]
+        office.add_queue(0, CLIENT, 0, queue, kind, CAPACITY, *segments)
         return office
 
     def name(self, epoch: int, seat: int) -> None:
@@ -143,9 +151,9 @@ class Rig(Stepped):
 
     def ask(self, numbers: range) -> None:
         """The guest's requests, each for a page of its own; number 0 has an id that is refused."""
+        rest = 0, 1, 1, 4096, 0, 0, RECEIVE if self._receives else READ, 0, 0, 0
         self.requests.push(*(
-            REQUEST.pack(0 if number == 0 else abi.make_id(number, 1), number << 12, 0, 1, 1, 4096, 0, 0, READ, 0, 0, 0)
-            for number in numbers
+            REQUEST.pack(0 if number == 0 else abi.make_id(number, 1), number << 12, *rest) for number in numbers
         ))  # fmt: skip
 
     def execute(self, epoch: int) -> Counter[int]:
@@ -157,6 +165,31 @@ class Rig(Stepped):
                 done[call[1] >> 12] += 1
                 self.hardware.push(COMPLETION.pack(call[0], epoch, OK, 0, 4096, 1, call[12], 0, 0))
         return done
+
+    def called(self) -> tuple[Any, ...]:
+        """The next call of the server that serves, as fields of CALL."""
+        return CALL.unpack(self._await(self.calls.take)[0])
+
+    def reply(self, call: tuple[Any, ...], by_device: bool = False) -> None:
+        """The monitor has done what a call asks for, or the device what the monitor has passed on to it."""
+        kind = 0 if by_device else call[10]
+        answer = COMPLETION.pack(call[0], call[5], OK, 0, call[6], 1, call[12], kind, 0)
+        (self.hardware if by_device else self.answers).push(answer)
+        self.ring(0)
+
+    def go_over(self, path: str) -> None:
+        """The guest asks for another path, and the monitor agrees."""
+        self.requests.push(REQUEST.pack(abi.make_id(1, 1), 0, 0, 1, 1, abi.PATHS[path], 0, 0, PATH, 0, 0, 0))
+        self.ring(0)
+        self.reply(self.called())
+        self._await(self.completions.take)
+
+    def _await(self, found: Callable[[], list[bytes]]) -> list[bytes]:
+        end = time.monotonic() + DEADLINE
+        while not (slots := found()):
+            assert time.monotonic() < end, "the server does nothing"
+            self.pause()
+        return slots
 
     def answered(self) -> Counter[int]:
         """What the guest takes off its ring: how often each request."""

@@ -151,6 +151,34 @@ MUTANTS = {
         "a port goes when the kernel has ended what it works on for it (rules.md 24)",
         ("tests/system/test_medium.py::test_a_guest_that_dies_with_requests_at_the_medium",),
     ),
+    # ---- order of a flow ----
+    "what the monitor still copies counts as taken": Mutant(
+        "pyx/queues.pyx",
+        "                if q.copies[i].state == COPY_OUT:",
+        "                if False:",
+        "a frame that lies on no ring, on the copy path, is not the guest's yet: it came before those of another pair",
+        ("tests/unit/test_queue_order.py::test_what_the_monitor_still_copies_is_not_taken",),
+    ),
+    "the channel server is asked before the device": Mutant(
+        "hostd/nic_queues.py",
+        """        if not (await ask(device, "flows_taken", {"port": pairs[0]["port"]}))["taken"]:
+            return False
+        for endpoint in pairs:
+            numbers = record.served.get(endpoint["generation"], [])
+            if numbers and not await self.fabric.taken(endpoint["server"], numbers):
+                return False
+        return True
+""",
+        """        for endpoint in pairs:
+            numbers = record.served.get(endpoint["generation"], [])
+            if numbers and not await self.fabric.taken(endpoint["server"], numbers):
+                return False
+        return bool((await ask(device, "flows_taken", {"port": pairs[0]["port"]}))["taken"])
+""",
+        "what the device gives the server between the two questions is seen by the second one",
+        ("tests/unit/test_queue_order.py::test_a_frame_that_moves_between_two_questions_is_seen",),
+        build=False,
+    ),
     # ---- the database ----
     "a slot's generation is used again": Mutant(
         "partitions/ultravisor/change.py",

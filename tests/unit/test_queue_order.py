@@ -3,6 +3,7 @@ hostd/nic_queues.py; tests/system/test_queues.py has all of them together under 
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import socket
@@ -11,17 +12,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from hostd import nic_queues
+from hostd.nic_queues import NicQueues
 from pyx import abi, offload
 from pyx.monitor import Monitor
 from pyx.statistics import initialize
 from pyx.tap_link import Link
 from pyx.tap_pump import TapPump
+from tests.framework.build import build_c
 from tests.framework.driver import segment
-from tests.framework.near import MAC, PORT, Near, near
+from tests.framework.near import GENERATION, MAC, PORT, Near, near
+from tests.framework.office_rig import EPOCH, Rig
 from tests.framework.packets import frame
+from tests.framework.run import run
 from tests.framework.stepping import HEAD, Ring
 from tests.framework.switch import TUNNEL, Cable, Switch, running
 
@@ -206,3 +215,73 @@ def waiting(far: socket.socket) -> list[bytes]:
             found.append(far.recv(STRIDE))
         except BlockingIOError:
             return found
+
+
+@pytest.fixture
+def server(build_dir: Path) -> Iterator[Rig]:
+    """Serves a queue of frames on the copy path."""
+    rig = Rig(run(build_c(["ring/offsets.c"], into=build_dir), deadline=10).values()["terms"], receives=True)
+    try:
+        rig.take_over(EPOCH, 0)
+        rig.go_over("copy")
+        yield rig
+    finally:
+        rig.close()
+
+
+def test_what_the_monitor_still_copies_is_not_taken(server: Rig) -> None:
+    """The device has done its part, and the monitor empties the server's buffer into the guest's: in between it lies on
+    no ring, and is not the guest's yet."""
+    office = server.office
+    assert office is not None and office.taken(0)
+    server.ask(range(1, 2))
+    server.ring(0)
+    call = server.called()
+    assert call[10] == abi.CALLS["submit"] and office.taken(0), "a buffer that waits for a frame holds nobody up"
+    server.reply(call, by_device=True)
+    call = server.called()
+    assert call[10] == abi.CALLS["copy"] and not office.taken(0)
+    tail = server.completions.tail()
+    server.reply(call)
+    until(lambda: server.completions.tail() == tail + 1)
+    assert not office.taken(0), "it lies on the guest's ring"
+    server.completions.take()
+    assert office.taken(0)
+
+
+class Journey(NicQueues):
+    """A frame on its way to a guest through a channel server; `steps` further after the first question of a look."""
+
+    PLACES = ("device", "server", "guest")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: str, steps: int) -> None:
+        self.at, self._steps = self.PLACES.index(at), steps
+        self.fabric = SimpleNamespace(devices={"nic0": None}, taken=self._server)  # type: ignore[assignment]
+        monkeypatch.setattr(nic_queues, "ask", self._device)
+        self.record: Any = SimpleNamespace(name="guest", attached=True, served={GENERATION: [0]})
+        self.pairs = [{"device": "nic0", "port": PORT, "server": "io-a", "generation": GENERATION}]
+
+    def _asked(self, place: str) -> bool:
+        taken = self.PLACES[self.at] != place
+        self.at, self._steps = min(self.at + self._steps, 2), 0
+        return taken
+
+    async def _device(self, _record: Any, op: str, message: dict[str, Any]) -> dict[str, Any]:
+        assert (op, message) == ("flows_taken", {"port": PORT})
+        return {"taken": self._asked("device")}
+
+    async def _server(self, _server: str, _numbers: list[int]) -> bool:
+        return self._asked("server")
+
+    def taken(self) -> bool:
+        return asyncio.run(self._taken(self.record, self.pairs))
+
+
+@pytest.mark.parametrize("steps", range(3))
+@pytest.mark.parametrize("at", Journey.PLACES)
+def test_a_frame_that_moves_between_two_questions_is_seen(monkeypatch: pytest.MonkeyPatch, at: str, steps: int) -> None:
+    """Who asks the channel server first misses what the device gives it then (hostd/nic_queues.py)."""
+    journey = Journey(monkeypatch, at, steps)
+    assert not journey.taken() or Journey.PLACES[journey.at] == "guest"
+    journey.at = Journey.PLACES.index("guest")
+    assert journey.taken()
