@@ -80,7 +80,8 @@ class Abilities:
         if sandbox != "guest":
             return 0
         if self.missing and not unsafe:
-            raise Refused("sandbox guest: missing here: " + "; ".join(self.missing))
+            cure = "`sandbox: permissive` in the manifest's host starts them all the same, and they can read each other"
+            raise Refused(f"sandbox guest: missing here: {'; '.join(self.missing)}; {cure}")
         # With a template a guest copies that namespace later, which is far smaller than the host's.
         return flags_of(name for name in self.namespaces if name != "mount" or self.template is None)
 

@@ -76,7 +76,7 @@ def _call(name: str, *arguments: object, number: int | None = None) -> int:
 # Without these the host works, but slower, unscheduled, or with weaker walls around guests.
 _WARNINGS = frozenset(
     ("started as root", "guest confinement", "open files", "membarrier", "thread id address", "real-time scheduling",
-     "counted calls", "trapped memory", "processor tables", "networks of guests")
+     "counted calls", "trapped memory", "processor tables", "networks of guests", "worlds")
 )
 
 

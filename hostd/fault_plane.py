@@ -31,7 +31,7 @@ class FaultPlane:
 
     async def arm(self, script: Script) -> dict[str, Any]:
         """In place of what was armed. HostError `not_found` for a partition, endpoint or role that is not there; then
-        nothing is armed."""
+        nothing is armed. As `show`, with "hung": roles that stand still from now on, and for how long."""
         hung = [(self._role(fault.role or ""), fault) for fault in script.faults if fault.kind == "hung"]
         rules: dict[str, list[dict[str, Any]]] = {}
         armed: dict[str, list[Fault]] = {}
@@ -51,7 +51,7 @@ class FaultPlane:
         for role, fault in hung:
             await ask(role, "hang", {"nanoseconds": round(fault.seconds * 1e9)})
         self._events.publish("faults", armed=len(script.faults), seed=script.seed)
-        return await self.show()
+        return {**await self.show(), "hung": [{"role": role.name, "seconds": fault.seconds} for role, fault in hung]}
 
     async def clear(self) -> dict[str, Any]:
         """Nothing strikes any more; completions that are held back are given."""

@@ -216,7 +216,10 @@ def open_offloading(interface: tap.Interface) -> int:
 
 
 def _open_packet(interface: str, header: int) -> int:
-    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    try:
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    except PermissionError as error:
+        raise PermissionError(error.errno, "a packet socket there needs CAP_NET_RAW", interface) from None
     try:
         index = socket.if_nametoindex(interface)
         sock.setsockopt(_SOL_PACKET, _HEADER_SIZE, header)

@@ -37,10 +37,10 @@ class Faults:
     def _counted(self) -> dict[str, float]:
         return self.host.metrics().by("kind", "injected_faults_total")
 
-    def arm(self, *lines: dict[str, Any], seed: int = 1) -> None:
+    def arm(self, *lines: dict[str, Any], seed: int = 1) -> dict[str, Any]:
         ends = {"partition": GUEST, "endpoint": "vda"}
         faults = [line if line["kind"] == "hung" else {**ends, **line} for line in lines]
-        self.host.client.request("PUT", "/v1/faults", {"seed": seed, "faults": faults})
+        return self.host.client.request("PUT", "/v1/faults", {"seed": seed, "faults": faults})
 
     def show(self) -> dict[str, Any]:
         return self.host.client.get("/v1/faults")
@@ -174,7 +174,8 @@ def test_a_hung_server_is_taken_over(host: Host, faults: Faults) -> None:
     guest = made(host, "redirect")
     (served,) = {row["served_by"] for row in host.status()["host"]["offices"] if row["name"] == "io-a"}
     since = len(host.events())
-    faults.arm({"kind": "hung", "role": served, "seconds": 2.0})
+    armed = faults.arm({"kind": "hung", "role": served, "seconds": 2.0})
+    assert (armed["faults"], armed["hung"]) == ([], [{"role": served, "seconds": 2.0}])
     host.until(lambda: [event for event in host.events()[since:] if event["kind"] == "takeover"])
     assert {event["cause"] for event in host.events()[since:] if event["kind"] == "takeover"} == {"hang"}
     assert ask(guest)["answers"] == [OK] * 4

@@ -21,7 +21,9 @@ def test_hostctl_is_built_where_it_is_older_than_its_source(tmp_path: Path) -> N
     build.write_text('#!/bin/sh\necho built\ntouch "$(dirname "$0")/../.venv/.built"\n')
     verb = tmp_path / ".venv/bin/hostctl"
     verb.write_text('#!/bin/sh\necho "verb $*"\n')
-    for program in (script, build, verb):
+    interpreter = tmp_path / ".venv/bin/python"
+    interpreter.touch()
+    for program in (script, build, verb, interpreter):
         program.chmod(0o755)
     built, header = tmp_path / ".venv/.built", tmp_path / "pyx/abi.h"
     built.touch()
@@ -29,6 +31,9 @@ def test_hostctl_is_built_where_it_is_older_than_its_source(tmp_path: Path) -> N
     os.utime(built, (1000, 1000))
     told = [subprocess.run([script, "list"], capture_output=True, text=True) for _ in range(2)]
     assert [(one.stdout, one.stderr) for one in told] == [("verb list\n", "built\n"), ("verb list\n", "")]
+    interpreter.chmod(0o644)  # as one is that lies where the caller may not look
+    shut = subprocess.run([script, "list"], capture_output=True, text=True)
+    assert shut.returncode == 1 and shut.stdout == "" and "an interpreter that uid" in shut.stderr
 
 
 def test_modules_of_an_older_build_are_named(

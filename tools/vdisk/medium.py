@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -63,7 +64,7 @@ def opened(
             os.close(fd)
 
 
-def disk(volume: Volume | HeldVolume, name: str) -> dict[str, object]:
+def disk(volume: Volume | HeldVolume, name: str) -> dict[str, Any]:
     """The row of the disk of that name. VolumeError ENOENT where there is none."""
     for row in volume.rows():
         if row["name"] == name:

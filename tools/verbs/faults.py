@@ -7,7 +7,7 @@ from typing import Any
 import click
 import yaml
 
-from tools import options
+from tools import options, output
 
 
 @options.verb()
@@ -49,7 +49,9 @@ def _text(document: dict[str, Any]) -> Iterable[str]:
     if "cleared" in document:
         yield f"{document['cleared']} faults cleared"
         return
-    if not document["faults"]:
+    for role in document.get("hung", ()):
+        yield f"{role['role']} stands still for {output.seconds(role['seconds'])} from now on"
+    if not document["faults"] and not document.get("hung"):
         yield "no fault is armed"
     for number, fault in enumerate(document["faults"]):
         seen = f"{fault['struck']} of {fault['seen']} requests" if "seen" in fault else "forgotten by its device"

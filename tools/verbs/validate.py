@@ -41,7 +41,7 @@ def command(session: options.Session, files: tuple[str, ...], schema: bool) -> i
     def text() -> Iterable[str]:
         for problem in problems:
             output.message(problem.text())
-        yield f"{len(problems)} errors" if problems else f"{', '.join(files)}: valid"
+        yield f"{len(problems)} error{'s' if len(problems) > 1 else ''}" if problems else f"{', '.join(files)}: valid"
 
     session.emit(rows, text, rows=rows)
     return KINDS["invalid"].exit if problems else EXIT_OK
