@@ -229,13 +229,16 @@ class Boot:
             close_fds(fds.values())
 
     async def record_again(self, record: Record) -> None:
-        """A role has another process, with the same segments."""
+        """A role has another process, with the same segments. Where it has ended by the time that it is on record, its
+        note stays what it was: the next one is not complete, and a hostd that follows would take it for that."""
+        process = record.process
         state = {"op": "partition.state", "partition": record.number}
-        process = {**state, "op": "process.record", "pid": record.pid, "start_time": record.start_ticks}
+        recorded = {**state, "op": "process.record", "pid": record.pid, "start_time": record.start_ticks}
         await self.transaction(
-            [{**state, "state": "failed"}, {**state, "state": "starting"}, process, {**state, "state": "running"}]
+            [{**state, "state": "failed"}, {**state, "state": "starting"}, recorded, {**state, "state": "running"}]
         )
-        await self.notes.record(record)
+        if record.process == process and not (record.absence is not None and record.absence.absent):
+            await self.notes.record(record)
 
     async def record_processes(self, records: list[Record]) -> None:
         """Tells the database which process each partition is."""

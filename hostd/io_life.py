@@ -55,6 +55,7 @@ class Offices:
         self._vacant: dict[str, str] = {}  # offices that nobody serves, and why
         self._raised: set[str] = set()  # those of them that a living process is about to serve
         self._wanted: dict[str, int] = {}  # handovers that were asked for: office -> seat
+        self._given: set[str] = set()  # processes whose seat a monitor knows of: they may serve
         self._terms: dict[str, tuple[int, str]] = {}  # office -> epoch of the last takeover that is known, its cause
 
     # ---- load and unload ----
@@ -76,6 +77,8 @@ class Offices:
         for seat, record in enumerate(self._fabric.servers.values()):
             self._fabric.serving[record.name] = seat
             self._watch(record)
+        for record in list(self._fabric.servers.values()):
+            await release(record, "sit", {"terms": []})
 
     def resume(self, records: list[Record], serving: dict[str, int]) -> None:
         """They run since an earlier hostd, which knew that these seats serve."""
@@ -117,7 +120,8 @@ class Offices:
         for seat, record in enumerate(servers):
             if record.pidfd is None:
                 continue  # it has ended, and a hostd that has just begun has not come to it yet
-            if record.exit_status is None and (record.absence is None or not record.absence.absent):
+            absent = record.absence is not None and record.absence.absent and record.name not in self._given
+            if record.exit_status is None and not absent:
                 await self._seated(seat, record)
                 told.add(seat)
         for seat, record in enumerate(servers):
@@ -160,6 +164,7 @@ class Offices:
     def died(self, record: Record) -> bool:
         """A process has ended. False: it is not started again."""
         life = self.lives.get(record.name)
+        self._given.discard(record.name)
         seat = list(self._fabric.servers).index(record.name) if record.name in self._fabric.servers else None
         for office, serving in self._fabric.serving.items():
             if serving == seat:
@@ -272,7 +277,9 @@ class Offices:
                 await fabric.connect_seat(record, office, device, self._boot.slots[device])
         for client in [one for one in self._boot.records.values() if one.served]:
             await self._tell_client(record, client)
-        await self._seated(list(fabric.servers).index(record.name), record)
+        terms = await self._seated(list(fabric.servers).index(record.name), record)
+        self._given.add(record.name)
+        await ask(record, "sit", {"terms": terms})
         return {}
 
     async def _tell_client(self, record: Record, client: Record) -> None:
@@ -288,12 +295,14 @@ class Offices:
         finally:
             close_fds(fds)
 
-    async def _seated(self, seat: int, record: Record) -> None:
+    async def _seated(self, seat: int, record: Record) -> list[list[int]]:
+        """The monitor knows of it; the terms of all offices at that moment."""
         if record.pidfd is None:
-            return
+            return []
         own = os.dup(record.pidfd)  # that of the record is closed when it dies, and a monitor may have to be waited for
         try:
-            await ask(self._fabric.monitor, "take_seat", {"seat": seat}, [own])
+            answer = await ask(self._fabric.monitor, "take_seat", {"seat": seat}, [own])
+            return list(answer["terms"])
         finally:
             close_fds([own])
 

@@ -3,8 +3,8 @@
 It has one seat of every office: in its own it serves, in the other one it stands by and takes over. Descriptors at
 start: `kernel` (read-only), and of each office, by its name: `seat`, `bell`, `statistics`, `call`, `events`, `vectors`.
 Messages, each with the "office" (id of the I/O partition that it is of): `connect_hardware`, `add_queues`,
-`remove_queues`, `in_flight`, `taken`. It never gets a descriptor of guest memory, and none of its own either: the
-buffers of the copy path are filled by the monitor and by devices, and it only deals them out.
+`remove_queues`, `in_flight`, `taken`; and `sit`, of all offices. It never gets a descriptor of guest memory, and none
+of its own either: the buffers of the copy path are filled by the monitor and by devices, and it only deals them out.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from hostd.wire import Message
 from partitions.dataplane import DataPlane, loop_arguments
 from partitions.skeleton import Context
+from pyx.abi import slot_of
 from pyx.office import Office
 
 
@@ -73,6 +74,13 @@ class IoPartition(DataPlane):
                 office.remove_queue(number)
                 del self._owners[message["office"], number]
             raise
+        return {}
+
+    def handle_sit(self, message: Message, _fds: list[int]) -> Message:
+        """The monitor knows that this process has its seats; "terms": [slot of an office, term in force by then]."""
+        terms = dict(message["terms"])
+        for number, office in self.offices.items():
+            office.sit(terms.get(slot_of(number)))
         return {}
 
     def handle_in_flight(self, message: Message, _fds: list[int]) -> Message:

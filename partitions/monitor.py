@@ -215,8 +215,7 @@ class MonitorPartition(DataPlane):
 
     def handle_take_seat(self, message: Message, fds: list[int]) -> Message:
         """Descriptor: pidfd of the process that has this seat of every office, and knows all queues."""
-        self.loop.take_seat(message["seat"], fds.pop())
-        return {}
+        return {"terms": self.loop.take_seat(message["seat"], fds.pop())}
 
     def handle_open_office(self, message: Message, fds: list[int]) -> Message:
         """Descriptors: the pages of its seats. The processes that have them are known."""

@@ -12,6 +12,7 @@ cdef class Office(IoServer):
     cdef const pv_kernel *kernel
     cdef pv_seat *place                  # of this seat, which its thread alone writes
     cdef uint32_t seat
+    cdef bint seated                     # the monitor knows that this process has it
     cdef uint64_t term                   # that it serves; 0: it stands by
     cdef uint64_t known                  # the last term that was not, or is no longer, this seat's to take
     cdef pv_replay *order                # [PV_RING_SLOTS_MAX]

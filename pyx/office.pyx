@@ -1,7 +1,7 @@
 """One of the two seats of an office: it serves, or stands by and takes over (U12, rules.md 18 to 21, design.md section 11).
 
-    stands by --term names this seat--> reads the ledgers, gives on what was answered --> sends the rest again, in the
-    order in which it was taken --> serves --order to resign--> stands by
+    is begun --has the seat--> stands by --term names this seat--> reads the ledgers, gives on what was answered --> sends
+    the rest again, in the order in which it was taken --> serves --order to resign--> stands by
 
 The monitor alone decides. By the time it names a seat, the one before it has died or resigned, and devices and monitor
 carry out nothing of the earlier epoch any more: what they have executed is on the rings, what is not there was not
@@ -50,6 +50,7 @@ cdef class Office(IoServer):
             raise MemoryError()
         # A term that is in force already was another process's, even where it names this seat.
         self.known = pv_term(self.kernel, self.slot)
+        self.seated = False
         pv_seat_serve(self.place, 0)
 
     def __dealloc__(self):
@@ -58,6 +59,15 @@ cdef class Office(IoServer):
     @property
     def serving(self) -> bool:
         return self.term != 0
+
+    def sit(self, term=None):
+        """The monitor knows that this process has the seat. Until then the seat is a dead process's: a takeover that was
+        under way may name it, and the monitor sees then that nobody has it, and names the other one. `term`: in force
+        when the monitor was told; that one, too, was not for this process. None: there was no office yet."""
+        with self.quiet():
+            if term is not None and not self.seated:
+                self.known = term
+            self.seated = True
 
     cdef void loop(self) noexcept nogil:
         while not self.stopping:
@@ -70,7 +80,7 @@ cdef class Office(IoServer):
     cdef bint called(self) noexcept nogil:
         """Does the term name this seat?"""
         cdef uint64_t term = pv_term(self.kernel, self.slot)
-        return term != self.known and term != 0 and PV_TERM_SEAT(term) == self.seat
+        return self.seated and term != self.known and term != 0 and PV_TERM_SEAT(term) == self.seat
 
     cdef void stand_by(self) noexcept nogil:
         """Until this seat is called or the thread is to end. Rings, ledgers and doorbells are somebody else's meanwhile."""

@@ -96,15 +96,18 @@ cdef class Offices(Adoption):
         pv_doorbell_shake(&o.seats[PV_TERM_SEAT(pv_term(self.kernel, slot))].doorbell)
         watch_unlock(self.watch)
 
-    def take_seat(self, uint32_t seat, int pidfd):
-        """A process has this seat of every office, and knows all queues. The descriptor becomes this object's."""
+    def take_seat(self, uint32_t seat, int pidfd) -> list:
+        """A process has this seat of every office, and knows all queues. The descriptor becomes this object's. [(slot of
+        the office, its term)]: those terms are other processes', even where they name this seat; later ones are its own."""
         if seat >= PV_SEATS:
             close(pidfd)
             raise ValueError(f"seat {seat}: there are {PV_SEATS}")
         watch_lock(self.watch)
         pv_watch_seated(self.watch, seat, pidfd, pv_now())
-        watch_unlock(self.watch)
-        os.eventfd_write(self.watch.wake, 1)
+        terms = [(self.watch.offices[i].slot, pv_term(self.kernel, self.watch.offices[i].slot))
+                 for i in range(self.watch.count)]
+        self.look()
+        return terms
 
     def switch_over(self, uint64_t server, uint32_t seat):
         """Orders the office of `server` over to `seat`, as soon as a process has that one. KeyError: no such office."""

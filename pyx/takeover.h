@@ -4,6 +4,7 @@
  *   SERVED --the seat's process died, or it resigned--> VACANT --a process has a seat: raise the epoch--> FENCED
  *   --the call worker has finished a round--> DRAINING --every device has said that nothing earlier is in flight: name
  *   the seat--> NAMED --it serves--> SERVED
+ *   FENCED, DRAINING, NAMED --the seat's process died--> VACANT
  *
  * A seat that shows no progress is killed first: pidfds alone are proof that it writes nothing any more, and its rings,
  * ledgers and buffers become another one's. All memory that is written here is private but for the kernel region.
@@ -95,15 +96,14 @@ static inline void pv_watch_vacate(struct pv_watch *w, struct pv_office *o, uint
 /* Another process has a seat: the one that it belonged to is dead, whether this thread has seen that or not. */
 static inline void pv_watch_seated(struct pv_watch *w, uint32_t seat, int pidfd, uint64_t now)
 {
-    if (w->pidfds[seat] >= 0) {
+    if (w->pidfds[seat] >= 0)
         close(w->pidfds[seat]);
-        w->pidfds[seat] = -1;
-        for (uint32_t i = 0; i < w->count; i++) {
-            struct pv_office *o = &w->offices[i];
-            bool held = o->phase == PV_OFFICE_NAMED || o->phase == PV_OFFICE_SERVED;
-            if (held && PV_TERM_SEAT(pv_term(w->kernel, o->slot)) == seat)
-                pv_watch_vacate(w, o, seat, now);
-        }
+    w->pidfds[seat] = -1;
+    for (uint32_t i = 0; i < w->count; i++) {
+        struct pv_office *o = &w->offices[i];
+        bool held = o->phase == PV_OFFICE_NAMED || o->phase == PV_OFFICE_SERVED;
+        if (held && PV_TERM_SEAT(pv_term(w->kernel, o->slot)) == seat)
+            pv_watch_vacate(w, o, seat, now);
     }
     w->pidfds[seat] = pidfd;
     w->hung[seat] = false;
@@ -148,7 +148,9 @@ static inline bool pv_watch_hangs(struct pv_office *o, uint32_t seat, uint64_t n
 /* Begins the takeover, if there is somebody to name. */
 static inline void pv_watch_vacant(struct pv_watch *w, struct pv_office *o)
 {
-    uint32_t from = o->now.from, to = !o->again && w->pidfds[1 - from] >= 0 ? 1 - from : from;
+    uint32_t from = o->now.from, to;
+    o->again &= w->pidfds[from] >= 0; /* whoever takes over instead sends it all again */
+    to = !o->again && w->pidfds[1 - from] >= 0 ? 1 - from : from;
     uint64_t epoch = atomic_load_explicit(&w->kernel->epochs[o->slot], memory_order_relaxed);
     if (w->pidfds[to] < 0 || epoch >= o->last)
         return; /* until one is started, or more epochs are reserved */
@@ -199,6 +201,9 @@ static inline bool pv_watch_step(struct pv_watch *w, struct pv_office *o, uint64
 {
     if (o->phase == PV_OFFICE_NAMED || o->phase == PV_OFFICE_SERVED)
         pv_watch_served(w, o, now);
+    /* Devices may take long. Who is named must be there: the next process of its seat has been told of nothing yet. */
+    if ((o->phase == PV_OFFICE_FENCED || o->phase == PV_OFFICE_DRAINING) && w->pidfds[o->now.to] < 0)
+        o->phase = PV_OFFICE_VACANT;
     if (o->phase == PV_OFFICE_VACANT)
         pv_watch_vacant(w, o);
     if (o->phase == PV_OFFICE_FENCED && atomic_load_explicit(&w->rounds, memory_order_seq_cst) != o->round)

@@ -83,7 +83,8 @@ class Rig(Stepped):
 
     # ---- seats
 
-    def _seat(self, seat: int) -> Office:
+    def seat(self, seat: int) -> Office:
+        """A process that has not been given its seat yet."""
         fds = self.fds
         office = Office(
             fds[f"seat{seat}"], fds["statistics"], self.sizes["statistics"], True, kernel_fd=fds["kernel"], seat=seat,
@@ -94,6 +95,11 @@ class Rig(Stepped):
         kind, queue = ("nic", QUEUES["nic"].index("rx")) if self._receives else ("disk", 0)
         segments = fds["channel"], fds["ledger"], fds["client_events"]
         office.add_queue(0, CLIENT, 0, queue, kind, CAPACITY, *segments)
+        return office
+
+    def _seat(self, seat: int) -> Office:
+        office = self.seat(seat)
+        office.sit()
         return office
 
     def name(self, epoch: int, seat: int) -> None:
@@ -130,13 +136,19 @@ class Rig(Stepped):
     def take_over(self, epoch: int, seat: int) -> None:
         """The other seat, in this process; returns when it serves."""
         self.office = self._seat(seat)
-        self._thread = threading.Thread(target=self.office.run, daemon=True)
-        self._thread.start()
+        self.serve()
         self.name(epoch, seat)
         end = time.monotonic() + DEADLINE
         while not self.serves(epoch, seat):
             assert time.monotonic() < end, "nobody serves"
             time.sleep(0.0002)
+
+    def serve(self) -> threading.Thread:
+        """Begins the thread of `office`."""
+        assert self.office is not None
+        self._thread = threading.Thread(target=self.office.run, daemon=True)
+        self._thread.start()
+        return self._thread
 
     def in_flight(self) -> int:
         """Entries of the ledger that are in use."""

@@ -184,12 +184,13 @@ class Monitor(Role):
 
     # ---- offices
 
-    def handle_take_seat(self, message: Message, things: list[Any]) -> None:
+    def handle_take_seat(self, message: Message, things: list[Any]) -> Message:
         (process,) = things
         if (before := self.seats.get(message["seat"])) is not None and before.alive and before is not process:
             raise Refused(f"seat {message['seat']} is {before.name}'s, which lives")
         self.seats[message["seat"]] = process
         self.stir()
+        return {"terms": []}
 
     def handle_open_office(self, message: Message, _things: list[Any]) -> None:
         kept = self.world.kernel.setdefault("offices", {})

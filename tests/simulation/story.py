@@ -61,7 +61,7 @@ class Simulation:
 
     def __init__(self, folder: Path) -> None:
         pulse.PERIOD = PULSE
-        self._world = World(folder, 0)
+        self._world = World(folder, 1 << 32)  # no story has this seed: a key that was drawn here is never drawn again
         (folder / "run").mkdir(parents=True)
         (folder / "state").mkdir()
         with self._world.inside():

@@ -115,7 +115,7 @@ RULES = [
         {
             "partitions/control.py": (5, "between two threads of one process"),
             "partitions/monitor.py": (4, "between two threads of one process"),
-            "pyx/offices.pyx": (4, "between two threads of one process"),
+            "pyx/offices.pyx": (3, "between two threads of one process"),
             "pyx/config.pyx": (2, "between two threads of one process"),
             "pyx/waker.h": (1, "between two threads of one process"),
         },

@@ -1,0 +1,77 @@
+"""hostd gives a new process its seats, and notes it, in an order in which no other process is taken for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from hostd import io_life
+from hostd.asking import Absence
+from hostd.boot import Boot
+from hostd.io_life import Offices
+from hostd.records import Record
+
+TERMS = [[3, 11], [4, 12]]
+
+
+class Hostd:
+    """An `Offices` whose roles are not there: what they are asked is kept."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Any]] = []
+        self.servers = {name: Record(name, "io", spec={"epoch": 1, "last": 9}) for name in ("io-a", "io-b")}
+        for record in self.servers.values():
+            record.absence, record.pidfd = Absence(), 0
+        self.fabric = mock.MagicMock(servers=self.servers, devices={}, monitor=Record("monitor", "monitor"))
+        boot = mock.MagicMock(fabric=self.fabric, records={}, start=mock.AsyncMock())
+        self.offices = Offices(boot, mock.MagicMock(), mock.AsyncMock())
+
+    async def ask(self, record: Record, op: str, message: dict[str, Any], _fds: object = None) -> dict[str, Any]:
+        self.asked.append((record.name, op, message.get("seat", message.get("terms"))))
+        return {"terms": TERMS}
+
+
+@pytest.fixture
+def hostd() -> Iterator[Hostd]:
+    with mock.patch.object(io_life, "close_fds"), mock.patch.object(io_life.os, "dup", lambda number: number):
+        made = Hostd()
+        with mock.patch.object(io_life, "ask", made.ask):
+            yield made
+
+
+def test_a_process_sits_down_when_the_monitor_knows_of_it(hostd: Hostd) -> None:
+    with mock.patch.object(hostd.offices, "_start", mock.AsyncMock()):
+        asyncio.run(hostd.offices._follow(hostd.servers["io-b"]))
+    assert hostd.asked == [("monitor", "take_seat", 1), ("io-b", "sit", TERMS)]
+
+
+@pytest.mark.parametrize(("known", "told"), [(True, {0, 1}), (False, {0})])
+def test_the_next_monitor_is_told_of_whoever_the_last_one_knew(hostd: Hostd, known: bool, told: set[int]) -> None:
+    """It may serve by then, though the rest of its start is not over."""
+    record = hostd.servers["io-b"]
+    record.absence.begin()
+    if known:
+        hostd.offices._given.add(record.name)
+    assert asyncio.run(hostd.offices.tell_monitor()) == told
+    hostd.offices.died(record)
+    assert asyncio.run(hostd.offices.tell_monitor()) == {0}, "another process is not the one that it knew"
+
+
+@pytest.mark.parametrize(("ended", "noted"), [(False, True), (True, False)])
+def test_a_process_that_is_being_started_is_not_noted(ended: bool, noted: bool) -> None:
+    """The one before it was to be put on record, and has ended meanwhile."""
+    record = Record("io-a", "io", process=7, absence=Absence())
+
+    async def transaction(_operations: object) -> None:
+        if ended:
+            record.absence.begin()
+            record.process = 8
+
+    boot = SimpleNamespace(transaction=transaction, notes=SimpleNamespace(record=mock.AsyncMock()))
+    asyncio.run(Boot.record_again(boot, record))  # type: ignore[arg-type]
+    assert boot.notes.record.called == noted
