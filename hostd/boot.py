@@ -206,6 +206,7 @@ class Boot:
         fds = {
             "bell": fabric.fd(f"bell:{name}"), "statistics": fabric.fd(f"statistics:{name}"),
             "translations": translations, "vectors": fabric.fd(f"vectors:{name}"),
+            "ledger": fabric.fd(f"ledger:{name}"),
         }  # fmt: skip
         try:
             await self.start(record, f"partitions.devices:{device.kind}", config, fds)

@@ -121,7 +121,7 @@ class Checks:
             grant("hostd", "r", f"statistics:{role}")
         for device in self.fabric.devices:
             grant(device, "r", f"translation:{device}")
-            grant(device, "rw", f"vectors:{device}")
+            grant(device, "rw", f"vectors:{device}", f"ledger:{device}")
             grant("hostd", "r", f"vectors:{device}")
             if not loaded and device in self.fabric.host_managed:
                 grant("console", "rw", f"translation:{device}", f"vectors:{device}")

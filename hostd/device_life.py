@@ -1,12 +1,13 @@
 """A device's death, and the next process of it (U12, rules.md 20, 21 and 23).
 
     killed -> the keeper's pidfd tells -> next process -> wires -> every endpoint that it had -> kernel region, hardware
-    rings -> event `device_restarted` -> every office sends again what it has in flight
+    rings -> `go_on`: it serves -> event `device_restarted` -> every office sends again what it has in flight
 
-What the dead one had shown to a server or a guest is done. What it had taken and not shown stands in the servers'
-ledgers for the paths `copy` and `redirect`; on the direct path nobody else knows of it, so it is lost. A NIC shows a
-frame to its sender and to its receiver on two rings: one that dies between them loses it, or sends it again. Files and
-volumes are opened under their locks, so nothing is done again while the kernel works for a dead process.
+What the dead one had shown to a server or a guest is done. What it had taken and not shown stands in the ledgers: a
+server's for the paths `copy` and `redirect`, the device's own for the direct one (pyx/ledger.h). Until `go_on` the
+next process serves nobody, so no frame finds its receiver missing. Files and volumes are opened under their locks, so
+nothing is done again while the kernel works for a dead process. A hostd that dies before `go_on` has not noted the new
+process: the next hostd ends it, and begins again.
 """
 
 from __future__ import annotations
@@ -85,7 +86,6 @@ class Devices:
             if ends:
                 await self._attach(record, partition, ends)
                 await ask(record, "bar", {"memory": revoked_of(partition)})
-        # The rings come last: what they ask of ports and memory that are not there yet would be refused.
         if fabric.loaded:
             kernel = await fabric.read_only("kernel")
             try:
@@ -96,6 +96,7 @@ class Devices:
                 await self._lend(server, record)
             for server in fabric.servers.values():
                 await fabric.connect_device(server, record)
+        await ask(record, "go_on", {})
         return {}
 
     async def _lend(self, server: Record, device: Record) -> None:

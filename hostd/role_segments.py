@@ -36,10 +36,11 @@ class RoleSegments:
         self._of_kernel: list[str] = []  # names of the segments that go with the kernel
 
     async def make_device_segments(self, devices: dict[str, str]) -> None:
-        """At boot: doorbell, statistics, queue translation entries and interrupt vectors of each device. `devices`:
+        """At boot: doorbell, statistics, queue translation entries, vectors and ledger of each device. `devices`:
         name -> kind."""
         wanted = [(f"translation:{device}", "translation", abi.translations_size()) for device in devices]
         wanted += [(f"vectors:{device}", "vectors", abi.vectors_size()) for device in devices]
+        wanted += [(f"ledger:{device}", "ledger", abi.device_ledger_size()) for device in devices]
         await self._make(wanted, devices, [])
         for device in devices:
             await self._read_vectors(device)
@@ -75,7 +76,8 @@ class RoleSegments:
         self.segments = {
             row["label"].removeprefix(LABEL): (row["id"], fd) for row, fd in zip(rows, found, strict=True)
         }
-        own = {f"{kind}:{device}" for device in devices for kind in ("translation", "vectors", "bell", "statistics")}
+        kinds = ("translation", "vectors", "ledger", "bell", "statistics")
+        own = {f"{kind}:{device}" for device in devices for kind in kinds}
         self._of_kernel = [name for name in self.segments if name not in own]
         roles, more = _of_kernel(servers, scheduled) if servers else ({}, [])
         threads = [*((role, role, kind) for role, kind in (devices | roles).items()), *more]

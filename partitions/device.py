@@ -36,6 +36,7 @@ class DevicePartition(DataPlane):
             **loop_arguments(self.context, fds),
             translations_fd=fds["translations"],
             vectors_fd=fds["vectors"],
+            ledger_fd=fds["ledger"],
             window_first=config["window_first"],
             window_size=config["window_size"],
         )
@@ -54,6 +55,11 @@ class DevicePartition(DataPlane):
         """Descriptor: the kernel region, read-only."""
         (kernel,) = fds
         self.loop.connect_kernel(kernel)
+        return {}
+
+    def handle_go_on(self, _message: Message, _fds: list[int]) -> Message:
+        """Ends the wait of a process that follows another one: it has all that that one had."""
+        self.loop.go_on()
         return {}
 
     def handle_disconnect_kernel(self, _message: Message, _fds: list[int]) -> Message:

@@ -1,9 +1,10 @@
 """Programs of the device processes: NIC and disk (U10). Each maps memory of attached partitions, and no other.
 
-Descriptors at start: `bell`, `statistics`, `vectors` and `translations` (read-only). Messages: `connect_kernel` and
-`disconnect_kernel` (with load and unload), `connect` (hardware rings of an I/O partition), `attach_memory` (of an I/O
-partition), `disconnect` (both), `attach` (an endpoint with the memory of its partition and its queue pair), `detach`,
-`recall`, `settle`, `set_limits`, `memory`; a disk's also `media`, `volume`, `grow`.
+Descriptors at start: `bell`, `statistics`, `vectors`, `ledger` and `translations` (read-only). Messages:
+`connect_kernel` and `disconnect_kernel` (with load and unload), `connect` (hardware rings of an I/O partition),
+`attach_memory` (of an I/O partition), `disconnect` (both), `attach` (an endpoint with the memory of its partition and
+its queue pair), `detach`, `recall`, `settle`, `set_limits`, `memory`; a disk's also `media`, `volume`,
+`grow`. One that follows a process that died serves from `go_on` on.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
  * slots, rings and bells, and includes the others: abi_office.h (ledgers, and who serves under which term of office),
  * abi_partition.h (views, maps, queue pairs, the kernel region),
  * abi_statistics.h (counters and histograms), abi_config.h (the configuration region), abi_vectors.h (interrupt vectors),
- * abi_offload.h (frames with a header in front) and abi_tcp.h (connections). Nobody else includes those.
+ * abi_offload.h (frames with a header in front), abi_tcp.h (connections) and abi_device.h (what outlives a device's process). Nobody else includes those.
  *
  * Owner: nobody writes a struct of these files except the writer named beside it. Cython reads it through
  * abi.pxd, Python gets names and sizes from pyx.abi. Fields that several processes touch at once are
@@ -389,5 +389,6 @@ _Static_assert(PV_VECTOR(PV_ENDPOINTS_MAX - 1, PV_QUEUES_MAX - 1) <= 63, "one pe
 #include "abi_vectors.h"
 #include "abi_offload.h"
 #include "abi_tcp.h"
+#include "abi_device.h"
 
 #endif

@@ -492,6 +492,35 @@ cdef extern from "abi.h" nogil:
     struct pv_monitor_page:
         pv_doorbell doorbell
 
+    struct pv_device_commit:
+        uint64_t taken
+        uint64_t completed
+        uint32_t part
+        uint32_t progress
+        uint64_t waiting
+
+    struct pv_device_queue:
+        uint64_t owner
+
+    struct pv_device_entry:
+        uint64_t owner
+        uint64_t position
+        uint64_t done
+        uint32_t part
+        uint32_t ended
+        uint16_t status
+        uint16_t reason
+        uint32_t bytes
+        pv_request request
+
+    struct pv_device_ledger:
+        pv_device_queue servers[8]
+        pv_device_queue ports[512]
+        pv_device_entry entries[4096]
+
+    const uint32_t PV_DEVICE_ENTRIES, PV_DEVICE_SERVERS
+    const uint64_t PV_DEVICE_LEDGER_SIZE
+
     struct pv_ledger:
         uint64_t magic
         uint32_t version

@@ -143,6 +143,11 @@ def translations_size() -> int:
     return PV_TRANSLATIONS_SIZE
 
 
+def device_ledger_size() -> int:
+    """Bytes of what outlives the process of one device."""
+    return PV_DEVICE_LEDGER_SIZE
+
+
 def vectors_size() -> int:
     """Bytes of the interrupt vectors of one device."""
     return PV_VECTORS_SIZE

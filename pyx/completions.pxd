@@ -1,18 +1,14 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
 from pyx.abi cimport PV_REASON_NONE, PV_STATUS_OK, pv_dma_request, pv_kernel
-from pyx.loop cimport Loop
+from pyx.ledgers cimport Ledgers
 from pyx.portc cimport Job, Port, Server
 from pyx.ringc cimport pv_run_extend
 
 
-cdef class Completions(Loop):
+cdef class Completions(Ledgers):
     cdef pv_kernel *kernel            # NULL: none is loaded
-    cdef Server servers[8]
-    cdef uint32_t server_count
-    cdef Port *ports                  # [PV_PORTS_MAX]
-    cdef uint16_t dirty[256]          # ports with something to publish
-    cdef uint32_t dirty_count
+    cdef bint overdue                 # it is time to publish, once the request at work stands where it belongs
     cdef uint64_t begin, validated    # ns: of this batch
 
     cdef void finish(self, Server *server, const pv_dma_request *request, uint32_t status, uint32_t reason,
@@ -25,6 +21,7 @@ cdef class Completions(Loop):
     cdef void answer(self, Port *port, uint32_t queue, uint64_t id, uint32_t operation, uint32_t status,
                      uint32_t reason, uint32_t bytes, uint64_t start, uint64_t end) noexcept nogil
     cdef void end_run(self, Port *port, uint32_t queue, uint64_t now) noexcept nogil
+    cdef void settle(self, uint64_t now) noexcept nogil
     cdef void publish(self) noexcept nogil
     cdef void publish_port(self, Port *port, uint64_t now) noexcept nogil
     cdef void count(self, Port *port) noexcept nogil

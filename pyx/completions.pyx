@@ -13,7 +13,8 @@ from pyx.abi cimport (
     PV_STAGE_INTERRUPT, PV_STAGE_POST, PV_STAGE_QUEUE, PV_STAGE_TOTAL, PV_STAGE_VALIDATION, PV_STATUS_FAILED,
     PV_STATUS_OK, PV_STATUS_REFUSED, PV_THREAD_WAKES_SENT, pv_dma_request,
 )
-from pyx.loop cimport Loop
+from pyx.ledgerc cimport pv_device_seal
+from pyx.ledgers cimport Ledgers
 from pyx.portc cimport Job, Pair, Port, Server, Tally
 from pyx.ringc cimport (
     pv_consumer_release, pv_count, pv_meter_turn, pv_observe, pv_producer, pv_producer_publish, pv_push_completion, pv_run,
@@ -34,7 +35,7 @@ cdef extern from *:
     void pv_producer_spoil(pv_producer *p) nogil
 
 
-cdef class Completions(Loop):
+cdef class Completions(Ledgers):
     """The servers and ports of a device, as far as it has to answer them."""
 
     cdef void finish(self, Server *server, const pv_dma_request *request, uint32_t status, uint32_t reason,
@@ -58,6 +59,9 @@ cdef class Completions(Loop):
             self.finish(job.server, job.request, status, reason, bytes, start, end)
         else:
             self.answer(port, 0, job.id, job.operation, status, reason, bytes, start, end)
+            if job.entry:
+                self.end_run(port, 0, end)
+                self.entry_done(port, job.entry)
             if status == PV_STATUS_OK:
                 port.tally.enqueued = job.enqueued
                 port.tally.sent += 1
@@ -117,18 +121,37 @@ cdef class Completions(Loop):
             times[<int>PV_STAGE_DEVICE] = pv_saturate(now - self.validated if now > self.validated else 0)
             pv_run_end(&port.pair.completions[queue], &port.pair.runs[queue], self.begin if self.attribution else 0, times)
 
+    cdef void settle(self, uint64_t now) noexcept nogil:
+        """What is shown next happens on all rings or on none, wherever this process is killed. `now`: end of the work."""
+        cdef uint32_t i, k
+        cdef Port *port
+        cdef bint changed = self.settle_servers()
+        for i in range(self.dirty_count):
+            port = &self.ports[self.dirty[i]]
+            if port.pair.ledger != NULL:
+                for k in range(port.pair.queues):
+                    if port.pair.runs[k].id:
+                        self.end_run(port, k, now)
+                changed |= self.settle_port(port)
+        if changed:
+            pv_device_seal(self.ledger)
+
     cdef void publish(self) noexcept nogil:
         cdef uint32_t i
-        cdef uint64_t now
+        cdef uint64_t now = 0
+        self.overdue = False
         if self.dirty_count:
             now = self.stamp()
             if self.delays[<int>PV_STAGE_COMPLETION]:
                 self.delay(PV_STAGE_COMPLETION)
-            for i in range(self.dirty_count):
-                self.publish_port(&self.ports[self.dirty[i]], now)
-            self.dirty_count = 0
+        if self.ledger != NULL:
+            self.settle(now)
+        for i in range(self.dirty_count):
+            self.publish_port(&self.ports[self.dirty[i]], now)
+        self.dirty_count = 0
         for i in range(self.server_count):
             pv_producer_publish(&self.servers[i].completions)
+        self.clear_answered()
 
     cdef void publish_port(self, Port *port, uint64_t now) noexcept nogil:
         """Gives request slots back, publishes completions, counts, and wakes the guest if it sleeps. `now`: end of the
@@ -147,7 +170,8 @@ cdef class Completions(Loop):
             if pair.taken[i]:
                 pv_consumer_release(&pair.requests[i], pair.taken[i])
                 pair.taken[i] = 0
-            self.end_run(port, i, now)
+            if pair.runs[i].id:
+                self.end_run(port, i, now)
             if pair.completions[i].tail != pair.completions[i].published:
                 if self.attribution:
                     pv_stamp_last(&pair.completions[i], pv_saturate(end - now))

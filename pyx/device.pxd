@@ -1,12 +1,12 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from pyx.dmac cimport pv_span
-from pyx.faulty cimport Faulty
 from pyx.portc cimport Job, Port
+from pyx.resumption cimport Resumption
 from pyx.segment cimport Window
 
 
-cdef class Device(Faulty):
+cdef class Device(Resumption):
     cdef Window window
     cdef char *origin                 # what must be added to an hpa
     cdef uint64_t wait_until          # ns: when parked ports are looked at again

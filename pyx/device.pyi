@@ -1,6 +1,6 @@
-from pyx.faulty import Faulty
+from pyx.resumption import Resumption
 
-class Device(Faulty):
+class Device(Resumption):
     def __init__(
         self,
         bell_fd: int,
@@ -11,6 +11,7 @@ class Device(Faulty):
         kernel_fd: int = -1,
         translations_fd: int,
         vectors_fd: int,
+        ledger_fd: int = -1,
         window_first: int,
         window_size: int,
     ) -> None: ...

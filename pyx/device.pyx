@@ -20,11 +20,11 @@ from pyx.abi cimport (
     PV_TRANSLATIONS_SIZE, PV_VECTORS_SIZE, pv_kernel, pv_request, pv_translation, pv_vector,
 )
 from pyx.dmac cimport pv_span
-from pyx.faulty cimport Faulty
 from pyx.loop cimport Loop
 from pyx.nearc cimport pv_near
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack, pv_pair_validate, pv_translation_current
-from pyx.portc cimport BATCH, Job, Port, Waiting
+from pyx.portc cimport BATCH, Job, Pair, Port, Waiting
+from pyx.resumption cimport Resumption
 from pyx.ringc cimport (
     PV_CHARGE_IDLE, pv_consumer_fetch, pv_consumer_pending, pv_consumer_prefetch, pv_count, pv_meter_turn, pv_now, pv_producer_free,
 )
@@ -40,10 +40,10 @@ cdef uint64_t STALLED_NS = 200_000  # between two looks at a server that takes n
 cdef uint64_t FOREVER = <uint64_t>-1
 
 
-cdef class Device(Faulty):
+cdef class Device(Resumption):
     """`window_first`, `window_size`: machine memory in bytes. `translations_fd`: the queue translation entries of this
     device, `kernel_fd`: the kernel region, both read-only here (-1: no kernel is loaded yet). `vectors_fd`: its interrupt
-    vectors."""
+    vectors. `ledger_fd`: its ledger; -1: nobody goes on where it dies."""
 
     def __cinit__(self, *args, **kwargs):
         self.scratch = <pv_span *>calloc(BATCH * PV_EXTENTS_MAX, sizeof(pv_span))
@@ -54,7 +54,10 @@ cdef class Device(Faulty):
         free(self.scratch)
 
     def __init__(self, int bell_fd, int statistics_fd, uint64_t statistics_size, bint symmetric=False, *,
-                 int kernel_fd=-1, int translations_fd, int vectors_fd, uint64_t window_first, uint64_t window_size):
+                 int kernel_fd=-1, int translations_fd, int vectors_fd, int ledger_fd=-1, uint64_t window_first,
+                 uint64_t window_size):
+        if ledger_fd >= 0:
+            self.open_ledger(ledger_fd)
         if kernel_fd >= 0:
             self.connect_kernel(kernel_fd)
         self.translations_mapping = Mapping(translations_fd, PV_TRANSLATIONS_SIZE, writable=False)
@@ -118,7 +121,7 @@ cdef class Device(Faulty):
             if p.queue.head != p.queue.tail:
                 return True
             if p.pair.used and not p.pair.completions[0].broken:
-                if pv_consumer_pending(&p.pair.requests[0]):
+                if p.pair.again_head != p.pair.again_count or pv_consumer_pending(&p.pair.requests[0]):
                     return True
                 if p.away == PV_PATH_DIRECT and p.pair.queues > 1 and pv_consumer_pending(&p.pair.requests[1]):
                     return True
@@ -138,7 +141,8 @@ cdef class Device(Faulty):
         """Does the port want to be served?"""
         if port.queue.head != port.queue.tail:
             return True
-        return port.pair.used and self.pair_available(port, 0) > 0
+        return port.pair.used and (self.pair_available(port, 0) > 0 or port.pair.again_head != port.pair.again_count
+                                   and not port.pair.completions[0].broken)
 
     cdef bint ready(self, Port *port) noexcept nogil:
         """May a port that waits for a peer be tried again?"""
@@ -247,6 +251,8 @@ cdef class Device(Faulty):
         if most > BATCH:
             most = BATCH
         cdef bint packed, faulty, paired = port.queue.head == port.queue.tail
+        if paired and port.pair.again_head != port.pair.again_count:
+            return self.serve_again(port, budget, most, served)
         if not paired:
             while count < most and port.queue.head + count != port.queue.tail and bytes < budget:
                 entry = &port.queue.entries[(port.queue.head + count) & mask]
@@ -263,6 +269,7 @@ cdef class Device(Faulty):
                 job.flags = entry.request.flags
                 job.reason = PV_REASON_NONE
                 job.fault = 0
+                job.entry = 0
                 job.length = entry.request.length
                 job.device_offset = entry.request.device_offset
                 job.span_count = entry.request.extent_count
@@ -317,6 +324,7 @@ cdef class Device(Faulty):
                     job.operation = request.operation
                     job.flags = request.flags
                     job.fault = 0
+                    job.entry = 0
                     job.length = request.length
                     job.device_offset = request.device_offset + port.pair.translation.endpoint.offset
                     job.spans = &self.scratch[count * PV_EXTENTS_MAX]
@@ -342,28 +350,35 @@ cdef class Device(Faulty):
         if self.delays[<int>PV_STAGE_DEVICE]:
             self.delay(PV_STAGE_DEVICE)
         faulty = self.faults != NULL
+        port.pair.said = slots if paired else NULL
         for i in range(count):
             job = &jobs[i]
-            if paired:
-                if job.reason != PV_REASON_NONE:
-                    self.complete(port, job, PV_STATUS_REFUSED, job.reason, 0, clock, clock)
-                    continue
-            if not (self.interfere(port, job, &clock) if faulty else self.execute(port, job, &clock)):
+            if paired and job.reason != PV_REASON_NONE:
+                self.complete(port, job, PV_STATUS_REFUSED, job.reason, 0, clock, clock)
+            elif self.interfere(port, job, &clock) if faulty else self.execute(port, job, &clock):
+                served[0] += job.length
+            else:
                 count = i
                 break
-            served[0] += job.length
+            if paired:
+                advance(&port.pair, ends[i])  # in step with its completion: in mid-turn both may be published
+            if self.overdue:
+                self.publish()
         if paired:
-            k = 0
-            for i in range(count):
-                port.pair.part[0] += 1
-                if ends[i]:
-                    port.pair.taken[0] += 1
-                    port.pair.part[0] = 0
-                    k += 1
             if port.pair.part[0]:
-                port.pair.head[0] = slots[k]
+                port.pair.head[0] = port.pair.said[0]
+            port.pair.said = NULL
             pv_count(&port.counters[<int>PV_IO_REQUESTS], count)
             self.mark(port)
         else:
             port.queue.head += count
         return count
+
+
+cdef inline void advance(Pair *pair, bint ends) noexcept nogil:
+    """One request more of queue 0 is done; with `ends` its slot."""
+    pair.part[0] += 1
+    if ends:
+        pair.taken[0] += 1
+        pair.part[0] = 0
+        pair.said += 1

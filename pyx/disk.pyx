@@ -183,11 +183,13 @@ cdef class Disk(Virtual):
                 port.cached_reads = 0  # it may have waited for the disk
         if self.simulated:
             f = self.take(port, job, start)
+            self.landing = True
             self.landed(f, reason)
+            self.landing = False
             return True
         self.account(port, job, reason, start, clock[0])
         if self.unpublished >= PUBLISH and port.medium != MEDIUM_NULL:
-            self.publish()
+            self.overdue = True
         return True
 
     cdef bint belongs_in_ring(self, Port *port, const Job *job) noexcept nogil:

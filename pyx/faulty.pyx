@@ -20,6 +20,7 @@ from pyx.faultsc cimport (
 )
 from pyx.dmac cimport pv_span
 from pyx.intake cimport Intake
+from pyx.ledgerc cimport pv_device_end
 from pyx.portc cimport BATCH, Job, Port
 from pyx.ringc cimport pv_count, pv_now, pv_pause, pv_producer_free
 
@@ -123,7 +124,7 @@ cdef class Faulty(Intake):
         cdef uint64_t until
         cdef pv_inject_rule *rule = pv_inject_choose(self.faults, port.number, port.generation, job.operation, moves, paired)
         cdef uint32_t kind = PV_INJECT_NONE if rule == NULL else rule.kind
-        job.fault = <unsigned char>kind
+        job.fault = kind
         if kind == PV_INJECT_ERROR:
             job.fault = PV_INJECT_NONE
             self.complete(port, job, PV_STATUS_FAILED, PV_REASON_MEDIUM_ERROR, 0, clock[0], clock[0])
@@ -177,10 +178,13 @@ cdef class Faulty(Intake):
             self.mark(port)
         if job.fault == PV_INJECT_LOST or job.fault == PV_INJECT_LATE and self.hold_back(
                 port, &plain, status, reason, bytes, start, end):
+            if job.fault == PV_INJECT_LOST and job.entry:
+                self.entry_done(port, job.entry)  # lost for good: the next process gives it neither
             return
         if job.fault == PV_INJECT_TORN:
             status, reason = PV_STATUS_FAILED, PV_REASON_MEDIUM_SHORT
         self.complete(port, &plain, status, reason, bytes, start, end)
+        plain.entry = 0
         if job.fault == PV_INJECT_DUPLICATE and (
                 pv_producer_free(&port.pair.completions[0], room) >= room if job.server == NULL
                 else pv_producer_free(&job.server.completions, room + job.server.flying) >= room + job.server.flying):
@@ -201,6 +205,10 @@ cdef class Faulty(Intake):
         if job.request != NULL:
             late.request = job.request[0]
             late.job.request = &late.request
+        if job.server == NULL and job.entry == 0:
+            late.job.entry = self.record(port, job)
+        if late.job.entry:
+            pv_device_end(&self.ledger.entries[late.job.entry - 1], status, reason, bytes)
         late.status, late.reason, late.bytes, late.start, late.end = status, reason, bytes, start, end
         late.due = pv_now() + job.fault_ns
         self.late_count += 1

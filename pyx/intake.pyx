@@ -21,6 +21,8 @@ from pyx.ringc cimport (
 )
 from pyx.segment cimport Mapping, map_ring
 
+import os
+
 cdef extern from *:
     """
     #include "ring.h"
@@ -34,16 +36,16 @@ cdef extern from *:
     void pv_drained(pv_ring *ring, uint64_t epoch) nogil
 
 
-cdef uint64_t PATIENCE_NS = 2_000_000_000    # for every office to be told that this device has another process
-cdef uint64_t SENDING_NS = 100_000_000       # for what it has in flight, once it was
+cdef uint64_t PATIENCE_NS = 5_000_000_000    # for every office to be told that this device has another process
+cdef uint64_t SENDING_NS = 2_000_000_000     # for what they have in flight, once one was
 
 
 cdef class Intake(Bars):
     """The servers' rings, and who of them holds an office."""
 
     def succeed(self):
-        """This device follows a process that died. Before any server is connected."""
-        self.successor = True
+        """This device follows a process that died: it serves nobody until `go_on`. Before any server is connected."""
+        self.successor = self.held = True
 
     def connect(self, uint64_t server, int ring_fd, int completion_fd, uint32_t capacity, int server_bell_fd):
         """Connects both hardware rings of (I/O partition `server`, this device)."""
@@ -61,6 +63,7 @@ cdef class Intake(Bars):
             s.slot = PV_ID_SLOT(server)
             pv_consumer_attach(&s.requests, ring.base, capacity)
             pv_producer_attach(&s.completions, completions.base, capacity, <pv_doorbell *>bell.base, self.symmetric)
+            self.resume_server(s, server, os.fstat(completion_fd).st_ino)
             s.used = True
             self.behind_bars(s)
             self.server_count += 1
@@ -86,6 +89,8 @@ cdef class Intake(Bars):
                 at += 1
             if self.servers[at].flying:
                 raise ValueError(f"{self.servers[at].flying} of its requests are at the medium")
+            if self.servers[at].ledger != NULL:
+                self.servers[at].ledger.owner = 0
             self.server_count -= 1
             for i in range(at, self.server_count):
                 self.servers[i] = self.servers[i + 1]

@@ -210,6 +210,6 @@ cdef class Lines(Switch):
             while count < BATCH and self.arrive(&self.lines[i]):
                 count += 1
             arrived += count
-        if arrived:
+        if arrived or self.dirty_count:  # pieces of a frame that waits have arrived
             self.publish()
         return work + arrived

@@ -21,6 +21,7 @@ cdef class Loop:
     cdef readonly bint symmetric        # wake-ups by seq_cst on both sides instead of membarrier
     cdef bint stopping
     cdef bint leaving                   # `loop` ends, the thread does not
+    cdef bint held                      # it serves nobody yet
     cdef readonly bint realtime         # the data thread runs in a real-time class
     cdef public bint attribution        # stage stamps and histograms
     cdef uint64_t delays[8]             # ns, by stage: of the fault plane

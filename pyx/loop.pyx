@@ -145,7 +145,7 @@ cdef class Loop:
                 pv_meter_turn(&self.meter, PV_CHARGE_IDLE, 0)
                 pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())
                 continue
-            work = self.poll()
+            work = 0 if self.held else self.poll()
             if self.meter.owner != PV_CHARGE_IDLE:
                 pv_meter_turn(&self.meter, PV_CHARGE_IDLE, pv_now())
             polls += 1
@@ -195,10 +195,10 @@ cdef class Loop:
             count += 1
         pv_doorbell_fence(self.symmetric)
         pv_idle_sleep(&self.idle)
-        found = self.pending()
+        found = not self.held and self.pending()
         if not found and not pv_gate_wanted(&self.gate) and not self.stopping:
             rung = self.wait_bells(waits, count, limit)
-            found = self.pending()
+            found = not self.held and self.pending()
             for i in range(count):
                 if rung == <long>i or bell_word(self.bells[numbers[i]]) != <uint32_t>waits[i].value:
                     self.judge(numbers[i], found)

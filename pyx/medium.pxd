@@ -48,6 +48,7 @@ cdef class Medium(Device):
     cdef uint64_t bandwidth           # bytes a second; 0: unlimited
     cdef uint64_t busy_until          # ns: until then the simulated medium moves earlier data
     cdef uint32_t unpublished
+    cdef bint landing                 # the request at work ends before it stands where it belongs (`Device.serve`)
     cdef Port *last                   # port of what is not published
     cdef Done done[64]                # by its queue pair
     cdef uint32_t done_count

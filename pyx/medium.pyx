@@ -141,6 +141,8 @@ cdef class Medium(Device):
             f.job.request = &f.request
         if job.server != NULL:
             job.server.flying += 1
+        elif job.entry == 0:
+            f.job.entry = self.record(port, job)
         f.port = port
         port.flying += 1
         port.flying_by[path_of(job)] += 1
@@ -221,7 +223,10 @@ cdef class Medium(Device):
         self.free_slots[self.free_count] = <uint16_t>(f - self.flying)
         self.free_count += 1
         if self.unpublished >= PUBLISH:
-            self.publish()
+            if self.landing:
+                self.overdue = True
+            else:
+                self.publish()
 
     cdef void account(self, Port *port, const Job *job, uint32_t reason, uint64_t start, uint64_t end) noexcept nogil:
         """Counts and completes a request that has ended. While others of the port are at the medium a completion says

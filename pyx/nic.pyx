@@ -182,6 +182,9 @@ cdef class Nic(Associations):
             return self.associate(port, job, clock[0])
         if job.operation >= PV_OP_TCP_OPEN:
             return self.execute_tcp(port, job, clock[0])
+        if port.follows and self.was_sent(port, job):
+            self.complete(port, job, PV_STATUS_OK, PV_REASON_NONE, job.length, clock[0], pv_now())
+            return True
         if self.ports[port.lead].seals:
             reason = self.send_sealed(port, job, clock[0])
         if reason != PLAIN:

@@ -71,6 +71,8 @@ cdef class Parking(Connections):
         else:
             p.key = port.pair.translation.key
             port.flying += 1
+            if job.entry == 0:
+                p.job.entry = self.record(port, job)
         memcpy(p.spans, job.spans, job.span_count * sizeof(pv_span))
         p.job.spans = p.spans
         p.moved = moved

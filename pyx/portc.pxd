@@ -1,8 +1,8 @@
-"""What a device keeps of its servers and ports, and of the requests on their way; structs and nothing else."""
+"""What a device keeps of its servers and ports, and of the requests on their way; structs, and a look into one."""
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from pyx.abi cimport pv_dma_request, pv_interrupts, pv_request, pv_translation, pv_vector
+from pyx.abi cimport pv_device_queue, pv_dma_request, pv_interrupts, pv_request, pv_translation, pv_vector
 from pyx.dmac cimport pv_span
 from pyx.ringc cimport pv_consumer, pv_producer, pv_run
 
@@ -18,6 +18,7 @@ cdef struct Server:
     uint32_t flying           # requests of it at a disk's medium: room for their completions is kept
     uint64_t epoch            # in office, as it was seen last
     uint64_t drained          # the last one under which nothing of earlier ones was left
+    pv_device_queue *ledger   # NULL: it has none
 
 # A request that came by a hardware ring and waits for its turn or for a frame.
 cdef struct Waiting:
@@ -41,6 +42,7 @@ cdef struct Pair:
     pv_run runs[2]                    # completions that are not pushed yet
     uint32_t taken[2]                 # request slots used, not yet given back
     uint32_t part[2]                  # requests done of the slot behind those (a pack holds several)
+    const pv_request *said            # in a turn: the slot of queue 0 behind those, as it was fetched; otherwise NULL
     pv_request head[2]                # while there are such: that slot, as it was fetched (rules.md 8)
     pv_interrupts *interrupts
     uint64_t vector                   # bit of queue 0 in the pending word; the next one is queue 1's
@@ -48,6 +50,10 @@ cdef struct Pair:
     const pv_translation *entry       # the monitor's
     pv_translation translation        # private copy
     uint32_t operations[2]            # bit per operation that belongs on the queue
+    pv_device_queue *ledger           # of queue 0, then of queue 1; NULL: it has none
+    uint16_t *again                   # entries of it that are to be done again before anything else, in order
+    uint32_t again_head, again_count
+    bint goes_on                      # where another process left it: it may have woken nobody
 
 # What a port did since its last publication, still to be counted.
 cdef struct Tally:
@@ -65,6 +71,7 @@ cdef struct Port:
     uint16_t number
     uint16_t client                   # slot of its partition
     uint32_t generation               # low 32 bits of the endpoint's
+    uint64_t owner                    # its name in the ledger
     uint64_t *counters
     uint64_t *histograms[8]
     Fifo queue                        # requests by hardware rings, in order; a NIC's transmit queue
@@ -86,6 +93,11 @@ cdef struct Port:
     uint64_t held_since
     uint32_t offloads                 # bit per enum pv_offload_bit that its driver may use
     uint32_t progress                 # pieces of the large frame that waits which have arrived
+    uint64_t sending                  # id of its request; 0: it has none
+    bint follows                      # its frames may be some that the process before this one had
+    uint64_t resumed                  # of whose frame the process before this one had delivered `resumed_progress` pieces
+    uint32_t resumed_progress
+    uint32_t settled_progress         # of `progress`, as the ledger has it
     uint32_t wire                     # number of its wire + 1; 0: an endpoint
     uint32_t line                     # number of its simulated line + 1; 0: none
     uint32_t lead                     # port that has the address: its own, or the first queue pair's of its NIC
@@ -122,7 +134,13 @@ cdef struct Job:
     uint8_t operation
     uint8_t flags                     # PV_FLAG_*
     uint8_t reason                    # enum pv_reason: refused already
-    uint8_t fault                     # enum pv_inject: what becomes of its completion
+    uint32_t fault                    # enum pv_inject: what becomes of its completion
+    uint32_t entry                    # of the device's ledger, + 1; 0: none
     uint64_t fault_ns
     const pv_span *spans
     pv_span one
+
+
+cdef inline uint64_t id_of(const Job *job) noexcept nogil:
+    """Of the request; 0: a frame that nobody waits for, from a wire or a line."""
+    return job.id if job.server == NULL else job.request.id

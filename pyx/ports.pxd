@@ -29,6 +29,7 @@ cdef class Ports(Completions):
     cdef uint32_t return_pair(self, Port *port) noexcept nogil
     cdef void fetch_pair(self, Port *port, uint32_t queue, uint32_t index, pv_request *slot) noexcept nogil
     cdef uint32_t end_slot(self, Port *port, uint32_t queue, const pv_request *slot, uint32_t status, uint32_t reason) noexcept nogil
+    cdef void end_again(self, Port *port, uint32_t status, uint32_t reason, uint32_t bytes) noexcept nogil
     cdef uint32_t give_back(self, Port *port) noexcept nogil
 
 

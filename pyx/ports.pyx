@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from pyx.abi cimport (
-    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REFUSED, PV_IO_REQUESTS, PV_PACK_ENTRIES,
+    PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_FLAG_PACK, PV_ID_SLOT, PV_IO_REFUSED, PV_IO_REQUESTS, PV_OP_COUNT, PV_PACK_ENTRIES,
     PV_PAGE, PV_PAIR_CHANNEL, PV_PAIR_SIZE, PV_PATH_DIRECT, PV_PORTS_MAX, PV_QUEUES_MAX, PV_REASON_DETACHED, PV_REASON_NONE, PV_REASON_PATH_CHANGED,
     PV_REASON_QUEUE_BROKEN, PV_STAGE_COUNT, PV_STATUS_CANCELLED, PV_STATUS_OK, PV_THREAD_BROKEN_QUEUES, PV_VECTOR, pv_doorbell,
     pv_interrupts, pv_request,
@@ -19,12 +19,14 @@ from pyx.dmac cimport pv_span
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack
 from pyx.portc cimport Fifo, Pair, Port, Server, Waiting
 from pyx.ringc cimport (
-    pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_release, pv_count, pv_now,
+    pv_consumer_attach, pv_consumer_beyond, pv_consumer_fetch, pv_count, pv_now,
     pv_producer_attach, pv_producer_free, pv_ring_open, pv_row, pv_row_counters, pv_row_histogram,
 )
 from pyx.segment cimport Mapping
 from pyx.sharec cimport pv_bucket, pv_bucket_clear, pv_bucket_set, pv_flow, pv_flow_weigh, pv_share_add, pv_share_remove
 from pyx.vectorc cimport pv_vector_open
+
+import os
 
 from pyx import abi as names
 
@@ -72,6 +74,7 @@ cdef class Ports(Completions):
             for i in range(PV_PORTS_MAX):
                 free_fifo(&self.ports[i].queue)
                 free_fifo(&self.ports[i].buffers)
+                free(self.ports[i].pair.again)
                 free(self.ports[i].ram)
         free(self.ports)
         free(self.flows)
@@ -117,6 +120,7 @@ cdef class Ports(Completions):
             p.pair.vectors = &self.vectors[number * PV_QUEUES_MAX]
             for i in range(p.pair.queues):
                 pv_vector_open(&p.pair.vectors[i], partition, endpoint, i)
+            self.resume_pair(p, generation, os.fstat(pair_fd).st_ino)
             p.pair.used = True
             self.kept["pair", number] = (events, rings)
         made = make_fifo(&p.queue, capacity, spans_max)
@@ -149,6 +153,7 @@ cdef class Ports(Completions):
         self.publish()
         free_fifo(&port.queue)
         free_fifo(&port.buffers)
+        self.close_ledger(port)
         for i in range(self.active_count):
             if self.active[i] == port.number:
                 self.active_count -= 1
@@ -206,10 +211,8 @@ cdef class Ports(Completions):
             available = <uint32_t>(pair.requests[queue].tail - pair.requests[queue].head)
             if available > pair.taken[queue]:
                 return available - pair.taken[queue]
-            if pair.taken[queue]:
-                pv_consumer_release(&pair.requests[queue], pair.taken[queue])
-                pair.taken[queue] = 0
-            available = pv_consumer_available(&pair.requests[queue])
+            # They are given back with their completions: until then they stand there for the next process.
+            available = pv_consumer_beyond(&pair.requests[queue], pair.taken[queue])
             if not pair.requests[queue].broken:
                 return available
         if not port.broken_counted:
@@ -262,6 +265,9 @@ cdef class Ports(Completions):
         cdef uint32_t queue, available, i, room, returned = 0
         cdef pv_request slot
         cdef Pair *pair = &port.pair
+        while pair.again_head != pair.again_count and pv_producer_free(&pair.completions[0], 1 + port.flying) > port.flying:
+            self.end_again(port, PV_STATUS_CANCELLED, PV_REASON_PATH_CHANGED, 0)
+            returned += 1
         for queue in range(pair.queues):
             available = self.pair_available(port, queue)
             if available:
@@ -298,6 +304,16 @@ cdef class Ports(Completions):
         port.pair.part[queue] = 0
         port.pair.taken[queue] += 1
         return count
+
+    cdef void end_again(self, Port *port, uint32_t status, uint32_t reason, uint32_t bytes) noexcept nogil:
+        """Answers the next request that was to be done again: there is room."""
+        cdef uint32_t number = port.pair.again[port.pair.again_head]
+        cdef const pv_request *said = &self.ledger.entries[number].request
+        port.pair.again_head += 1
+        self.answer(port, 0, said.id, said.operation if said.operation < PV_OP_COUNT else 0, status, reason, bytes, self.begin,
+                    pv_now())
+        self.end_run(port, 0, self.begin)
+        self.entry_done(port, number + 1)
 
     cdef uint32_t give_back(self, Port *port) noexcept nogil:
         port.held_for = -1

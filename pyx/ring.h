@@ -209,6 +209,18 @@ static inline uint64_t pv_consumer_shown(const struct pv_consumer *c)
     return tail - c->head > c->capacity ? c->head : tail;
 }
 
+/* Slots that may be fetched behind `taken` ones that are used, but not given back yet. Looks at the producer's index. */
+static inline uint32_t pv_consumer_beyond(struct pv_consumer *c, uint32_t taken)
+{
+    /* pairs with the store-release in pv_producer_publish */
+    uint64_t tail = atomic_load_explicit(&c->ring->tail, memory_order_acquire);
+    if (tail - c->head > c->capacity || tail - c->head < taken)
+        c->broken = true;
+    else
+        c->tail = tail;
+    return c->broken ? 0 : (uint32_t)(c->tail - c->head) - taken;
+}
+
 /* Two words at a time: half as many loads are in flight per line, and their number bounds the rate at which a consumer
  * takes lines out of the producer's cache. */
 typedef uint64_t pv_pair __attribute__((vector_size(16), may_alias));

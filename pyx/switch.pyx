@@ -19,9 +19,10 @@ from pyx.abi cimport (
     PV_REASON_NO_DESTINATION, PV_REASON_OFFLOAD_WITHHELD, PV_REASON_VLAN_DENIED,
 )
 from pyx.dmac cimport pv_dma_fetch, pv_dma_fetch_at, pv_dma_move_at, pv_dma_store_at, pv_span
+from pyx.ledgerc cimport pv_device_wire
 from pyx.offloadc cimport PV_NET_NEEDS_CHECKSUM, pv_net_header
 from pyx.offloads cimport Headed
-from pyx.portc cimport Job, Port
+from pyx.portc cimport Job, Port, id_of
 from pyx.ringc cimport pv_count
 from pyx.wires cimport WAIT, Wires, address_of, is_probe
 
@@ -136,6 +137,9 @@ cdef class Switch(Wires):
         if reason == PV_REASON_NONE:
             reason = self.pass_on(port, &frame, now)
             if reason == WAIT:
+                if port.progress != port.settled_progress:
+                    port.sending = id_of(job)
+                    self.mark(port)  # the pieces that have arrived are shown, and this is their sender
                 return WAIT
         port.progress = 0
         if reason == PV_REASON_OFFLOAD_WITHHELD and port.wire == 0 and port.line == 0:
@@ -287,6 +291,8 @@ cdef class Switch(Wires):
                 self.too_long(receiver)
                 return True
             frame = &self.with_tag
+        if receiver.wire and self.ledger != NULL and id_of(frame.job):
+            pv_device_wire(self.ledger, &self.wired_at, sender.owner, id_of(frame.job))
         if spreads(receiver):
             receiver = self.queue_of(receiver, frame.job, frame.headed)
             if receiver == NULL:

@@ -80,6 +80,8 @@ cdef class Tcp(Parking):
         cdef uint32_t path = PV_PATH_DIRECT if job.server == NULL else job.request.path
         if e == NULL or self.granted(port, path) & PV_OFFLOAD_TCP == 0:
             reason = PV_REASON_OFFLOAD_WITHHELD
+        elif job.operation != PV_OP_TCP_END and not self.recordable(job):
+            reason = PV_REASON_CONNECTION_LIMIT  # it might have to wait, and nobody would know of it after a death
         elif job.operation == PV_OP_TCP_SEND:
             reason = self.send(port, e, job, &bytes, now)
         elif job.operation == PV_OP_TCP_RECEIVE:

@@ -261,7 +261,7 @@ cdef class Wires(Groups):
         self.begin = self.validated = pv_now()
         for i in range(self.wire_count):
             taken += self.take_wire(&self.wires[i])
-        if taken:
+        if taken or self.dirty_count:  # pieces of a frame that waits have arrived
             self.publish()
         if self.begin - self.swept > SWEEP_NS:
             self.swept = self.begin

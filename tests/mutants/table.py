@@ -20,6 +20,7 @@ class Mutant:
 
 
 TAKEOVER = ("tests/system/test_failover.py::test_killed_under_load",)
+DEVICE = ("tests/unit/test_device_steps.py",)
 
 MUTANTS = {
     # ---- takeover ----
@@ -133,6 +134,42 @@ MUTANTS = {
         "if (false)",
         "an old handle opens nothing in a later life of its slot (rules.md 13, 25)",
         ("tests/unit/test_validate.py::test_borders_of_the_other_fields",),
+    ),
+    # ---- a device's death ----
+    "a device clears before it has completed": Mutant(
+        "pyx/completions.pyx",
+        "        if self.ledger != NULL:\n            self.settle(now)",
+        "        self.clear_answered()\n        if self.ledger != NULL:\n            self.settle(now)",
+        "complete first, clear second: a request that nobody knows any more is never answered (rules.md 18)",
+        DEVICE,
+    ),
+    "rings are shown before their batch has happened": Mutant(
+        "pyx/completions.pyx",
+        "        if changed:\n            pv_device_seal(self.ledger)",
+        "        pass",
+        "what was shown is done: a frame or completion that was seen does not come again (rules.md 21)",
+        DEVICE,
+    ),
+    "what is at a medium stands nowhere": Mutant(
+        "pyx/medium.pyx",
+        "            f.job.entry = self.record(port, job)",
+        "            f.job.entry = 0",
+        "a request is recorded before its slot is given back (rules.md 18)",
+        DEVICE,
+    ),
+    "published out of step": Mutant(
+        "pyx/disk.pyx",
+        "        if self.unpublished >= PUBLISH and port.medium != MEDIUM_NULL:\n            self.overdue = True",
+        "        if self.unpublished >= PUBLISH and port.medium != MEDIUM_NULL:\n            self.publish()",
+        "a completion and the end of its request's slot are shown together (rules.md 21)",
+        DEVICE,
+    ),
+    "a frame leaves by a wire twice": Mutant(
+        "pyx/switch.pyx",
+        "            pv_device_wire(self.ledger, &self.wired_at, sender.owner, id_of(frame.job))",
+        "            pass",
+        "what nobody can take back is noted before it leaves (rules.md 21)",
+        DEVICE,
     ),
     # ---- sleep and wake ----
     "no look before sleep": Mutant(

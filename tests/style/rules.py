@@ -84,6 +84,7 @@ RULES = [
             "pyx/interrupt.h": (None, "owner of the pending word"),
             "pyx/view.h": (None, "owner of views"),
             "pyx/office.h": (5, "attaches rings where their ledger says, tells terms, shakes bells"),
+            "pyx/ledger.h": (3, "attaches rings where the device's ledger says"),
             "pyx/takeover.h": (3, "raises the epoch: the monitor's own word"),
             "pyx/pair.h": (1, "asks for the lines that posted buffers name; believes nothing of it"),
             "pyx/gate.h": (2, "wakes its own process's thread"),

@@ -10,11 +10,10 @@ import time
 from contextlib import ExitStack
 
 from tests.framework.host import Host
-from tests.framework.streams import PATHS, Pair, Results
+from tests.framework.streams import PATHS, Pair
 
 DEVICES = ("disk0", "nic0")
 KILLS, KILLS_LONG = 10, 300  # of each device
-IN_FLIGHT = 64  # frames of one pair at most
 LIFE = 0.31  # seconds: less is a short life, and too many of those are given up
 
 
@@ -26,26 +25,21 @@ def kill(host: Host, name: str) -> None:
 
 
 def test_killed_under_load(host: Host, seed: int, long: bool) -> None:
-    """Both devices in turn, at seeded moments, with verified load by servers: every request is answered once, no block
-    is lost, and nothing is repeated or changed. Frames that a NIC's process had on its way may be lost: their sender's
-    completion was shown, and their receiver's was not."""
+    """Both devices in turn, at seeded moments, with verified load on every path: every request is answered once, no
+    block and no frame is lost, and nothing is repeated or changed."""
     moments = random.Random(seed)
-    pairs = [Pair(host, mark=f"-{path}", path=path) for path in PATHS[:2]]
-    results: list[Results] = [{} for _ in pairs]
+    pairs = [Pair(host, mark=f"-{path}", path=path) for path in PATHS]
     with ExitStack() as streams:
-        for pair, result in zip(pairs, results, strict=True):
-            streams.enter_context(pair.streaming(result, lossy=True))
+        for pair in pairs:
+            streams.enter_context(pair.streaming())
         for _ in range(KILLS_LONG if long else KILLS):
             for name in DEVICES:
                 time.sleep(LIFE / 2 + moments.uniform(0.0, 0.05))
                 kill(host, name)
-    lost = sum(one["lost"] + sum(one["dropped"].values()) for result in results for one in result.values())
-    assert lost <= sum(host.row(name)["restarts"] for name in DEVICES) * len(pairs) * IN_FLIGHT
     for pair in pairs:
         assert all(queue["foreign"] == 0 for guest in pair.guests.values() for queue in guest.counts().values())
     assert host.failed_checks() == []
     seconds = [event["seconds"] for event in host.events() if event["kind"] == "device_restarted"]
     news = [event for event in host.events() if event["kind"] == "takeover"]
     assert sum(event["replayed"] + event["found"] for event in news) > 0, "nothing was ever in flight"
-    print(f"frames lost: {lost}")
     print(f"restarts: median {statistics.median(seconds):.3f} s; sent again {sum(event['replayed'] for event in news)}")

@@ -1,0 +1,3 @@
+from pyx.loop import Loop
+
+class Ledgers(Loop): ...
