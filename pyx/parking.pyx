@@ -9,11 +9,11 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from pyx.abi cimport (
-    PV_ID_SLOT, PV_IO_REFUSED, PV_REASON_ADDRESS_WITHHELD, PV_STATUS_REFUSED, PV_NIC_TCP_WAITED, PV_OP_TCP_OPEN, PV_PATH_DIRECT, PV_REASON_EPOCH_STALE, PV_REASON_NONE,
+    PV_ID_SLOT, PV_IO_REFUSED, PV_REASON_ADDRESS_WITHHELD, PV_STATUS_REFUSED, PV_NIC_TCP_WAITED, PV_OP_TCP_OPEN, PV_PATH_DIRECT, PV_REASON_NONE,
     PV_REASON_PATH_CHANGED, PV_REASON_PATH_CLOSED, PV_STATUS_CANCELLED, PV_STATUS_OK, PV_TCP_CONNECTIONS_MAX,
 )
 from pyx.bars cimport Bars, touches
-from pyx.connections cimport Connection, Connections, Engine, Parked
+from pyx.connections cimport LATER, Connection, Connections, Engine, Parked
 from pyx.dmac cimport pv_span
 from pyx.intake cimport Intake
 from pyx.pairc cimport pv_translation_current
@@ -87,9 +87,10 @@ cdef class Parking(Connections):
         return False
 
     cdef uint32_t outdated(self, Port *port, Parked *p) noexcept nogil:
-        """Why a request that waited may not touch memory any more; NONE: it may."""
+        """Why a request that waited may not touch memory any more; NONE: it may. LATER: its server has lost its office. The next
+        one finds it in the ledger and asks again; what is answered before may be found there too, and moved twice."""
         if p.job.server != NULL:
-            return PV_REASON_NONE if self.in_office(&p.request, p.job.server.slot) else PV_REASON_EPOCH_STALE
+            return PV_REASON_NONE if self.in_office(&p.request, p.job.server.slot) else LATER
         if pv_translation_current(port.pair.entry, &port.pair.translation) and port.pair.translation.key == p.key:
             return PV_REASON_NONE
         return PV_REASON_PATH_CLOSED
