@@ -46,16 +46,26 @@ class Leftovers:
         self._discard = discard
         self._settle = settle
 
-    async def end_strangers(self, processes: Iterable[Row]) -> None:
-        """Ends processes that nobody claims, and drops what the keeper knows of them and of their descriptors."""
+    async def end_strangers(self, processes: Iterable[Row], held: Iterable[str]) -> None:
+        """Ends processes that nobody claims, and drops what the keeper knows of them and of their descriptors. Both are
+        the keeper's lists from before this hostd began anything: a role that is started again meanwhile is no stranger,
+        and its key is there before its record has its process."""
         await asyncio.gather(*(self._children.end_stranger(row) for row in processes))
         known = {f"{record.name}:{record.process}" for record in self._records.values()}
-        for key in await self._keeper.list_held():
+        for key in held:
             owner = ":".join(key.split(":")[:2])
             if not key.startswith(PREFIX) and owner not in known:
-                await self._keeper.release(key)
+                await self._release(key)
             elif owner in known:
                 self._refusals.resume(key)
+
+    async def _release(self, key: str) -> None:
+        """Whoever started a role again may have done so already."""
+        try:
+            await self._keeper.release(key)
+        except RemoteError as error:
+            if error.code != "not_found":
+                raise
 
     async def remove(self) -> list[str]:
         """Takes back what partitions without a record have, and what others have beside their plans. What could not be

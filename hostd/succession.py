@@ -167,7 +167,7 @@ class Succession(noted.Noting):
         begin = time.monotonic()
         host = notes[noted.HOST]
         await self.keeper.watch()
-        listed = await self.keeper.list()
+        listed, held = await self.keeper.list(), await self.keeper.list_held()
         for record in [noted.to_record(note) for name, note in notes.items() if name.startswith(noted.RECORD)]:
             self.records[record.name] = record
         self._restore(host)
@@ -181,7 +181,7 @@ class Succession(noted.Noting):
         processes = {row["id"]: row for row in listed["processes"]}
         dead = [(one, status) for one in self.records.values() if (status := await self._take_over(one, processes))]
         leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle_guest)
-        await leftovers.end_strangers(processes.values())
+        await leftovers.end_strangers(processes.values(), held)
         problems = await self._barrier()
         for record, status in dead:
             self._children.ended_before(record, status)
