@@ -23,14 +23,17 @@ class Prover:
         self._memory = memory
         self._macs = macs
 
-    def __call__(self, pump: TapPump, link: Link, wanted: int) -> None:
+    def __call__(self, pump: TapPump, link: Link, wanted: int) -> int:
+        """Bits that were shown, either way."""
         try:
             proved, disproved, _lost = guest_probe.prove(
                 _Driver(pump, link, self._macs[link]), self._memory, wanted, True
             )
             link.tell(proved, disproved)
+            return proved | disproved
         except MemoryError as error:  # what is not shown is not disproved
             print(f"offloads are not tried: {error}", file=sys.stderr, flush=True)
+            return 0
 
 
 class _Driver:

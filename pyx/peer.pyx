@@ -8,6 +8,7 @@ from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_CHANNEL_SIZE, PV_EVENTS_MONITOR, PV_FLAG_PACK, PV_PAGE, PV_PAIR_CHANNEL, PV_PAIR_SIZE,
     pv_completion, pv_monitor_page, pv_request, pv_system_call, pv_translation,
 )
+from pyx.grantc cimport pv_grant_read, pv_grant_tell, pv_grants
 from pyx.pairc cimport pv_pair_count, pv_pair_unpack
 from pyx.ringc cimport (
     pv_consumer, pv_consumer_attach, pv_consumer_available, pv_consumer_fetch, pv_consumer_release, pv_producer,
@@ -29,6 +30,23 @@ def want(int events_fd, uint32_t endpoint, uint32_t path):
     cdef Mapping page = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
     pv_want(<pv_monitor_page *>page.base, endpoint, path)
     page.detach()
+
+
+def grant(int events_fd, uint32_t endpoint, uint32_t offloads):
+    """Tells it what its endpoint may leave to the device: bits of abi.OFFLOADS."""
+    cdef Mapping page = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
+    cdef uint32_t[4] withheld
+    withheld[:] = [~offloads, 0, 0, 0]
+    pv_grant_tell(<pv_monitor_page *>page.base, endpoint, withheld)
+    page.detach()
+
+
+def shown(int events_fd, uint32_t endpoint) -> tuple:
+    """What it says of them: bits that probes have proved, and disproved."""
+    cdef Mapping page = Mapping(events_fd, PV_PAGE, offset=PV_EVENTS_MONITOR)
+    cdef pv_grants found = pv_grant_read(<pv_monitor_page *>page.base, endpoint)
+    page.detach()
+    return found.proved, found.disproved
 
 
 cdef class Peer:

@@ -44,7 +44,8 @@ cdef class Switch(Wires):
     cdef uint32_t check_source(self, Port *port, const uint8_t *header, uint64_t now) noexcept nogil
     cdef uint32_t pass_on(self, Port *port, Form *frame, uint64_t now) noexcept nogil
     cdef Port *queue_for(self, Port *receiver, const Form *frame) noexcept nogil
-    cdef void give_back_probe(self, Port *port, Form *frame, bint wire, uint64_t now) noexcept nogil
+    cdef uint32_t hold_or_drop(self, Port *port, Port *queue, Port *receiver) noexcept nogil
+    cdef uint32_t give_back_probe(self, Port *port, Form *frame, bint wire, uint64_t now) noexcept nogil
     cdef bint reach(self, Port *sender, Port *receiver, Form *frame, uint32_t *progress, uint64_t now) noexcept nogil
     cdef void to_all(self, Port *sender, Form *frame, uint64_t place, uint64_t now) noexcept nogil
     cdef bint flood(self, Port *sender, Form *frame, uint64_t now) noexcept nogil

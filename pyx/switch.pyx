@@ -240,10 +240,9 @@ cdef class Switch(Wires):
         cdef Port *receiver
         if frame.header[0] & 1:
             if port.wire == 0 and is_probe(destination):
-                self.give_back_probe(port, frame, destination == PV_PROBE_WIRE, now)
-            else:
-                self.snoop(port, frame.job, PV_NET_HEADER if frame.headed != NULL else 0, self.vlan, now)
-                self.to_all(port, frame, place, now)
+                return self.give_back_probe(port, frame, destination == PV_PROBE_WIRE, now)
+            self.snoop(port, frame.job, PV_NET_HEADER if frame.headed != NULL else 0, self.vlan, now)
+            self.to_all(port, frame, place, now)
             return PV_REASON_NONE
         if place != port.peer_address or port.peer < 0:
             port.peer = self.find(destination)
@@ -256,10 +255,7 @@ cdef class Switch(Wires):
         if receiver.lead == port.lead:
             return PV_REASON_NO_DESTINATION
         if not self.reach(port, receiver, frame, &port.progress, now):
-            if self.hold(port, self.queue_for(receiver, frame)):
-                return WAIT
-            pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
-            return PV_REASON_NO_BUFFER
+            return self.hold_or_drop(port, self.queue_for(receiver, frame), receiver)
         if self.watchers:
             self.mirror(port, receiver.number, frame, now)
         return PV_REASON_NONE
@@ -269,13 +265,22 @@ cdef class Switch(Wires):
         cdef Port *queue = self.queue_of(receiver, frame.job, frame.headed) if spreads(receiver) else receiver
         return receiver if queue == NULL else queue
 
-    cdef void give_back_probe(self, Port *port, Form *frame, bint wire, uint64_t now) noexcept nogil:
-        """Probe frames come back to their sender; those to the wire as if it took none of the offloads."""
-        cdef uint32_t progress = 0
+    cdef uint32_t hold_or_drop(self, Port *port, Port *queue, Port *receiver) noexcept nogil:
+        """A frame for `receiver` that `queue` of it has no buffer for."""
+        if self.hold(port, queue):
+            return WAIT
+        pv_count(&receiver.counters[<int>PV_NIC_RECEIVE_DROPPED + <int>PV_REASON_NO_BUFFER], 1)
+        return PV_REASON_NO_BUFFER
+
+    cdef uint32_t give_back_probe(self, Port *port, Form *frame, bint wire, uint64_t now) noexcept nogil:
+        """Probe frames come back to their sender, and wait for its buffers like any frame: its other traffic may have used
+        them all. Those to the wire come as if it took none of the offloads."""
+        cdef bint came
         if frame.headed == NULL:
-            self.deliver(port, port, frame.job, frame.header, now)
+            came = self.deliver(port, port, frame.job, frame.header, now)
         else:
-            self.deliver_headed(port, port, frame.job, frame.headed, &progress, wire, now)
+            came = self.deliver_headed(port, port, frame.job, frame.headed, &port.progress, wire, now)
+        return PV_REASON_NONE if came else self.hold_or_drop(port, port, port)
 
     cdef bint reach(self, Port *sender, Port *receiver, Form *frame, uint32_t *progress, uint64_t now) noexcept nogil:
         """Delivers a frame to one port, in the form that it has there. False: it has no buffer."""

@@ -31,6 +31,8 @@ cdef class Link:
     cdef uint64_t *waiting           # gpas of receive buffers that wait to be posted
     cdef uint32_t waiting_count
     cdef uint32_t provable, tried    # offloads that probe frames can disprove; those that were tried
+    cdef uint32_t lost               # of these, what is neither proved nor disproved
+    cdef uint64_t again, pause       # ns: when that is tried once more, and how long after that at least
     cdef uint32_t life               # of the device, that `tried` is about
     cdef list back                   # frames that came back to a probe's address; None: nobody waits for any
     cdef readonly uint64_t from_program, to_program   # frames
@@ -43,6 +45,7 @@ cdef class Link:
     cdef uint32_t usable(self) noexcept nogil
     cdef uint32_t untried(self) noexcept nogil
     cdef bint untried_any(self) noexcept nogil
+    cdef void end_trial(self, uint32_t wanted, uint32_t shown) noexcept nogil
     cdef void keep(self, const uint8_t *frame, uint32_t length) noexcept with gil
     cdef int tap_for(self, const uint8_t *frame, uint32_t length) noexcept nogil
     cdef uint32_t outward(self) noexcept nogil

@@ -8,6 +8,7 @@ With offloads a frame has a struct pv_net_header in front, which TAP and device 
 long: the program's kernel neither cuts nor sums it. What the endpoint is not granted, the TAP is told not to make.
 
 An offload is used until a probe frame has disproved it (partitions/program_probe.py), of the device's next process anew.
+What was lost is tried again, less and less often.
 
 A NIC with several queue pairs is a TAP with as many queues: what the kernel queues at one goes out by one pair, in order.
 It keeps a flow at the queue where it saw the flow's last frame come in, so frames are written to queues by their flow, by
@@ -54,6 +55,9 @@ cdef extern from * nogil:
 
 cdef enum:
     BATCH = 32       # frames of one direction between two looks at the other one
+
+cdef uint64_t PAUSE_NS = 250_000_000         # before what was lost is tried again, the first time
+cdef uint64_t PAUSE_MOST_NS = 60_000_000_000
 
 cdef pv_spread_table FLOWS
 pv_spread_table_fill(&FLOWS)
@@ -140,12 +144,26 @@ cdef class Link:
         return found.granted & ~found.disproved
 
     cdef uint32_t untried(self) noexcept nogil:
-        """What was granted, and not tried yet with the device's process."""
+        """What was granted, and is to be tried now with the device's process."""
         cdef pv_grants found = pv_grant_read(self.end.page, self.end.index)
+        cdef uint32_t wanted
         if found.life != self.life:
             self.life = found.life
-            self.tried = 0
-        return found.granted & self.provable & ~self.tried
+            self.tried = self.lost = 0
+        wanted = found.granted & self.provable & ~self.tried
+        if wanted:
+            self.pause = PAUSE_NS
+        elif self.lost & found.granted and pv_now() >= self.again:
+            wanted = self.lost & found.granted
+        return wanted
+
+    cdef void end_trial(self, uint32_t wanted, uint32_t shown) noexcept nogil:
+        """What of it was not shown, either way, is lost."""
+        self.tried |= wanted
+        self.lost = (self.lost | wanted) & ~shown
+        if wanted & ~shown:
+            self.again = pv_now() + self.pause
+            self.pause = min(2 * self.pause, PAUSE_MOST_NS)
 
     cdef bint untried_any(self) noexcept nogil:
         return self.untried() != 0 or self.next is not None and self.next.untried_any()

@@ -6,7 +6,7 @@ partition memory and sent by the virtual driver over whichever path is in force;
 from the buffer that it arrived in. One thread does both ways for all NICs of the partition, because their queues move
 changes of path on together. It sleeps on the partition's interrupts; the waker makes a readable TAP one of them.
 
-Probe frames show what a queue pair was granted (partitions/program_probe.py), once for each process of the device.
+Probe frames show what a queue pair was granted (partitions/program_probe.py), of each process of the device anew.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -32,7 +32,7 @@ cdef class TapPump:
     cdef Link first
     cdef NbdServer server            # None: no disk is exported here
     cdef Waker waker
-    cdef object prover               # called with the pump, a link and bits to be shown; None: nobody shows anything
+    cdef object prover               # called with the pump, a link and bits to be shown, returns those that were; None: nobody
     cdef bint stopping
 
     def __cinit__(self, Waiter waiter, list links, NbdServer server=None, prover=None):
@@ -72,11 +72,11 @@ cdef class TapPump:
         cdef uint32_t wanted
         while link is not None:
             wanted = link.untried()
-            link.tried |= wanted
             if wanted:
                 link.back = []
-                self.prover(self, link, wanted)
+                shown = self.prover(self, link, wanted)
                 link.back = None
+                link.end_trial(wanted, shown)
             link = link.next
         return 0
 

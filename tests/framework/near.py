@@ -81,7 +81,7 @@ class Near:
     def _open(self, number: int) -> int:
         endpoint = {
             "index": number, "name": "eth0", "generation": GENERATION, "kind": abi.ENDPOINT_KINDS["nic"], "device": 0,
-            "port": PORT + number, "operations": 0xFFFF, "max_transfer": 65536, "mac": MAC,
+            "port": PORT + number, "operations": 0xFFFF, "max_transfer": abi.HEADED_MAX, "mac": MAC,
         }  # fmt: skip
         descriptor = {
             "partition": PARTITION, "type": abi.PARTITION_TYPES["console"], "state": 0, "memory_pages": 0,
