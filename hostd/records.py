@@ -6,11 +6,11 @@ import asyncio
 import os
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from hostd import procfs
 from hostd.async_wire import AsyncWire
 from hostd.exports import Export
 
@@ -148,5 +148,5 @@ def usage(pid: int | None) -> tuple[float, int]:
 def own_record(name: str, pid: int) -> Record:
     """The record of a process that the keeper has not started."""
     process = psutil.Process(pid)
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return Record(name, name, state="running" if process.is_running() else "failed", pid=pid, start_ticks=ticks)
+    state = "running" if process.is_running() else "failed"
+    return Record(name, name, state=state, pid=pid, start_ticks=procfs.start_time(pid))

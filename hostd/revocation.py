@@ -26,6 +26,7 @@ from hostd.hotplug import DRAIN_POLL, HotPlug, Row
 from hostd.receipts import Receipt, undecided
 from hostd.records import ENDED, Record
 from hostd.told import revoked_of
+from hostd.urgency import Urgency
 from hostd.wire import RemoteError, WireError, close_fds
 from pyx.segment import drop_pages
 
@@ -57,13 +58,21 @@ class Revocation(Receipt):
 class Revoking(HotPlug):
     """Part of the supervisor."""
 
+    _urgency: Urgency
+
     async def revoke_memory(
         self, name: str, offset: int, size: int, deadline: float, *, key: str | None, actor: str
     ) -> Row:
         """The receipt of a range (bytes, whole pages) of a running guest's memory."""
         begin = time.monotonic()
-        record = self._holding(name)
-        message = {"partition": name, "gpa": offset, "size": size, "actor": actor} | ({"key": key} if key else {})
+        with self._urgency.raised():
+            return await self._revoke(self._holding(name), offset, size, deadline, begin, key, actor)
+
+    async def _revoke(
+        self, record: Record, offset: int, size: int, deadline: float, begin: float, key: str | None, actor: str
+    ) -> Row:
+        subject = {"partition": record.name, "gpa": offset, "size": size}
+        message = {**subject, "actor": actor, **({"key": key} if key else {})}
         answer = await self._decided(record, "revoke", message, deadline)
         change = answer["change"]
         found = record.revocations.get(offset)

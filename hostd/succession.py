@@ -39,6 +39,7 @@ from hostd.paths import Paths
 from hostd.records import Record
 from hostd.refusals import Refusals
 from hostd.role_lives import RoleLives
+from hostd.urgency import Urgency
 from hostd.wire import RemoteError, WireError
 from hostd.wiring import Placed
 
@@ -100,6 +101,7 @@ class Succession(noted.Noting):
     _paths: PathChanges
     _refusals: Refusals
     _unloaded: Row | None
+    _urgency: Urgency
     _stage: Row = {"kernel": "none", "pending": False}
     _endings: set[asyncio.Task[None]]
 
@@ -171,6 +173,7 @@ class Succession(noted.Noting):
         for record in [noted.to_record(note) for name, note in notes.items() if name.startswith(noted.RECORD)]:
             self.records[record.name] = record
         self._restore(host)
+        self._urgency.end()
         self.fabric.wiring.placed = [
             Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"], one["network"])
             for one in notes[noted.WIRES]["wires"]

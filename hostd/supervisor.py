@@ -46,6 +46,7 @@ from hostd.records import ENDED, Record, is_python, own_record
 from hostd.refusals import Refusals
 from hostd.runtime import sweep_stale
 from hostd.succession import Succession
+from hostd.urgency import Urgency
 from hostd.wire import RemoteError, WireError, close_fds, pair, receive_packet
 from hostd.wire_life import WireLife
 from hostd.withdrawal import Withdrawing
@@ -80,6 +81,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, NicQueue
         self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
         self._plugging = asyncio.Lock()
+        self._urgency = Urgency(self.records, keeper)
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)
         self._offices = Offices(self._boot, self.events, self._after_end)

@@ -66,12 +66,14 @@ class Withdrawing(Revoking):
     async def revoke_endpoint(self, name: str, endpoint: str, deadline: float, *, key: str | None, actor: str) -> Row:
         """The receipt of an endpoint of a running guest."""
         begin, record = time.monotonic(), self._running(name)
-        return await self._withdraw(record, "endpoint", endpoint, deadline, begin, key, actor)
+        with self._urgency.raised():
+            return await self._withdraw(record, "endpoint", endpoint, deadline, begin, key, actor)
 
     async def revoke_channel(self, name: str, channel: str, deadline: float, *, key: str | None, actor: str) -> Row:
         """The receipt of a channel of a running guest: the queue pair of an endpoint, or its call ring (CALLS)."""
         begin, record = time.monotonic(), self._holding(name)
-        return await self._withdraw(record, "channel", channel, deadline, begin, key, actor)
+        with self._urgency.raised():
+            return await self._withdraw(record, "channel", channel, deadline, begin, key, actor)
 
     async def grant_channel(self, name: str, channel: str, *, key: str | None, actor: str) -> Row:
         """The guest may make system calls again."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -118,6 +119,30 @@ def test_a_device_that_stands_still_leaves_a_quarantine(host: Host) -> None:
             host.grant("store", 0)
     assert min(late) <= PATIENCE, late
     assert host.failed_checks() == []
+
+
+def test_control_stands_above_data_threads_meanwhile(host: Host) -> None:
+    """Otherwise a control process that waits on a data thread's processor waits until the kernel moves it."""
+    if host.status()["host"]["scheduling"] != "real-time":
+        pytest.skip("data threads are of the normal class: a real-time class needs CAP_SYS_NICE")
+    loaded(host, "redirect")
+    pids = host.pids()
+    control = [pids[name] for name in ("keeper", "ultravisor", "command", "monitor", "disk0", "nic0")]
+    assert classes(control) == {os.SCHED_OTHER}
+    os.kill(pids["disk0"], signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as one:
+            receipt = one.submit(host.revoke, "store", 0, RANGE, deadline=2.0)
+            host.until(lambda: classes(control) == {os.SCHED_RR})
+            assert all(os.sched_getparam(pid).sched_priority > 10 for pid in control)
+            assert receipt.result()["state"] == "quarantine"
+    finally:
+        os.kill(pids["disk0"], signal.SIGCONT)
+    assert classes(control) == {os.SCHED_OTHER}
+
+
+def classes(pids: list[int]) -> set[int]:
+    return {os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK for pid in pids}
 
 
 def test_posted_receive_buffers_are_given_back(host: Host) -> None:

@@ -14,6 +14,7 @@ from hostd.errors import HostError
 from tests.framework.canary import memory_of, put, stands
 from tests.framework.host import Host
 from tests.system.test_hostd_death import kill
+from tests.system.test_revocation import classes
 
 MIB = 1 << 20
 PAGE = 4096
@@ -51,6 +52,8 @@ def test_the_next_hostd_ends_what_was_begun(own: Host, device: str) -> None:
     assert answers == {}
     os.kill(disk, signal.SIGCONT if device == "goes on" else signal.SIGKILL)
     own.start()
+    control = [own.pids()[name] for name in ("ultravisor", "command", "monitor", "nic0")]
+    assert classes(control) == {os.SCHED_OTHER}  # nothing is urgent now
     own.until(lambda: {end["name"]: end["path"] for end in own.row("store")["endpoints"]} == {"vda": "redirect"})
     own.until(lambda: [row["state"] for row in own.view("store")["true"]["revoked"]] == ["freed"])
     own.until(lambda: all(one["state"] == "freed" for one in own.view("store")["receipts"]))
