@@ -32,7 +32,7 @@ cdef enum:
 VERSION = PV_VOLUME_VERSION
 BLOCK_SIZE = 65536  # by default
 UNLIMITED = 0xffffffffffffffff
-FINDINGS = ("superblock", "page", "range", "row", "lost", "shared", "count")  # kinds, in the order of volume_check.h
+FINDINGS = ("superblock", "journal", "page", "range", "row", "lost", "shared", "count")  # kinds, in the order of volume_check.h
 if len(FINDINGS) != PV_FOUND_KINDS:
     raise ImportError("kinds of findings differ from volume_check.h")
 

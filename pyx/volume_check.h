@@ -2,6 +2,7 @@
  * the counts. The volume is opened with `tolerant`, and nobody uses its disks. What repair does to each kind of damage:
  *
  *     superblock   one copy is bad                                        both are written anew
+ *     journal      a record is damaged that is not the last one           it and those behind it are given up
  *     page         a page cannot be read: checksum, kind, place           counts: made anew; rows: empty; pointers: gone
  *     range        a pointer leads nowhere, or is beyond the disk's size  taken away: that place reads as zeroes
  *     row          the table says something impossible of a disk          the row becomes free, or the size is corrected
@@ -15,6 +16,7 @@
 
 enum pv_volume_finding {
     PV_FOUND_SUPERBLOCK,
+    PV_FOUND_JOURNAL,
     PV_FOUND_PAGE,
     PV_FOUND_RANGE,
     PV_FOUND_ROW,
@@ -190,6 +192,18 @@ static inline int pv_check_bad(struct pv_volume_check *c)
     for (uint32_t copy = 0; copy < PV_VOLUME_SUPERS; copy++)
         if (v->super_bad[copy])
             pv_check_report(c, PV_FOUND_SUPERBLOCK, "copy %u of the superblock is damaged", copy);
+    if (v->journal_lost) {
+        pv_check_report(c, PV_FOUND_JOURNAL, "record %llu is damaged: what it and those up to %llu have changed is not there",
+                        (unsigned long long)v->sequence, (unsigned long long)v->journal_lost);
+        if (c->repair) { /* their sequences are never used again, so that none of them is taken for a new one */
+            v->sequence = v->journal_lost + 1;
+            v->journal_next += !v->journal_next; /* a checkpoint also where the first record is the damaged one */
+            int result = pv_volume_checkpoint(v);
+            if (result)
+                return result;
+            v->journal_lost = 0;
+        }
+    }
     for (uint64_t number = v->super.table_first; number < v->super.pointers_first; number++) {
         if (!(v->states[number] & PV_VOLUME_BAD))
             continue;

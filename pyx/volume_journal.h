@@ -218,7 +218,35 @@ static inline int pv_volume_replay_one(struct pv_volume *v, uint64_t at, uint64_
     return result;
 }
 
-/* All records since the last checkpoint, into memory; nothing is written, so it serves readers too. */
+/* Where the records end: looks behind that place for one that was written later. There is none after a power cut, because a
+ * record is begun only when those before it are durable; so if there is one, the medium has damaged what was durable. (The
+ * last record of all, damaged, looks as if it had never been finished.) The next one can begin no farther than the largest
+ * record reaches. `*last`: its sequence, the highest one; 0: none. */
+static inline int pv_volume_find_later(struct pv_volume *v, uint64_t *last)
+{
+    const uint64_t reach = v->journal_next + pv_volume_record_pages(v->dirty_most) + 1;
+    const uint64_t end = reach < v->super.journal_pages ? reach : v->super.journal_pages;
+    *last = 0;
+    for (uint64_t at = v->journal_next, part; at < end; at += part) {
+        part = end - at < PV_VOLUME_BUFFER ? end - at : PV_VOLUME_BUFFER;
+        int result = pv_volume_read(&v->io, v->buffer, part * PV_VOLUME_PAGE, (v->super.journal_first + at) * PV_VOLUME_PAGE);
+        if (result)
+            return pv_volume_fail(v, result, "journal: %s", strerror(result));
+        for (uint64_t i = 0; i < part; i++) {
+            const struct pv_volume_page *page = (const struct pv_volume_page *)(v->buffer + i * PV_VOLUME_PAGE);
+            if (!i && at == v->journal_next && page->header.sequence < v->sequence && page->header.kind && page->header.crc == pv_volume_page_crc(page))
+                return 0; /* an older record's: nothing was written over it */
+            if (page->header.kind == PV_VOLUME_JOURNAL && page->header.sequence > v->sequence && page->header.sequence > *last
+                && !memcmp(page->record.id, v->super.id, sizeof(page->record.id))
+                && pv_volume_page_wrong(page, v->super.journal_first + at + i, PV_VOLUME_JOURNAL) == NULL)
+                *last = page->header.sequence;
+        }
+    }
+    return 0;
+}
+
+/* All records since the last checkpoint, into memory; nothing is written, so it serves readers too. EUCLEAN: one of them is
+ * damaged, and not the last one; `tolerant` goes on with those before it. */
 static inline int pv_volume_replay(struct pv_volume *v)
 {
     uint64_t pages = 0;
@@ -229,7 +257,9 @@ static inline int pv_volume_replay(struct pv_volume *v)
         v->journal_next += pages;
         v->sequence++;
     }
-    return result == ENOENT ? 0 : result;
+    if (result != ENOENT || (result = pv_volume_find_later(v, &v->journal_lost)) || !v->journal_lost || v->tolerant)
+        return result == ENOENT ? 0 : result;
+    return pv_volume_fail(v, EUCLEAN, "record %llu of the journal is damaged, and there are later ones", (unsigned long long)v->sequence);
 }
 
 #endif

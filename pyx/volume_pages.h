@@ -56,6 +56,7 @@ struct pv_volume {
 
     uint64_t journal_next; /* page within the journal where the next record goes */
     uint64_t sequence;     /* of the next record */
+    uint64_t journal_lost; /* of the last record that stands behind a damaged one, when it was opened; 0: none */
 
     uint64_t free_blocks, free_pages, block_cursor, page_cursor;
     uint16_t *room;            /* free blocks by page of the block counts */

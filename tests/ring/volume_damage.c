@@ -10,7 +10,7 @@
 #define BLOCK 4096u
 #define DISK_BLOCKS 40u
 
-static const char *const KINDS[] = {"superblock", "page", "range", "row", "lost", "shared", "count"};
+static const char *const KINDS[] = {"superblock", "journal", "page", "range", "row", "lost", "shared", "count"};
 static struct medium medium;
 static bool shown;
 
@@ -158,7 +158,14 @@ static void plant(struct pv_volume *v, const char *kind)
         turn((s.sequence + 1) % PV_VOLUME_SUPERS, 30); /* the copy that does not count: the other one is enough */
     else if (!strcmp(kind, "torn-superblock-last"))
         turn(s.sequence % PV_VOLUME_SUPERS, 30);
-    else if (!strcmp(kind, "misplaced"))
+    else if (!strncmp(kind, "torn-journal", 12)) { /* the record of the first of two more disks: an image of it, or its descriptor */
+        const uint64_t at = s.journal_first + v->journal_next + !strcmp(kind, "torn-journal");
+        uint32_t more;
+        if (pv_volume_create(v, "d", BLOCK, UINT64_MAX, &more) || pv_volume_commit(v) || pv_volume_create(v, "e", BLOCK, UINT64_MAX, &more)
+            || pv_volume_commit(v))
+            fail("create", v->problem);
+        turn(at, 100);
+    } else if (!strcmp(kind, "misplaced"))
         memcpy(medium.bytes + set * PV_VOLUME_PAGE, medium.bytes + number * PV_VOLUME_PAGE, PV_VOLUME_PAGE);
     else if (strcmp(kind, "none"))
         fail("plant", "what?");
@@ -192,7 +199,7 @@ int main(int count, char **words)
     if (pv_volume_plan(&plan, SIZE, BLOCK, 0, 2) || pv_volume_format(&io, &plan))
         fail("format", "failed");
     opened(&v, false, false);
-    fill(&v, strncmp(words[1], "torn-super", 10) != 0);
+    fill(&v, strncmp(words[1], "torn-super", 10) && strcmp(words[1], "torn-journal"));
     plant(&v, words[1]);
     pv_volume_close(&v);
     const uint64_t found = checked(false);

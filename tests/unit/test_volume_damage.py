@@ -42,6 +42,8 @@ DAMAGE = {
     "torn-table": Damage({"page", "lost"}, ""),
     "torn-superblock": Damage({"superblock"}, "abc"),
     "torn-superblock-last": Damage({"superblock"}, "abc"),
+    "torn-journal": Damage({"journal"}, "abc"),
+    "torn-journal-descriptor": Damage({"journal"}, "abc"),
     "misplaced": Damage({"page", "count", "lost"}, "bc"),
 }
 
@@ -60,6 +62,10 @@ MUTANTS = {
         "v->super.block_counts_first, c->blocks, 0, v->super.blocks);", "lost-block"),
     "counts not mended": (
         "volume_check.h", "v->pages[number]->count[at % PV_VOLUME_COUNTS] = right;", "", "count-high"),
+    "later records not looked for": (
+        "volume_journal.h", "page->header.sequence > v->sequence && page", "false && page", "torn-journal"),
+    "sequences of lost records used again": (
+        "volume_check.h", "v->sequence = v->journal_lost + 1;", "", "torn-journal-descriptor"),
     "one superblock written at a checkpoint": (
         "volume_journal.h", "        v->super.sequence++;\n        result = pv_volume_write_copy(v);\n", "",
         "torn-superblock-last"),

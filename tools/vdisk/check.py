@@ -17,6 +17,8 @@ def command(session: options.Session, volume: str, repair: bool) -> int:
 
     \b
         superblock  a copy is damaged                repair writes it anew
+        journal     a damaged change, later ones     it and the later ones are given up: the volume is as before it, but
+                    behind it                        for data that they have written in place
         page        a page cannot be read            counts are made anew; disks or parts of them that
                                                      it described are lost, and reads there give zeroes
         range       a pointer leads nowhere          it is taken away: that place reads as zeroes
