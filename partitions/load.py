@@ -110,10 +110,10 @@ class Generators:
         self._chaos = load_chaos.Chaos(self.guest, **given)
         return {"mac": self._chaos.frames.nic.mac.hex()}
 
-    def chaos_run(self, peer: str) -> dict[str, Any]:
+    def chaos_run(self, **given: Any) -> dict[str, Any]:
         """Until the next command comes."""
         assert self._chaos is not None
-        return self._chaos.run(peer, self._told)
+        return self._chaos.run(over=self._told, **given)
 
     def chaos_finish(self, **given: Any) -> dict[str, Any]:
         assert self._chaos is not None
@@ -158,9 +158,9 @@ class Generators:
             compute(LOOK)
         return {}
 
-    def _told(self) -> bool:
-        """Has another command come?"""
-        return bool(select.select([self.wire], [], [], 0)[0])
+    def _told(self, seconds: float = 0.0) -> bool:
+        """Has another command come, or does it within so long?"""
+        return bool(select.select([self.wire], [], [], seconds)[0])
 
     def sleeps(self) -> dict[str, Any]:
         """How often this guest has slept."""

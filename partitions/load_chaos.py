@@ -71,11 +71,13 @@ class Chaos:
         self.frames = Frames(guest, "eth0")
         self.disk = Stamped(guest, "vda", depth, seed)
 
-    def run(self, peer: str, over: Callable[[], bool]) -> dict[str, Any]:
+    def run(self, peer: str, pause: float, over: Callable[[float], bool]) -> dict[str, Any]:
+        """Until it is `over`, which is asked before each round. `pause`: seconds of rest meanwhile, processor time for
+        those who are started again."""
         address = bytes.fromhex(peer)
         self.frames.last = time.monotonic()
         self.disk.gaps = Gaps()
-        while not over():
+        while not over(pause):
             worked = self.frames.push(address) + self.frames.reap()
             received = self.frames.received
             self.frames.take(0.0)

@@ -65,4 +65,8 @@ struct pv_seat {
 };
 _Static_assert(sizeof(struct pv_seat) == 128, "two cache lines");
 
+/* ---- Path `copy`: words of `reserved` in a ledger entry whose request is to bring something. ---- */
+#define PV_LEDGER_BUFFER 0u  /* 1 + address of its buffer in the office's own memory; 0: none. Before its call is shown. */
+#define PV_LEDGER_ARRIVED 1u /* bytes that the device put there; 0: not yet. Before the device's answer leaves its ring. */
+
 #endif

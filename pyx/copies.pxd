@@ -20,4 +20,5 @@ cdef class Copies(Queues):
     cdef void call_next(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil
     cdef uint32_t follow_up(self) noexcept nogil
     cdef void push_step(self, Queue *q, uint32_t number, uint16_t slot) noexcept nogil
+    cdef void arrived(self, Queue *q, uint16_t slot, const pv_completion *answer) noexcept nogil
     cdef bint copy_step(self, Queue *q, uint16_t slot, pv_completion *answer, uint64_t now) noexcept nogil

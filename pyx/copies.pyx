@@ -12,6 +12,7 @@ from pyx.abi cimport (
     PV_CALL_COPY, PV_CALL_OWN, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_COPIED_BYTES, PV_STAGE_COPY, PV_STAGE_TIMES,
     PV_STATUS_OK, pv_completion, pv_ledger_entry, pv_request,
 )
+from pyx.officec cimport pv_ledger_arrive
 from pyx.queues cimport COPY_DEVICE, COPY_IN, COPY_OUT, Copy, Queue, Queues
 from pyx.ringc cimport pv_count, pv_meter_items, pv_producer_free, pv_push_submit, pv_saturate
 from pyx.validatec cimport pv_operation_has_data, pv_operation_writes_memory
@@ -116,9 +117,8 @@ cdef class Copies(Queues):
                     answer.stage_times[i] = copy.times[i]
         elif (answer.call == 0 and answer.status == PV_STATUS_OK and answer.bytes and copy.state == COPY_DEVICE
               and pv_operation_writes_memory(entry.request.operation)):
-            copy.state = COPY_OUT
             copy.since = now
-            copy.bytes = answer.bytes if answer.bytes < entry.request.length else entry.request.length
+            self.arrived(q, slot, answer)
             copy.status = answer.status
             copy.reason = answer.reason
             for i in range(PV_STAGE_TIMES):
@@ -128,3 +128,10 @@ cdef class Copies(Queues):
         answer.stage_times[<int>PV_STAGE_COPY] = pv_saturate(copy.copied)
         self.release_buffer(q, slot)
         return True
+
+    cdef void arrived(self, Queue *q, uint16_t slot, const pv_completion *answer) noexcept nogil:
+        """The device has filled the buffer, and the ledger says so before the answer is gone."""
+        cdef Copy *copy = &q.copies[slot]
+        copy.state = COPY_OUT
+        copy.bytes = answer.bytes if answer.bytes < q.ledger[slot].request.length else q.ledger[slot].request.length
+        pv_ledger_arrive(&q.ledger[slot], copy.bytes)

@@ -14,7 +14,7 @@ cdef class IoServer(Copies):
     cdef bint recovering                 # it reads what the seat before it has left
     cdef uint64_t found                  # requests that were executed by then
 
-    cdef bint final(self, Queue *q, const pv_ledger_entry *entry, const pv_completion *answer) noexcept nogil
+    cdef bint final(self, Queue *q, uint16_t slot, const pv_completion *answer) noexcept nogil
     cdef uint32_t take(self, Queue *q, uint32_t number, uint32_t available, uint64_t now) noexcept nogil
     cdef void push_path(self, Queue *q, uint32_t number, uint64_t id, const pv_request *request, uint64_t now) noexcept nogil
     cdef uint32_t completions(self, pv_consumer *ring, uint32_t available, uint64_t now) noexcept nogil

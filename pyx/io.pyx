@@ -238,7 +238,7 @@ cdef class IoServer(Copies):
                 last = q
                 run = 1
             entry = &q.ledger[slot]
-            if self.recovering and not self.final(q, entry, &answer):
+            if self.recovering and not self.final(q, slot, &answer):
                 continue
             if q.path == PV_PATH_COPY and q.copies[slot].state != COPY_NONE and not self.copy_step(q, slot, &answer, now):
                 continue
@@ -285,15 +285,21 @@ cdef class IoServer(Copies):
         pv_consumer_release(ring, available)
         return available
 
-    cdef bint final(self, Queue *q, const pv_ledger_entry *entry, const pv_completion *answer) noexcept nogil:
-        """Does an answer to the seat before this one end the request? On the copy path what was read lies in a buffer
-        that nobody knows any more, so it is read again; a frame that was received into one is lost."""
-        self.found += 1
-        if q.path == PV_PATH_COPY and answer.status == PV_STATUS_OK and (
-                answer.call == PV_CALL_COPY
-                or answer.call == 0 and answer.bytes and pv_operation_writes_memory(entry.request.operation)):
-            self.found -= 1
+    cdef bint final(self, Queue *q, uint16_t slot, const pv_completion *answer) noexcept nogil:
+        """Does an answer to the seat before this one end the request? On the copy path there may be a step more: what was
+        received or read is copied to the guest, out of the buffer that it lies in; what was to be sent or written is
+        copied from the guest once more, for that buffer is nobody's any more."""
+        cdef bint brings = pv_operation_writes_memory(q.ledger[slot].request.operation)
+        cdef bint kept = q.copies[slot].state != COPY_NONE
+        if q.path != PV_PATH_COPY or answer.status != PV_STATUS_OK:
+            pass
+        elif answer.call == 0 and answer.bytes and brings:
+            if kept:
+                self.arrived(q, slot, answer)
             return False
+        elif answer.call == PV_CALL_COPY and not (kept and brings):
+            return False
+        self.found += 1
         return True
 
     # ---- towards the guests ----

@@ -32,6 +32,28 @@ static inline void pv_ledger_commit_indices(struct pv_ledger *l, uint64_t taken,
     atomic_signal_fence(memory_order_seq_cst); /* nothing is shown before */
 }
 
+/* Path `copy`: what was received or read lies in a buffer of the office's, which outlives its server. */
+static inline void pv_ledger_lend(struct pv_ledger_entry *e, uint64_t buffer)
+{
+    e->reserved[PV_LEDGER_ARRIVED] = 0;
+    e->reserved[PV_LEDGER_BUFFER] = buffer;
+}
+
+static inline void pv_ledger_arrive(struct pv_ledger_entry *e, uint32_t bytes)
+{
+    e->reserved[PV_LEDGER_ARRIVED] = bytes;
+}
+
+static inline uint64_t pv_ledger_lent(const struct pv_ledger_entry *e)
+{
+    return e->reserved[PV_LEDGER_BUFFER];
+}
+
+static inline uint32_t pv_ledger_arrived(const struct pv_ledger_entry *e)
+{
+    return (uint32_t)e->reserved[PV_LEDGER_ARRIVED];
+}
+
 /* ---- The next server. May be done again: it stores the same. ---- */
 
 /* Attaches both rings where the commit in force left them, and shows what it says. */

@@ -21,5 +21,6 @@ cdef class Office(IoServer):
     cdef void stand_by(self) noexcept nogil
     cdef void take_office(self) noexcept nogil
     cdef void resign(self) noexcept nogil
-    cdef void resume_queue(self, Queue *q) noexcept nogil
+    cdef void release_buffers(self, Queue *q) noexcept nogil
+    cdef void resume_queue(self, Queue *q, bint all_free) noexcept nogil
     cdef void send_again(self, Queue *q, uint32_t number) noexcept nogil

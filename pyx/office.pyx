@@ -18,7 +18,7 @@ from pyx.abi cimport (
 from pyx.io cimport IoServer
 from pyx.loop cimport Loop
 from pyx.officec cimport (
-    PV_FATE_IN_FLIGHT, pv_fate, pv_ledger_commit, pv_ledger_fate, pv_ledger_resume, pv_ledger_set, pv_ledger_state,
+    PV_FATE_IN_FLIGHT, pv_fate, pv_ledger_commit, pv_ledger_fate, pv_ledger_lend, pv_ledger_resume, pv_ledger_set, pv_ledger_state,
     pv_order, pv_replay, pv_replay_sort, pv_seat_progress, pv_seat_resign, pv_seat_serve, pv_term,
 )
 from pyx.queues cimport COPY_NONE, DEVICES, Queue
@@ -28,7 +28,7 @@ from pyx.ringc cimport (
     pv_producer_publish, pv_push_submit,
 )
 from pyx.segment cimport Mapping
-from pyx.validatec cimport pv_operation_has_data
+from pyx.validatec cimport pv_operation_has_data, pv_operation_writes_memory
 from pyx.vectorc cimport pv_vector_raise
 
 # A seat that serves shows progress at least so often: a monitor that sees none takes it for hung (rules.md 22).
@@ -113,7 +113,10 @@ cdef class Office(IoServer):
         self.follow_head = self.follow_tail = self.replays = self.dirty_count = self.first = 0
         for i in range(self.queue_count):
             if self.queues[i].used:
-                self.resume_queue(&self.queues[i])
+                self.release_buffers(&self.queues[i])
+        for i in range(self.queue_count):
+            if self.queues[i].used:
+                self.resume_queue(&self.queues[i], True)
         self.recovering = True
         for i in range(DEVICES):
             while self.connected[i]:
@@ -149,8 +152,14 @@ cdef class Office(IoServer):
         self.leaving = True
         pv_seat_resign(self.place, term)
 
-    cdef void resume_queue(self, Queue *q) noexcept nogil:
-        """The queue as its ledger says it was left."""
+    cdef void release_buffers(self, Queue *q) noexcept nogil:
+        """Those of an earlier term of this seat."""
+        cdef uint32_t i
+        for i in range(q.capacity):
+            self.release_buffer(q, i)
+
+    cdef void resume_queue(self, Queue *q, bint all_free) noexcept nogil:
+        """The queue as its ledger says it was left. `all_free`: nobody has been given a buffer since."""
         cdef pv_ledger_commit commit
         cdef pv_ledger_entry *entry
         cdef pv_fate fate
@@ -163,12 +172,14 @@ cdef class Office(IoServer):
         for i in range(q.capacity):
             slot = q.capacity - 1 - i
             entry = &q.ledger[slot]
-            self.release_buffer(q, slot)
             state = pv_ledger_state(entry)
             fate = pv_ledger_fate(entry, &commit)
             if fate == PV_FATE_IN_FLIGHT:
                 q.generations[slot] = PV_ID_GENERATION(state)
                 entry.done = 0  # of a completion that was never shown
+                if (q.path == PV_PATH_COPY and pv_operation_writes_memory(entry.request.operation)
+                        and not (all_free and self.keep_buffer(q, slot))):
+                    pv_ledger_lend(entry, 0)  # it is asked for again
                 continue
             pv_ledger_set(entry, 0)
             if q.generations[slot] <= PV_ID_GENERATION(state):
@@ -230,5 +241,5 @@ cdef class Office(IoServer):
     cdef void queue_added(self, uint32_t number) noexcept nogil:
         """In the seat that serves. It may have taken over before it heard of the queue."""
         if self.term:
-            self.resume_queue(&self.queues[number])
+            self.resume_queue(&self.queues[number], False)
             self.send_again(&self.queues[number], number)

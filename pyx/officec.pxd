@@ -23,6 +23,10 @@ cdef extern from "office.h" nogil:
 
     uint64_t pv_ledger_state(const pv_ledger_entry *e)
     void pv_ledger_set(pv_ledger_entry *e, uint64_t state)
+    void pv_ledger_lend(pv_ledger_entry *e, uint64_t buffer)
+    void pv_ledger_arrive(pv_ledger_entry *e, uint32_t bytes)
+    uint64_t pv_ledger_lent(const pv_ledger_entry *e)
+    uint32_t pv_ledger_arrived(const pv_ledger_entry *e)
     void pv_ledger_commit_indices(pv_ledger *l, uint64_t taken, uint64_t completed)
     void pv_ledger_resume(const pv_ledger *l, pv_consumer *c, pv_producer *p, pv_ledger_commit *commit)
     pv_fate pv_ledger_fate(const pv_ledger_entry *e, const pv_ledger_commit *commit)

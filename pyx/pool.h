@@ -63,6 +63,18 @@ static inline bool pv_pool_take(struct pv_pool *pool, uint32_t count, uint32_t *
     return false;
 }
 
+/* Takes just this run, for whoever had it before. False: it is not free, or not there. */
+static inline bool pv_pool_claim(struct pv_pool *pool, uint64_t first, uint32_t count)
+{
+    if (first > pool->pages || count > pool->pages - first)
+        return false;
+    for (uint64_t i = first; i < first + count; i++)
+        if (pool->used[i / 64] >> (i % 64) & 1)
+            return false;
+    pv_pool_mark(pool, (uint32_t)first, count, true);
+    return true;
+}
+
 static inline void pv_pool_give(struct pv_pool *pool, uint32_t first, uint32_t count)
 {
     pv_pool_mark(pool, first, count, false);

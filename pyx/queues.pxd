@@ -94,4 +94,6 @@ cdef class Queues(Loop):
     cdef void queue_added(self, uint32_t number) noexcept nogil
     cdef void queue_gone(self, uint32_t number) noexcept nogil
     cdef bint take_buffer(self, Queue *q, uint16_t slot, uint32_t length) noexcept nogil
+    cdef bint keep_buffer(self, Queue *q, uint32_t slot) noexcept nogil
+    cdef void have_buffer(self, Queue *q, uint32_t slot, uint64_t first, uint32_t pages) noexcept nogil
     cdef void release_buffer(self, Queue *q, uint32_t slot) noexcept nogil

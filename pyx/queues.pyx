@@ -11,11 +11,11 @@ from pyx.abi cimport (
     PV_CHANNEL_COMPLETIONS, PV_EVENTS_INTERRUPTS, PV_EVENTS_MONITOR, PV_EVENTS_SERVER, PV_ID_SLOT, PV_LEDGER_MAGIC,
     PV_LEDGER_SIZE, PV_OP_DISCARD, PV_OP_EXTENTS, PV_OP_FLUSH, PV_OP_READ, PV_OP_RECEIVE, PV_OP_RECEIVE_HEADED, PV_OP_SEND,
     PV_OP_SEND_HEADED, PV_OP_TCP_END, PV_OP_TCP_OPEN, PV_OP_TCP_RECEIVE, PV_OP_TCP_SEND, PV_OP_WRITE, PV_OP_WRITE_ZEROES, PV_PAGE, PV_PATH_REDIRECT,
-    PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_VECTOR, PV_VECTORS_SIZE, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger,
+    PV_QUEUE_RECEIVE, PV_STAGE_COUNT, PV_STATUS_OK, PV_VECTOR, PV_VECTORS_SIZE, PV_VERSION, pv_doorbell, pv_interrupts, pv_ledger,
     pv_ledger_entry, pv_vector,
 )
 from pyx.loop cimport Loop
-from pyx.officec cimport pv_ledger_state
+from pyx.officec cimport pv_ledger_arrived, pv_ledger_lend, pv_ledger_lent, pv_ledger_state
 from pyx.ringc cimport pv_consumer_attach, pv_producer_attach, pv_producer_free, pv_row, pv_row_counters, pv_row_histogram
 from pyx.segment cimport Mapping, map_ring
 from pyx.vectorc cimport pv_vector_open
@@ -23,6 +23,7 @@ from pyx.vectorc cimport pv_vector_open
 cdef extern from "pool.h" nogil:
     bint pv_pool_init(pv_pool *pool, uint32_t pages)
     void pv_pool_free(pv_pool *pool)
+    bint pv_pool_claim(pv_pool *pool, uint64_t first, uint32_t count)
     bint pv_pool_take(pv_pool *pool, uint32_t count, uint32_t *first)
     void pv_pool_give(pv_pool *pool, uint32_t first, uint32_t count)
 
@@ -243,6 +244,7 @@ cdef class Queues(Loop):
         copy.state = COPY_IN
         copy.pages = copy.bytes = 0
         copy.copied = 0
+        pv_ledger_lend(&q.ledger[slot], 0)
         if pages == 0:
             return True  # no data; or a length of 0, which the monitor refuses
         # Buffers that wait for frames may take half of the memory: the frames themselves need the other half.
@@ -251,12 +253,32 @@ cdef class Queues(Loop):
                 or not pv_pool_take(&self.pool, pages, &first)):
             copy.state = COPY_NONE
             return False
-        copy.buffer = <uint64_t>first * PV_PAGE
-        copy.pages = pages
+        self.have_buffer(q, slot, first, pages)
+        pv_ledger_lend(&q.ledger[slot], 1 + copy.buffer)
+        return True
+
+    cdef bint keep_buffer(self, Queue *q, uint32_t slot) noexcept nogil:
+        """The buffer that the server before this one had for a request that is to bring something, with what has arrived
+        there. False: there is none, or it is somebody else's by now. Before any other buffer is taken."""
+        cdef Copy *copy = &q.copies[slot]
+        cdef pv_ledger_entry *entry = &q.ledger[slot]
+        cdef uint64_t lent = pv_ledger_lent(entry), first = (lent - 1) // PV_PAGE
+        cdef uint32_t pages = (entry.request.length + PV_PAGE - 1) // PV_PAGE
+        if lent == 0 or pages == 0 or not pv_pool_claim(&self.pool, first, pages):
+            return False
+        memset(copy, 0, sizeof(Copy))
+        self.have_buffer(q, slot, first, pages)
+        copy.status = PV_STATUS_OK
+        copy.bytes = pv_ledger_arrived(entry)
+        copy.state = COPY_OUT if copy.bytes else COPY_DEVICE
+        return True
+
+    cdef void have_buffer(self, Queue *q, uint32_t slot, uint64_t first, uint32_t pages) noexcept nogil:
+        q.copies[slot].buffer = first * PV_PAGE
+        q.copies[slot].pages = pages
         q.held += <uint64_t>pages * PV_PAGE
         if q.receives:
             self.receive_pages += pages
-        return True
 
     cdef void release_buffer(self, Queue *q, uint32_t slot) noexcept nogil:
         cdef Copy *copy = &q.copies[slot]

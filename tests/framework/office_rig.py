@@ -24,6 +24,7 @@ from tests.framework.stepping import Ring, Stepped, ring_bell
 
 SERVER, CLIENT = abi.make_id(3, 1), abi.make_id(7, 1)
 CAPACITY, ROWS, EPOCH = 8, 4, 5
+PATH_OF_LEDGER = 56  # where a ledger says which path is in force (abi_office.h)
 TERM_OF_SEAT = 72  # where a seat's page says which term it serves (abi_office.h)
 REQUEST = struct.Struct("<QQQQQIIHBBIQ")
 COMPLETION = struct.Struct("<QQHHIQ24xHHI")
@@ -101,6 +102,10 @@ class Rig(Stepped):
         office = self.seat(seat)
         office.sit()
         return office
+
+    def copies(self) -> None:
+        """Its endpoint is on the path `copy`; before a seat is named."""
+        struct.pack_into("<I", self.memory["ledger"], PATH_OF_LEDGER, abi.PATHS["copy"])
 
     def name(self, epoch: int, seat: int) -> None:
         """The monitor's word: from now on that seat serves."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from hostd.errors import HostError
 from tools.chaos import verdict
-from tools.chaos.campaign import Happened, Outcome
+from tools.chaos.campaign import Campaign, Happened, Outcome
 from tools.chaos.faults import APART_MOST, KINDS, LASTS, Blow, Fault, sequence
 from tools.chaos.holdings import grown
 from tools.verbs.chaos import command
@@ -101,3 +104,23 @@ def test_unknown_kinds_are_refused(option: str, words: str) -> None:
 
     with pytest.raises(click.BadParameter, match="known: kill, stop, slow"):
         command.main([option, words], standalone_mode=False)
+
+
+def test_a_campaign_that_breaks_ends_with_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest of the load breaks off, or nobody answers: what had happened by then is told, and that it was not all."""
+    load = SimpleNamespace(begin=lambda: None)
+    campaign = Campaign(cast(Any, None), cast(Any, load), lambda _done, _what: None)
+    monkeypatch.setattr(campaign, "_holdings", lambda: HELD)
+
+    def strike(story: Happened) -> None:
+        story.back = story.begin
+        if story.fault.number == 2:
+            raise HostError("internal", "load guest chaos-left: it has broken off")
+
+    monkeypatch.setattr(campaign, "_strike", strike)
+    outcome = campaign.run([replace(KILL, number=number) for number in range(5)], 60.0)
+    document = verdict.document(1, outcome)
+    assert document["figures"]["ended_early"] == 1 and verdict.failed(document)
+    assert document["error"] == "hostd.errors.HostError: load guest chaos-left: it has broken off"
+    assert (document["faults"], document["left_out"]) == (3, 2)
+    assert document["error"] in "\n".join(verdict.text(document))

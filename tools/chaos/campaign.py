@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ class Outcome:
     reports: dict[str, Report]
     before: Holdings
     after: Holdings
+    error: str | None = None  # what ended the campaign before its time
 
 
 def all_roles(host: BenchHost) -> list[str]:
@@ -77,22 +79,32 @@ class Campaign:
         self._struck: dict[str, list[float]] = {}
 
     def run(self, faults: Sequence[Fault], seconds: float) -> Outcome:
-        end = time.monotonic() + seconds
+        """Whatever becomes of the host, the outcome says so: it may be what the faults were to find."""
         before = self._holdings()
-        self._load.begin()
         happened: list[Happened] = []
+        reports: dict[str, Report] = {}
+        after, error = before, None
+        try:
+            self._load.begin()
+            self._strike_all(faults, time.monotonic() + seconds, happened)
+            time.sleep(FRESH)
+            reports = self._load.finish()
+            if all(story.back is not None for story in happened):  # otherwise there may be nobody to ask
+                after = self._settled(before)
+        except Exception as failure:
+            error = "".join(traceback.format_exception_only(failure)).strip()
+        return Outcome(happened, len(faults) - len(happened), reports, before, after, error)
+
+    def _strike_all(self, faults: Sequence[Fault], end: float, happened: list[Happened]) -> None:
         for fault in faults:
             if time.monotonic() > end or (happened and happened[-1].back is None):
                 break
             self._show(len(happened) / len(faults), fault.name)
             self._wait_until_fresh(fault)
             time.sleep(fault.before)
-            happened.append(self._strike(fault))
-        time.sleep(FRESH)
-        reports = self._load.finish()
-        whole = all(story.back is not None for story in happened)  # otherwise there may be nobody to ask
-        after = self._settled(before) if whole else before
-        return Outcome(happened, len(faults) - len(happened), reports, before, after)
+            story = Happened(fault, time.monotonic())
+            happened.append(story)
+            self._strike(story)
 
     # ---- one fault ----
 
@@ -105,9 +117,9 @@ class Campaign:
                 wait = max(wait, struck[-STRUCK_MOST] + WINDOW - now)
             time.sleep(max(0.0, wait))
 
-    def _strike(self, fault: Fault) -> Happened:
+    def _strike(self, story: Happened) -> None:
         """All blows, each in its time, whatever the others do; then waits for their roles."""
-        story = Happened(fault, time.monotonic())
+        fault = story.fault
         targets: dict[Blow, Target] = {}
         try:
             for blow in fault.blows:
@@ -136,7 +148,6 @@ class Campaign:
         finally:
             for target in targets.values():
                 target.close()
-        return story
 
     def _back(self, blow: Blow, target: Target) -> float | None:
         self._struck[blow.role].append(time.monotonic())

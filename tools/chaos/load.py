@@ -21,10 +21,13 @@ Report = dict[str, Any]
 
 
 class Load:
-    def __init__(self, host: BenchHost, guests: Crew, path: str, seed: int) -> None:
+    """`pause`: seconds that each of the two rests after each round of its work."""
+
+    def __init__(self, host: BenchHost, guests: Crew, path: str, seed: int, pause: float) -> None:
         self._host = host
         self._crew = guests
         self._path = path
+        self._pause = pause
         self._checked = {name: self._start(name) for name in NAMES}
         opened = {
             name: guest.call("chaos_open", depth=DEPTH, seed=seed + number)
@@ -49,7 +52,7 @@ class Load:
 
     def begin(self) -> None:
         for name, guest in self._checked.items():
-            guest.begin("chaos_run", peer=self._peers[name])
+            guest.begin("chaos_run", peer=self._peers[name], pause=self._pause)
 
     def finish(self) -> dict[str, Report]:
         """Ends the load; what each guest found. A guest that does not answer has lost a request for good."""

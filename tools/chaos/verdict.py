@@ -22,6 +22,7 @@ MEANING = {
     "frames_lost_outside": "frames lost while no role was away",
     "leaked": "descriptors, threads, processes, segments and rows more than before",
     "not_back": "faults after which a role did not come back",
+    "ended_early": "what ended the campaign before its time, host or load: `error`",
 }
 
 
@@ -41,11 +42,13 @@ def document(seed: int, outcome: Outcome) -> dict[str, Any]:
         "frames_lost_outside": outside,
         "leaked": sum(leaks.values()),
         "not_back": sum(story.back is None for story in outcome.happened),
+        "ended_early": int(outcome.error is not None),
     }
     return {
         "seed": seed,
         "faults": len(outcome.happened),
         "left_out": outcome.left_out,
+        "error": outcome.error,
         "struck": _struck(outcome.happened),
         "figures": figures,
         "leaks": leaks,
@@ -67,6 +70,8 @@ def text(document: dict[str, Any]) -> Iterable[str]:
     yield f"{document['faults']} faults of seed {document['seed']}: {struck}"
     if document["left_out"]:
         yield f"{document['left_out']} faults left out"
+    if document["error"]:
+        yield document["error"]
     moved = document["moved"]
     yield f"load: {moved['written']} blocks written, {moved['read']} read, {moved['frames']} frames"
     yield ""

@@ -55,10 +55,12 @@ class Words(click.ParamType):
               help="Of the load's endpoints.")  # fmt: skip
 @click.option("--seconds", type=click.FloatRange(1.0), default=SECONDS, show_default=True,
               help="No fault begins later.")  # fmt: skip
+@click.option("--pause", type=options.DURATION, default="0", show_default=True,
+              help="That the load rests after each round: processor time for whoever is started again.")  # fmt: skip
 @click.option("--running", is_flag=True, help="Strike the running host. [default: one of the verb's own]")
 def command(
     session: options.Session, roles: list[str] | None, kinds: list[str], count: int, together: int, pairs: bool,
-    seed: int | None, path: str, seconds: float, running: bool,
+    seed: int | None, path: str, seconds: float, pause: float, running: bool,
 ) -> int:  # fmt: skip
     """Kill (SIGKILL), stop (SIGSTOP, later SIGCONT) and slow roles of a host under load, and tell what came of it.
 
@@ -86,14 +88,14 @@ def command(
         roles = roles or all_roles(host)
         known(host, roles)
         faults = sequence(seed, roles, kinds, count, pairs, together)
-        load = Load(host, guests, path, seed)
+        load = Load(host, guests, path, seed, pause)
         try:
             outcome = Campaign(host, load, progress.show).run(faults, seconds)
         finally:
             progress.clear()
             load.close()
-    document = verdict.document(seed, outcome)
-    session.emit(document, lambda: verdict.text(document), document["events"])
+        document = verdict.document(seed, outcome)  # before the host is taken down, which may fail where much has
+        session.emit(document, lambda: verdict.text(document), document["events"])
     return FAILED if verdict.failed(document) else 0
 
 
