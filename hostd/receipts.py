@@ -14,6 +14,7 @@ from typing import Any
 
 from hostd.errors import HostError
 from hostd.records import Record
+from hostd.wire import RemoteError
 
 Row = dict[str, Any]
 
@@ -21,6 +22,12 @@ Row = dict[str, Any]
 def undecided(record: Record, deadline: float) -> HostError:
     text = f"the decision took longer than {deadline:g} s; ask again: what was begun goes on"
     return HostError("timeout", f"{record.name}: {text}")
+
+
+def refused(record: Record, error: RemoteError) -> HostError:
+    """A role's refusal for the caller: it names the guest, once."""
+    text = error.message if error.message.startswith(record.name) else f"{record.name}: {error.message}"
+    return HostError(error.code, text, **error.details)
 
 
 @dataclass(kw_only=True)

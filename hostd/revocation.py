@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from hostd.errors import HostError
 from hostd.fabric import ask
 from hostd.hotplug import DRAIN_POLL, HotPlug, Row
-from hostd.receipts import Receipt, undecided
+from hostd.receipts import Receipt, refused, undecided
 from hostd.records import ENDED, Record
 from hostd.told import revoked_of
 from hostd.urgency import Urgency
@@ -160,7 +160,7 @@ class Revoking(HotPlug):
         except TimeoutError:
             raise undecided(record, deadline) from None
         except RemoteError as error:
-            raise HostError(error.code, f"{record.name}: {error.message}", **error.details) from error
+            raise refused(record, error) from error
 
     async def _take(self, record: Record, found: Revocation) -> None:
         """All of it, however long a holder takes."""

@@ -28,7 +28,7 @@ from hostd.errors import HostError
 from hostd.hotplug import Row, single
 from hostd.manifest import with_path
 from hostd.path_changes import PathChanges, endpoint_of
-from hostd.receipts import Receipt
+from hostd.receipts import Receipt, refused
 from hostd.records import Record
 from hostd.revocation import Revoking
 from hostd.wire import RemoteError
@@ -129,7 +129,7 @@ class Withdrawing(Revoking):
         except RemoteError as error:
             if not record.attached:
                 raise HostError("state", f"{record.name} has ended, and {what} has gone with it") from error
-            raise HostError(error.code, f"{record.name}: {error.message}", **error.details) from error
+            raise refused(record, error) from error
         return self._issue(record, found, deadline, begin, actor)
 
     def _begin(self, record: Record, kind: str, what: str, begin: float) -> Withdrawal:

@@ -235,7 +235,7 @@ def test_what_cannot_be_taken_says_why(host: Host) -> None:
     ):
         with pytest.raises(HostError, match=text) as refused:
             host.take(name, **what)
-        assert refused.value.code == code, text
+        assert refused.value.code == code and refused.value.message.count("store") <= 1, refused.value.message
     with pytest.raises(HostError, match="nothing of store is revoked"):
         host.client.post("/v1/partitions/store/grants", {"channel": "@calls"})
     records = host.client.get("/v1/explain", partition="store", replay=True)["decisions"]
