@@ -22,7 +22,7 @@ from pyx.offloadc cimport (
     pv_headers_within, pv_merge_add, pv_merge_begin, pv_merge_continues, pv_merge_finish, pv_net_header, pv_offload_cut,
     pv_offload_judge, pv_offload_seed,
 )
-from pyx.portc cimport Job, Port
+from pyx.portc cimport Job, Port, id_of
 from pyx.ringc cimport pv_count, pv_now
 
 
@@ -78,7 +78,8 @@ cdef class Offloads(Device):
         pv_dma_fetch_at(self.origin, headed.bytes, job.spans, PV_NET_HEADER, have)
         reason = pv_offload_judge(&headed.header, headed.bytes, have, length, &headed.offload)
         if reason == PV_REASON_NONE and headed.offload.needs & ~self.granted(port, PV_PATH_DIRECT if job.server == NULL else job.request.path):
-            reason = PV_REASON_OFFLOAD_WITHHELD
+            if port.progress == 0 or port.resuming == 0 or port.resuming != id_of(job):
+                reason = PV_REASON_OFFLOAD_WITHHELD  # otherwise its driver would send the pieces that have arrived again
         return reason
 
     cdef bint deliver_plain(self, Port *sender, Port *receiver, Target *target, const Job *job, const uint8_t *header,

@@ -97,6 +97,7 @@ cdef struct Port:
     bint follows                      # its frames may be some that the process before this one had
     uint64_t resumed                  # of whose frame the process before this one had delivered `resumed_progress` pieces
     uint32_t resumed_progress
+    uint64_t resuming                 # id of the request of that frame, once it is at work again: it goes on as it began
     uint32_t settled_progress         # of `progress`, as the ledger has it
     uint32_t wire                     # number of its wire + 1; 0: an endpoint
     uint32_t line                     # number of its simulated line + 1; 0: none

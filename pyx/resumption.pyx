@@ -92,6 +92,7 @@ cdef class Resumption(Faulty):
         cdef bint sent = False
         if port.resumed and port.resumed == id_of(job):
             port.progress = port.resumed_progress
+            port.resuming = port.resumed
             port.resumed = 0
         if self.wired_left and pv_now() > self.wired_until:
             pv_device_wired_forget(self.ledger)

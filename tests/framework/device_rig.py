@@ -83,7 +83,7 @@ class Rig(Stepped):
 
     def _descriptor(self) -> dict[str, Any]:
         kind = "disk" if self.kind == "disk" else "nic"
-        operations = {"nic": ("send", "receive"), "disk": ("read", "write", "flush")}[kind]
+        operations = {"nic": ("send", "send_headed", "receive"), "disk": ("read", "write", "flush")}[kind]
         return {
             "partition": GUEST, "type": abi.PARTITION_TYPES["guest"], "state": abi.STATES["running"],
             "memory_pages": PAGES,
@@ -170,10 +170,12 @@ class Rig(Stepped):
         self.go_on()
         self.stop()
 
-    def follow(self) -> None:
-        """The next process, in this one; returns when it serves."""
+    def follow(self, withheld: int = 0) -> None:
+        """The next process, in this one; returns when it serves. `withheld`: offloads that it does not do, bits."""
         struct.pack_into("<I", self.memory["bell"], SLEEPING, 0)  # the dead one's word
         self._device = self.device(True)
+        if withheld:
+            self._device.withhold(withheld)
         self._thread = threading.Thread(target=self._device.run, daemon=True)
         self._thread.start()
         self._device.go_on()
@@ -211,11 +213,12 @@ class Rig(Stepped):
         return Ring(self.memory[f"pair{port}"], at, CAPACITY)
 
     def ask(
-        self, port: int, operation: str, numbers: Iterable[int], queue: int = 0, joined: int = 1, offset: bool = False
+        self, port: int, operation: str, numbers: Iterable[int], queue: int = 0, joined: int = 1, offset: bool = False,
+        length: int = 0,
     ) -> None:
         """Requests with these numbers, each for a place of its own in memory and, with `offset`, on the disk; `joined`
-        in a slot."""
-        length = SECTOR if self.kind == "disk" else FRAME
+        in a slot. `length`: bytes of each; 0: a sector, or the shortest frame."""
+        length = length or (SECTOR if self.kind == "disk" else FRAME)
         slots, numbers = [], list(numbers)
         for at in range(0, len(numbers), joined):
             few = [(abi.make_id(one, 1), self.place(one, operation), length) for one in numbers[at : at + joined]]

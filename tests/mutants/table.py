@@ -171,6 +171,13 @@ MUTANTS = {
         "what nobody can take back is noted before it leaves (rules.md 21)",
         DEVICE,
     ),
+    "a weaker process leaves the rest of a large frame to its driver": Mutant(
+        "pyx/offloads.pyx",
+        "            if port.progress == 0 or port.resuming == 0 or port.resuming != id_of(job):",
+        "            if True:",
+        "what has arrived does not come again, whatever follows (rules.md 21)",
+        DEVICE,
+    ),
     # ---- sleep and wake ----
     "no look before sleep": Mutant(
         "pyx/ring.h",

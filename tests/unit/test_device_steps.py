@@ -10,8 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
+from scapy.layers.l2 import Ether
 
-from tests.framework.device_rig import BUFFERS, SECTOR, Rig
+from pyx import abi, offload
+from tests.framework.device_rig import BUFFERS, MAC, SECTOR, Rig
+from tests.framework.packets import frame, transport, without_checksum
 
 REQUESTS = range(1, 5)
 WRITES = range(1, 11)  # more than a disk publishes at once
@@ -128,6 +131,39 @@ def test_killed_while_it_sends_by_a_wire() -> None:
         assert states > 10
     finally:
         rig.close()
+
+
+def test_killed_in_the_midst_of_a_large_frame() -> None:
+    """Two of its four pieces have arrived, and the next process may cut no frames: the other two arrive all the same,
+    and none comes twice."""
+    rig = Rig("nic")
+    data = bytes(range(40))
+    large = bytearray(abi.NET_HEADER) + without_checksum(frame(data, source=MAC[0].hex(":"), to=MAC[1].hex(":")))
+    offload.fill(large, len(data) // 4)
+    rig.memory["memory"][SECTOR : SECTOR + len(large)] = large
+    rig.begin()
+    rig.rest()
+    rig.ask(1, "receive", [1, 2], queue=1)
+    rig.ask(0, "send_headed", [1], length=len(large))
+    rig.ring()
+    try:
+        sweep(rig, lambda: rig.answered(1, 1).total() == 2, lambda _: None)
+        left = rig.copy()
+    finally:
+        rig.close()
+    try:
+        left.ask(1, "receive", [3, 4], queue=1)
+        left.follow(withheld=sum(abi.OFFLOADS.values()))
+        left.until_idle(1)
+        left.end()
+        assert left.answered(0) == Counter([1])
+        assert left.answered(1, 1) == Counter([1, 2, 3, 4])
+        places = [left.place(number, "receive") for number in range(1, 5)]
+        pieces = [Ether(left.memory["memory"][at : at + len(large) - abi.NET_HEADER - 30]) for at in places]
+        assert b"".join(bytes(transport(piece).payload) for piece in pieces) == data
+        assert all(offload.valid(bytes(piece)) for piece in pieces)
+    finally:
+        left.close()
 
 
 def test_killed_again_while_it_follows(nic: Rig) -> None:
