@@ -36,7 +36,7 @@ from hostd.manifest_wires import Wire
 from hostd.monitor_life import MonitorLife
 from hostd.path_changes import PathChanges
 from hostd.paths import Paths
-from hostd.records import Record
+from hostd.records import ENDED, Record
 from hostd.refusals import Refusals
 from hostd.role_lives import RoleLives
 from hostd.urgency import Urgency
@@ -229,10 +229,12 @@ class Succession(noted.Noting):
         row = processes.pop(record.process, None)
         if row is None:  # the earlier hostd had seen its end, and had the keeper forget it
             record.process = 0
-        if record.exit_status is not None:
+        if record.exit_status is not None and record.state in ENDED:
             return None
-        if row is None:
-            return {"signalled": signal.SIGKILL}
+        # Noted between its end and what follows from it: data plane and database may not know of it yet.
+        status, record.exit_status = record.exit_status, None
+        if status is not None or row is None:
+            return status or {"signalled": signal.SIGKILL}
         if row["status"] is not None:
             return dict(row["status"])
         await self._children.resume(record, self._loading.hear_monitor if record.type == "monitor" else None)
