@@ -297,7 +297,10 @@ class Fabric(RoleSegments, Queues, Offloads):
 
     async def forget(self, record: Record) -> None:
         """Frees the statistics rows of a removed partition."""
-        await asyncio.gather(*(release(role, "forget", {"partition": record.number}) for role in self.roles()))
+        others = [role for role in self.roles() if role.type != "io"]
+        await asyncio.gather(*(release(role, "forget", {"partition": record.number}) for role in others))
+        if self.servers and record.plan.get("endpoints"):
+            await self.forget_rows(record)
 
     def roles(self) -> list[Record]:
         """Processes of the data plane."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from contextlib import suppress
 from typing import Any
@@ -11,6 +12,8 @@ from hostd.errors import HostError
 from hostd.records import Record
 from hostd.told import of_queues
 from hostd.wire import RemoteError
+
+FORGET_SECONDS, FORGET_PERIOD = 5.0, 0.005  # for somebody to serve an office again; between two questions
 
 
 class Queues:
@@ -68,6 +71,20 @@ class Queues:
         if record.queues:
             numbers, record.queues, record.served = record.queues, [], {}  # a process that follows is not told any more
             await self.remove_queues(record.plan["endpoints"][0]["server"], numbers)
+
+    async def forget_rows(self, record: Record) -> None:
+        """Frees the rows of its queues. They have one writer, the seat that serves: where nobody does, whoever serves
+        next is asked, for FORGET_SECONDS at most."""
+        office = self.servers[record.plan["endpoints"][0]["server"]].number
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FORGET_SECONDS):
+                while seated := self.seated(record.plan["endpoints"][0]["server"]):
+                    for process in seated:
+                        with suppress(RemoteError):
+                            answer = await ask(process, "forget", {"partition": record.number})
+                            if office in answer["forgotten"]:
+                                return
+                    await asyncio.sleep(FORGET_PERIOD)
 
     async def in_flight(self, server: str, numbers: list[int]) -> int:
         """Requests in the ledgers of these queues, as any seat sees them."""

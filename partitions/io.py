@@ -115,11 +115,11 @@ class IoPartition(DataPlane):
         return {}
 
     def handle_forget(self, message: Message, _fds: list[int]) -> Message:
-        """Rows have one writer: the seat that serves."""
-        for office in self.offices.values():
-            if office.serving:
-                office.forget(message["partition"])
-        return {}
+        """Rows have one writer: the seat that serves. "forgotten": offices of which this process has it."""
+        serving = {number: office for number, office in self.offices.items() if office.serving}
+        for office in serving.values():
+            office.forget(message["partition"])
+        return {"forgotten": list(serving)}
 
     def handle_inject(self, message: Message, fds: list[int]) -> Message:
         for office in self.offices.values():

@@ -101,6 +101,9 @@ class IoPartition(Role):
         for number in message["queues"]:
             self.queues[message["office"]].pop(number, None)
 
+    def handle_forget(self, _message: Message, _things: list[Any]) -> Message:
+        return {"forgotten": list(self.queues)}
+
     def handle_in_flight(self, _message: Message, _things: list[Any]) -> Message:
         return {"in_flight": 0}
 

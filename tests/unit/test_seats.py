@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from hostd import io_life
+from hostd import io_life, queues
 from hostd.asking import Absence
 from hostd.boot import Boot
 from hostd.io_life import Offices
@@ -75,3 +75,20 @@ def test_a_process_that_is_being_started_is_not_noted(ended: bool, noted: bool) 
     boot = SimpleNamespace(transaction=transaction, notes=SimpleNamespace(record=mock.AsyncMock()))
     asyncio.run(Boot.record_again(boot, record))  # type: ignore[arg-type]
     assert boot.notes.record.called == noted
+
+
+def test_rows_are_forgotten_by_whoever_serves_next() -> None:
+    """Both processes answer, and neither serves: one of them does a little later."""
+    servers = {name: Record(name, "io", number=number) for number, name in enumerate(("io-a", "io-b"), start=7)}
+    served = iter([[], [], [], [7]])
+    asked: list[str] = []
+
+    async def ask(record: Record, op: str, _message: object) -> dict[str, Any]:
+        asked.append(f"{record.name} {op}")
+        return {"forgotten": next(served)}
+
+    made = queues.Queues()
+    made.servers = servers
+    with mock.patch.object(queues, "ask", ask):
+        asyncio.run(made.forget_rows(Record("gone", "guest", plan={"endpoints": [{"server": "io-a"}]})))
+    assert asked == ["io-a forget", "io-b forget"] * 2
