@@ -11,7 +11,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="partvisor-simulation-") as folder:
         outcome = Simulation(Path(folder) / "base").run(int(sys.argv[1]))
     print("\n".join(outcome.story))
-    print(f"calls: {outcome.calls}; deaths: {outcome.deaths}")
+    print(f"calls: {outcome.calls}; deaths: {outcome.deaths}, of hostd: {outcome.hostd}")
     print("\n".join(f"BROKEN: {text}" for text in outcome.faults) or "all promises kept")
     return 1 if outcome.faults else 0
 

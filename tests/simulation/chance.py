@@ -6,6 +6,9 @@ import random
 
 QUICK = 50e-6  # seconds, typical of a message
 FAST = 0.001  # of a program that answers at once
+LIVES = (0, 0, 0, 0, 1, 3)  # deaths of hostd that a seed may have
+STEPS, NEXT_STEPS = 2000, 400  # of hostd, at the most, until the first one, and from one to the next
+DOWN = (0.05, 1.0)  # seconds until there is the next one: an interpreter has to start
 
 
 class Chance:
@@ -18,6 +21,10 @@ class Chance:
         self.kills = self.random.choice((0.0, 0.002, 0.005, 0.02))
         self.hangs = self.random.choice((0.0, 0.0, 0.002, 0.01))
         self.slow = self.random.choice((0.0, 0.01, 0.1))
+        # hostd's deaths have a sequence of their own: without them a seed is what it is in a world without them.
+        self._of_hostd = random.Random(f"hostd {seed}")
+        self.lives = self._of_hostd.choice(LIVES)
+        self._steps = self._of_hostd.randint(1, STEPS)
         self.left = self.random.randint(1, 8)  # deaths that this seed may cause: budgets are not what is tested
 
     def delay(self) -> float:
@@ -38,6 +45,20 @@ class Chance:
         if self.faults and self.random.random() < self.hangs:
             return self.random.choice((0.05, 0.4, 3.0))
         return 0.0
+
+    def hostd_dies(self) -> bool:
+        """At this step of hostd's."""
+        if not self.faults or not self.lives:
+            return False
+        self._steps -= 1
+        if self._steps > 0:
+            return False
+        self.lives -= 1
+        self._steps = self._of_hostd.randint(1, NEXT_STEPS)
+        return True
+
+    def down(self) -> float:
+        return self._of_hostd.uniform(*DOWN)
 
     def spend(self) -> bool:
         """One of the deaths that are left."""

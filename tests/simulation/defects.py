@@ -53,4 +53,13 @@ DEFECTS = {
         "hostd.fabric", "Fabric.detach", "record.plan[\"endpoints\"]", "record.plan[\"endpoints\"][1:]",
         "an endpoint stays attached after its partition has gone",
     ),
+    # These only a death of hostd shows.
+    "guests are not noted": Defect(
+        "hostd.supervisor", "Supervisor._notify", "await self.note(record)", "pass",
+        "the next hostd does not know what runs, and ends it",
+    ),
+    "what was only begun stays": Defect(
+        "hostd.leftovers", "Leftovers.remove", 'if row["id"] not in numbers', "if not row",
+        "a partition whose start the dead hostd had begun is nobody's",
+    ),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hostd.wire import Message, error_reply
 from tests.framework.control_plane import FakeKeeper, FakePending
 from tests.simulation.processes import Process
-from tests.simulation.wires import Socket
+from tests.simulation.wires import Socket, drop
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -53,24 +53,33 @@ class Pending(FakePending):
 class Keeper(Process):
     mortal = False
 
-    def __init__(self, world: World, sock: Socket) -> None:
+    def __init__(self, world: World) -> None:
         self.processes: dict[int, Process] = {}
         self.ended: dict[int, dict[str, int]] = {}
         self.segments = Segments(world)
         self.held: dict[str, list[Any]] = {}
         self._identities = itertools.count(1)
+        self._clients = itertools.count(1)
         self._watching: list[Socket] = []
-        super().__init__(world, 0, {"name": "keeper", "type": "keeper"}, {"hostd": sock})
+        self._leading: list[Socket] = []
+        super().__init__(world, 0, {"name": "keeper", "type": "keeper"}, {})
 
-    def rows(self) -> list[dict[str, Any]]:
+    def connect(self, sock: Socket) -> None:
+        """Another client."""
+        sock.owner = self
+        self.sockets[f"client {next(self._clients)}"] = sock
+
+    def rows(self, ended: bool = False) -> list[dict[str, Any]]:
+        """Of those that live; `ended`: of the others, too."""
         return [
             {"id": one.identity, "pid": one.pid, "start_time": one.identity, "name": one.name,
-             "type": one.spec["type"], "status": None}
-            for one in self.processes.values() if one.alive
+             "type": one.spec["type"], "status": self.ended.get(one.identity)}
+            for one in self.processes.values() if one.alive or ended
         ]  # fmt: skip
 
     def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
         handler = getattr(self, "do_" + message["op"].replace(".", "_"))
+        self._peer = self.sockets[peer]
         answer = handler(message, things)
         return answer if isinstance(answer, tuple) else (answer or {}, [])
 
@@ -82,9 +91,31 @@ class Keeper(Process):
             self.send(sock, event)
 
     def do_watch(self, _message: Message, _things: list[Any]) -> None:
-        self._watching.append(self.sockets["hostd"])
+        self._watching.append(self._peer)
+
+    def do_lead(self, _message: Message, _things: list[Any]) -> None:
+        """What the last one had asked for is done before the answer."""
+        mine = self._peer
+        for other in [one for one in self._leading if one is not mine]:
+            name = next(name for name, one in self.sockets.items() if one is other)
+            while other.inbox:
+                data, things = other.inbox.popleft()
+                self.answer(self.world.decoded(data), things, name)
+            del self.sockets[name]
+            other.drop()
+        self._leading = [mine]
+
+    def do_stop(self, _message: Message, _things: list[Any]) -> None:
+        """Everything ends with it."""
+        self.world.ended(self)
+        for process in [one for one in self.processes.values() if one.alive]:
+            process.kill()
+        self.alive = False
+        self.world.soon(self._peer.drop)  # behind the answer
 
     def do_segment_create_many(self, message: Message, _things: list[Any]) -> Any:
+        if self._peer.peer.closed:
+            return {}  # nothing is kept for an asker that is gone
         made = [self.segments.make(request) for request in message["segments"]]
         return {"segments": made}, [("segment", one) for one in made]
 
@@ -116,23 +147,23 @@ class Keeper(Process):
         return {}
 
     def do_list(self, _message: Message, _things: list[Any]) -> Any:
-        return {"segments": list(self.segments.segments.values()), "processes": self.rows(), "next": None}
+        return {"segments": list(self.segments.segments.values()), "processes": self.rows(True), "next": None}
 
     def do_hold(self, message: Message, things: list[Any]) -> None:
-        self._let_go(message["key"])
-        self.held[message["key"]] = things
+        before = self.held.get(message["key"], [])
+        self.held[message["key"]] = things  # in its place in the order
+        drop(before)
 
     def do_get_held(self, message: Message, _things: list[Any]) -> Any:
         if message["key"] not in self.held:
             return error_reply(None, "not_found", f"nothing is held as {message['key']}"), []
         return {}, self.held[message["key"]]
 
+    def do_list_held(self, _message: Message, _things: list[Any]) -> Any:
+        return {"keys": list(self.held), "next": None}
+
     def do_release(self, message: Message, _things: list[Any]) -> Any:
         if message["key"] not in self.held:
             return error_reply(None, "not_found", f"nothing is held as {message['key']}"), []
-        return self._let_go(message["key"])
-
-    def _let_go(self, key: str) -> None:
-        for thing in self.held.pop(key, []):
-            if isinstance(thing, Socket):
-                thing.drop()
+        drop(self.held.pop(message["key"]))
+        return {}

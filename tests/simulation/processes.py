@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostd.wire import Message, WireError, encode, error_reply, raise_error
 from partitions.skeleton import Context
-from tests.simulation.wires import Socket
+from tests.simulation.wires import Socket, drop
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -38,7 +38,7 @@ class Process:
         self.sockets = {name: thing for name, thing in things.items() if isinstance(thing, Socket)}
         for sock in self.sockets.values():
             sock.owner = self
-        world.loop.call_soon(self.begin)
+        world.soon(self.begin)
 
     def begin(self) -> None:
         """Its first instruction."""
@@ -51,9 +51,7 @@ class Process:
             return
         self.alive = False
         self.world.note(f"{self.name} ({self.identity}) dies")
-        for thing in self.things.values():
-            if isinstance(thing, Socket):
-                thing.drop()
+        drop(list(self.things.values()))
         self.died()
         self.world.stir()
         self.world.keeper.exited(self, status or KILLED)
@@ -64,7 +62,7 @@ class Process:
     def stand_still(self, seconds: float) -> None:
         self.world.note(f"{self.name} ({self.identity}) stands still for {seconds:g} s")
         self.still_until = self.world.loop.now + seconds
-        self.world.loop.call_later(seconds + 1e-6, self.look)  # behind the end, however that is rounded
+        self.world.later(seconds + 1e-6, self.look)  # behind the end, however that is rounded
         self.world.stir()
 
     @property
@@ -87,7 +85,7 @@ class Process:
         for name, sock in self.sockets.items():
             if sock.inbox:
                 self._busy = True
-                self.world.loop.call_later(self.world.chance.work(), self._serve, name, sock)
+                self.world.later(self.world.chance.work(), self._serve, name, sock)
                 return
 
     def _serve(self, name: str, sock: Socket) -> None:
@@ -133,7 +131,13 @@ class Role(Process):
             return error_reply(None, "internal", f"{self.name}: {error}"), []
 
     def handle_stop(self, _message: Message, _things: list[Any]) -> None:
-        self.world.loop.call_soon(self.kill, {"exited": 0})
+        self.world.soon(self.kill, {"exited": 0})
+
+    def asked_again(self, text: str) -> None:
+        """For what is done already. Real roles answer as if they had done it now, for who asks may not know the first
+        answer; nobody has that excuse while no hostd has died."""
+        if not self.world.loop.dead:
+            raise Refused(text)
 
     def tell(self, message: Message) -> None:
         """An event for hostd."""
@@ -181,7 +185,9 @@ class Program(Process):
         self.look()
 
     def open(self, config: dict[str, Any]) -> None:
-        fds = {name: sock.fileno() for name, sock in self.sockets.items() if name != "control"}
+        config = {name: self.world.file(value) for name, value in config.items()}
+        new = self.world.descriptors.new  # its own
+        fds = {name: new(sock) for name, sock in self.sockets.items() if name != "control"}
         self.program = type(self).make(Context(self.name, self.spec["type"], config, fds))
         try:
             self.program.attach()
@@ -189,11 +195,9 @@ class Program(Process):
             self.world.note(f"{self.name}: {error}")
             self.kill({"exited": 1})
 
-    def reopen(self, config: dict[str, Any]) -> None:
+    def reopen(self) -> None:
         """Goes on with copies of its files, as after a death between two requests."""
-        for sock in self.sockets.values():
-            sock.number = -1  # the last program has closed its own
-        self.open(config)
+        self.open(self.spec["config"])
 
     def died(self) -> None:
         self.close_file()

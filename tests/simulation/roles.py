@@ -27,7 +27,7 @@ class Guest(Role):
     """Says that it has started, and follows every wish for a path after a while."""
 
     def begin(self) -> None:
-        self.world.loop.call_later(self.world.chance.work(), self._start)
+        self.world.later(self.world.chance.work(), self._start)
 
     def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
         return {}, []  # of endpoints that come and go: it takes note
@@ -60,8 +60,10 @@ class Device(Role):
         self.ports[port] = (partition, message["generation"])
 
     def handle_detach(self, message: Message, _things: list[Any]) -> None:
-        if self.ports.pop(message["port"], None) is None:
-            raise Refused(f"port {message['port']} is not attached")
+        if self.ports.get(message["port"], (0, 0))[0] != message["partition"]:
+            return self.asked_again(f"port {message['port']} is not attached")
+        del self.ports[message["port"]]
+        return None
 
     def handle_connect(self, message: Message, _things: list[Any]) -> None:
         if message["server"] in self.connected:
@@ -77,6 +79,9 @@ class Device(Role):
 
     def handle_memory(self, _message: Message, _things: list[Any]) -> Message:
         return {"extents": []}
+
+    def handle_wires(self, _message: Message, _things: list[Any]) -> Message:
+        return {"ports": []}
 
     def handle_offloads(self, _message: Message, _things: list[Any]) -> Message:
         return {"withheld": 0, "peer": 0, "peers": {}}
@@ -103,6 +108,10 @@ class IoPartition(Role):
 
     def handle_forget(self, _message: Message, _things: list[Any]) -> Message:
         return {"forgotten": list(self.queues)}
+
+    def handle_queues(self, _message: Message, _things: list[Any]) -> Message:
+        rows = [{"number": number, "partition": owner} for one in self.queues.values() for number, owner in one.items()]
+        return {"queues": rows}
 
     def handle_in_flight(self, _message: Message, _things: list[Any]) -> Message:
         return {"in_flight": 0}
@@ -142,7 +151,7 @@ class Monitor(Role):
 
     def handle_close(self, message: Message, _things: list[Any]) -> None:
         if self.opened.pop(message["partition"], None) is None:
-            raise Refused(f"partition {message['partition']:#x} is not open")
+            self.asked_again(f"partition {message['partition']:#x} is not open")
 
     def handle_resume(self, _message: Message, _things: list[Any]) -> Message:
         self.adopting = False
@@ -167,7 +176,7 @@ class Monitor(Role):
         wanted = next((path_of(end) for end in view.get("endpoints", []) if end["index"] == where[1]), None)
         now = self.paths.get(where, "redirect")
         if wanted not in (None, now) and self.world.chance.random.random() < 0.8:
-            self.world.loop.call_later(self.world.chance.work(), self._follow, where, wanted)
+            self.world.later(self.world.chance.work(), self._follow, where, wanted)
         return {"path": now}
 
     def _follow(self, where: tuple[int, int], path: str) -> None:
@@ -230,7 +239,7 @@ class Monitor(Role):
         """Something has happened that its next look will see."""
         if not self._beating:
             self._beating = True
-            self.world.loop.call_later(BEAT, self._beat)
+            self.world.later(BEAT, self._beat)
 
     def _beat(self) -> None:
         self._beating = False

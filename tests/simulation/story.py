@@ -19,15 +19,17 @@ from typing import Any
 
 from hostd import pulse
 from hostd.errors import HostError
-from hostd.keeper import Keeper
 from hostd.manifest import Device, Disk, Manifest, Nic, PartitionSpec, Policy
+from hostd.notes import PREFIX, RECORD
 from hostd.paths import Paths
-from hostd.records import ENDED
+from hostd.records import ENDED, Record
+from hostd.role_segments import LABEL
 from hostd.supervisor import Supervisor
 from hostd.wire import RemoteError, WireError
 from tests.simulation import roles
 from tests.simulation.chance import Chance
 from tests.simulation.defects import Defect
+from tests.simulation.host import Host
 from tests.simulation.processes import Program
 from tests.simulation.world import World
 
@@ -53,6 +55,7 @@ class Outcome:
     story: list[str] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)  # by result
     deaths: int = 0
+    hostd: int = 0  # deaths of hostd
     given_up: int = 0  # a role was, so nothing is promised of the host's health
 
 
@@ -65,20 +68,19 @@ class Simulation:
         (folder / "run").mkdir(parents=True)
         (folder / "state").mkdir()
         with self._world.inside():
-            self._supervisor: Supervisor = self._world.loop.run_until_complete(self._up(folder))
+            self._host: Host = self._world.loop.run_until_complete(self._up(folder))
         gc.freeze()  # the processes of the seeds share its pages
 
-    async def _up(self, folder: Path) -> Supervisor:
+    async def _up(self, folder: Path) -> Host:
         manifest = Manifest.model_validate({"version": 1, "host": HOST}).model_copy(
             update={
                 "devices": [Device(name="nic0", kind="nic"), Device(name="disk0", kind="disk")],
                 "policies": [Policy(name="default", memory_limit=128 << 20, partitions_limit=16)],
             }
         )
-        keeper = Keeper(self._world._ours)  # type: ignore[arg-type]
-        supervisor = Supervisor(manifest, Paths(folder / "run", folder / "state"), keeper)
-        await supervisor.up()
-        return supervisor
+        host = Host(self._world, manifest, Paths(folder / "run", folder / "state"))
+        await host.up()
+        return host
 
     def run(self, seed: int, defect: Defect | None = None) -> Outcome:
         """In a process of its own; with a `defect` planted there, where one is named."""
@@ -113,25 +115,22 @@ class Simulation:
         world.chance, world.story = Chance(seed), []
         folder = world.folder.with_name(f"{world.folder.name}-{os.getpid()}")
         shutil.copytree(world.folder, folder)
+        world.files = folder
         try:
             with world.inside():
                 for program in world.processes(Program):
-                    config = {
-                        key: value.replace(str(world.folder), str(folder), 1)
-                        for key, value in program.spec["config"].items()
-                    }
-                    program.reopen(config)
-                return world.loop.run_until_complete(Story(world, self._supervisor, seed).run())
+                    program.reopen()
+                return world.loop.run_until_complete(Story(world, self._host, seed).run())
         finally:
             shutil.rmtree(folder)
 
 
 class Story:
-    def __init__(self, world: World, supervisor: Supervisor, seed: int) -> None:
-        self._world, self._supervisor = world, supervisor
+    def __init__(self, world: World, host: Host, seed: int) -> None:
+        self._world, self._host = world, host
         self._random = world.chance.random
         self._outcome = Outcome(seed)
-        self._since = supervisor.events.last
+        self._since = host.logs[-1].last
 
     async def run(self) -> Outcome:
         world, outcome = self._world, self._outcome
@@ -146,6 +145,8 @@ class Story:
         outcome.faults += [f"asked for what no caller may: {text}" for text in world.refusals]
         outcome.faults += world.descriptors.faults
         await self._check()
+        outcome.faults += world.faults
+        outcome.hostd = self._host.deaths
         outcome.story = sorted([*world.story, *self._events()])
         outcome.deaths = sum("dies" in line for line in world.story)
         return outcome
@@ -166,7 +167,8 @@ class Story:
         known = ("sequence", "time", "kind")
         return [
             f"{event['time']:12.6f}   {event['kind']} " + json.dumps({k: v for k, v in event.items() if k not in known})
-            for event in self._supervisor.events.history(self._since)
+            for since, log in zip((self._since, *[0] * len(self._host.logs)), self._host.logs, strict=False)
+            for event in log.history(since)
             if event["kind"] not in ("connection", "takeover")
         ]
 
@@ -178,7 +180,7 @@ class Story:
             await self._call(*self._choose(number))
 
     def _choose(self, number: int) -> tuple[str, Any]:
-        supervisor, random = self._supervisor, self._random
+        random = self._random
         name = random.choice(NAMES)
         key = f"{self._outcome.seed}-{number}-{random.getrandbits(32)}"
         common = {"key": key, "actor": "test"}
@@ -190,23 +192,24 @@ class Story:
             nics=[Nic(name="eth0")] if random.random() < 0.7 else [],
         )  # fmt: skip
         calls = [
-            (6, f"spawn {name}", lambda: supervisor.spawn(spec, **common)),
-            (1, f"stop {name}", lambda: supervisor.stop(name, 1.0, **common)),
-            (2, f"remove {name}", lambda: supervisor.remove(name, True, **common)),
-            (3, f"path {name} {end} {path}", lambda: supervisor.set_path(name, end, path, 1.0, **common)),
-            (2, f"attach {name}", lambda: supervisor.attach(name, "nic", Nic(name="eth1"), **common)),
-            (2, f"detach {name} {end}", lambda: supervisor.detach(name, end, **common)),
-            (2, "switchover", lambda: supervisor.switch_over(random.choice(("io-a", "io-b")), None)),
+            (6, f"spawn {name}", lambda host: host.spawn(spec, **common)),
+            (1, f"stop {name}", lambda host: host.stop(name, 1.0, **common)),
+            (2, f"remove {name}", lambda host: host.remove(name, True, **common)),
+            (3, f"path {name} {end} {path}", lambda host: host.set_path(name, end, path, 1.0, **common)),
+            (2, f"attach {name}", lambda host: host.attach(name, "nic", Nic(name="eth1"), **common)),
+            (2, f"detach {name} {end}", lambda host: host.detach(name, end, **common)),
+            (2, "switchover", lambda host: host.switch_over(random.choice(("io-a", "io-b")), None)),
             (1, "reload", self._reload),
-            (1, f"kill {name}", lambda: self._kill(name)),
+            (1, f"kill {name}", lambda _host: self._kill(name)),
         ]
         weights = [weight for weight, _, _ in calls]
         ((_, what, act),) = random.choices(calls, weights)
         return what, act
 
-    async def _reload(self) -> None:
-        await self._supervisor.unload(1.0)
-        await self._supervisor.load()
+    @staticmethod
+    async def _reload(supervisor: Supervisor) -> None:
+        await supervisor.unload(1.0)
+        await supervisor.load()
 
     async def _kill(self, name: str) -> None:
         for guest in self._world.processes(roles.Guest):
@@ -217,7 +220,7 @@ class Story:
         begin = self._world.loop.now
         try:
             async with asyncio.timeout(CALL_LIMIT):
-                await act()
+                await self._host.call(act)
             result = "done"
         except REFUSALS as error:
             late = isinstance(error, TimeoutError) and self._world.loop.now - begin >= CALL_LIMIT
@@ -235,8 +238,11 @@ class Story:
     # ---- promises
 
     async def _check(self) -> None:
-        world, supervisor, faults = self._world, self._supervisor, self._outcome.faults
+        world, supervisor, faults = self._world, self._host.supervisor, self._outcome.faults
         self._check_terms()
+        if supervisor is None:
+            faults.append(f"there is no hostd after {QUIET:g} s without faults")
+            return
         spent = [one.name for one in supervisor.records.values() if one.absence is not None and one.absence.given_up]
         if spent:  # one that dies again and again is given up, by its budget, until the next load
             world.note(f"given up: {', '.join(spent)}")
@@ -244,15 +250,16 @@ class Story:
             return
         try:
             if not supervisor._loading.complete:
-                await supervisor.load()
-            row = await supervisor.spawn(
-                PartitionSpec(name="last", program=["work:main"], memory=MEMORY, disks=[Disk(name="vda", size=1 << 20)],
-                              nics=[Nic(name="eth0")]), key="last", actor="test")  # fmt: skip
+                await self._host.call(lambda host: host.load())
+            spec = PartitionSpec(name="last", program=["work:main"], memory=MEMORY,
+                                 disks=[Disk(name="vda", size=1 << 20)], nics=[Nic(name="eth0")])  # fmt: skip
+            row = await self._host.call(lambda host: host.spawn(spec, key="last", actor="test"))
             assert row["pid"]
             found = (await self._ask("check", {}))["violations"]
             faults += [f"database: {text}" for text in found]
             await self._check_partitions()
             self._check_data_plane()
+            self._check_keeper()
         except Exception as error:
             faults.append(f"the host is not well after {QUIET:g} s without faults: {type(error).__name__}: {error}")
         roles_down = [
@@ -263,8 +270,13 @@ class Story:
         faults += world.errors[len(faults):]
 
     async def _ask(self, op: str, message: dict[str, Any]) -> dict[str, Any]:
-        reply, _ = await self._supervisor.records["command"].wire.request({"op": op, **message})
+        reply, _ = await self._records["command"].wire.request({"op": op, **message})
         return reply
+
+    @property
+    def _records(self) -> dict[str, Record]:
+        assert self._host.supervisor is not None
+        return self._host.supervisor.records
 
     def _check_terms(self) -> None:
         """No epoch twice, and each office's rise."""
@@ -276,7 +288,7 @@ class Story:
 
     async def _check_partitions(self) -> None:
         """Database, records and living processes say the same."""
-        world, records, faults = self._world, self._supervisor.records, self._outcome.faults
+        world, records, faults = self._world, self._records, self._outcome.faults
         rows = {row["name"]: row for row in (await self._ask("query", {"what": "partitions"}))["partitions"]}
         for name in sorted(rows.keys() ^ records.keys()):
             faults.append(f"{name} is known to {'the database' if name in rows else 'hostd'} alone")
@@ -293,7 +305,7 @@ class Story:
 
     def _check_data_plane(self) -> None:
         """Monitor, devices and I/O partitions serve those that live, and nobody else."""
-        world, records, faults = self._world, self._supervisor.records, self._outcome.faults
+        world, records, faults = self._world, self._records, self._outcome.faults
         guests = [one for one in records.values() if one.type == "guest" and one.state not in ENDED]
         monitor = world.monitor()
         wanted = {one.number for one in records.values() if one.opened}
@@ -312,3 +324,21 @@ class Story:
                 missing = [number for number in numbers if process.queues[office].get(number) != guest.number]
                 if missing:
                     faults.append(f"{name} does not serve the queues {missing} of {guest.name}")
+
+    def _check_keeper(self) -> None:
+        """It keeps nothing that is nobody's."""
+        keeper, records, faults = self._world.keeper, self._records, self._outcome.faults
+        assert keeper is not None and self._host.supervisor is not None
+        owners = {f"{one.name}:{one.process}" for one in records.values()}
+        for key in keeper.held:
+            noted = key.removeprefix(PREFIX + RECORD) if key.startswith(PREFIX + RECORD) else None
+            if noted is not None and noted not in records:
+                faults.append(f"there is a note of {noted}, which is on no record")
+            if not key.startswith(PREFIX) and ":".join(key.split(":")[:2]) not in owners:
+                faults.append(f"{key} is held for nobody")
+        known = {one.process for one in records.values()}
+        faults += [f"process {one.identity} ({one.name}) is nobody's" for one in keeper.processes.values()
+                   if one.identity not in known]  # fmt: skip
+        mine = {identity for identity, _ in self._host.supervisor.fabric.segments.values()}
+        faults += [f"segment {row['label']} is nobody's" for row in keeper.segments.segments.values()
+                   if row["label"].startswith(LABEL) and row["id"] not in mine]  # fmt: skip

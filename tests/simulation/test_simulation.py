@@ -15,7 +15,7 @@ from tests.simulation.story import Simulation
 SEEDS, SEEDS_LONG = 1_000, 100_000  # less than a tenth of a second of processor time each
 SHOWN = 5  # failing seeds that are told
 SEARCH = 100  # seeds in which a planted defect must be found
-REPLAYED = range(4)
+REPLAYED = (0, 1, 2, 20)  # hostd dies in the last one
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +26,22 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]
 def test_every_promise_is_kept(simulation: Simulation, long: bool) -> None:
     failed: list[str] = []
     calls: Counter[str] = Counter()
-    deaths = given_up = 0
+    deaths = given_up = of_hostd = 0
     for seed in range(SEEDS_LONG if long else SEEDS):
         outcome = simulation.run(seed)
         calls.update(outcome.calls)
         deaths += outcome.deaths
+        of_hostd += outcome.hostd
         given_up += outcome.given_up
         if outcome.faults:
             failed.append(f"seed {seed}: {'; '.join(outcome.faults)}\n  again: python -m tests.simulation {seed}")
             if len(failed) == SHOWN:
                 break
-    print(f"calls {dict(calls)}, deaths {deaths}")
+    print(f"calls {dict(calls)}, deaths {deaths}, of hostd {of_hostd}")
     assert not failed, "\n".join(failed)
     assert calls["done"] > sum(calls.values()) // 4, "hardly a call was carried out"
     assert deaths > SEEDS, "hardly anything died"
+    assert of_hostd > SEEDS // 10, "hostd hardly died"
     assert given_up < SEEDS // 4, "hardly anything was promised"
 
 

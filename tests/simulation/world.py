@@ -7,23 +7,28 @@ Everything of hostd, command, operations and ultravisor is the real code. Replac
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import secrets
 import selectors
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import hostd.__main__
 import hostd.async_wire
 import hostd.boot
 import hostd.checks
 import hostd.children
 import hostd.hotplug
+import hostd.keeper
 import hostd.loading
 import hostd.role_segments
+import hostd.succession
 import hostd.supervisor
 import hostd.views
 import partitions.skeleton
@@ -35,7 +40,7 @@ from partitions.operations.main import Operations
 from partitions.ultravisor.main import Ultravisor
 from tests.simulation import roles, wires
 from tests.simulation.chance import Chance
-from tests.simulation.clock import Loop
+from tests.simulation.clock import LIFE, Loop
 from tests.simulation.keeper import Keeper
 from tests.simulation.processes import Process, Program, Question
 
@@ -53,7 +58,7 @@ class SimulatedOperations(Program):
     mortal = False
 
     def close_file(self) -> None:
-        pass
+        self.program._policies.close()
 
 
 class SimulatedCommand(Program):
@@ -73,7 +78,7 @@ class SimulatedCommand(Program):
     def channel_boot_wires(self, _message: Message, things: list[Any]) -> Message:
         for name, sock in zip(("ultravisor", "operations"), things, strict=True):
             self.adopt(name, sock)
-        fds = [sock.fileno() for sock in things]
+        fds = [self.world.descriptors.new(sock) for sock in things]
         return self.program._dispatch({"op": "boot_wires"}, fds)[0]
 
 
@@ -92,9 +97,10 @@ PROGRAMS: dict[str, type[Process]] = {
 
 class World:
     def __init__(self, folder: Path, seed: int) -> None:
-        self.folder = folder
+        self.folder = self.files = folder  # what hostd names, and where the files are in truth
         self.loop = Loop()
-        self.loop.watched = lambda number: self.loop.call_soon(self.ready, number)
+        self.outside = contextvars.copy_context()
+        self.loop.watched = lambda number: self.soon(self.ready, number)
         self.loop.set_exception_handler(self._failed)
         self.chance = Chance(seed)
         self.descriptors = wires.Descriptors()
@@ -104,11 +110,44 @@ class World:
         self.refusals: list[str] = []  # what a role refused as no caller may ask it
         self.errors: list[str] = []  # of callbacks and tasks that nobody waits for
         self.story: list[str] = []
-        self._ours, theirs = wires.pair(self)
-        self.keeper = Keeper(self, theirs)
+        self.keeper: Keeper | None = None
+        self.kill_hostd: Callable[[], None] = lambda: None
+        self.spared: dict[int, str] = {}  # pid -> name of guests that the next hostd has to leave alone
+        self.faults: list[str] = []  # broken promises that were seen at once
         self._calls = 0
 
-    # ---- for the processes
+    # ---- for the processes: nothing of theirs belongs to the hostd that caused it
+
+    def soon(self, act: Callable[..., Any], *arguments: Any) -> None:
+        self.loop.call_soon(act, *arguments, context=self.outside)
+
+    def later(self, seconds: float, act: Callable[..., Any], *arguments: Any) -> None:
+        self.loop.call_later(seconds, act, *arguments, context=self.outside)
+
+    def at(self, when: float, act: Callable[..., Any], *arguments: Any) -> None:
+        self.loop.call_at(when, act, *arguments, context=self.outside)
+
+    def file(self, value: Any) -> Any:
+        return value.replace(str(self.folder), str(self.files), 1) if isinstance(value, str) else value
+
+    # ---- hostd's death
+
+    def step(self) -> bool:
+        """Between two steps of hostd that others can see. True: it is dead, and the next one is not done any more."""
+        if LIFE.get() and not self.ghost() and self.chance.hostd_dies():
+            self.kill_hostd()
+        return self.ghost()
+
+    def ghost(self) -> bool:
+        """Does the rest of a dead hostd's last step ask? It would not run with a real one, and is not heard."""
+        return LIFE.get() in self.loop.dead
+
+    def ended(self, _keeper: Keeper) -> None:
+        """A hostd has ended the host that it found, and makes another one."""
+        if self.spared:
+            self.faults.append(f"a host was ended in which {sorted(self.spared.values())} ran")
+        self.note("the keeper is stopped")
+        self.kernel, self.views = {}, {}
 
     def note(self, text: str) -> None:
         self.story.append(f"{self.loop.now:12.6f} {text}")
@@ -131,8 +170,7 @@ class World:
         return self.descriptors.new(("segment", segment))
 
     def monitor(self) -> roles.Monitor | None:
-        found = (one for one in self.keeper.processes.values() if isinstance(one, roles.Monitor) and one.alive)
-        return next(found, None)
+        return next(iter(self.processes(roles.Monitor)), None)
 
     def stir(self) -> None:
         """A process has died or stands still: the monitor's next look sees it."""
@@ -154,7 +192,8 @@ class World:
                 monitor.tell({"event": "connect", "partition": partition, "call": self._calls, "service": service})
 
     def processes(self, kind: type[Process]) -> list[Any]:
-        return [one for one in self.keeper.processes.values() if isinstance(one, kind) and one.alive]
+        known = self.keeper.processes.values() if self.keeper is not None else ()
+        return [one for one in known if isinstance(one, kind) and one.alive]
 
     def _failed(self, _loop: Any, context: dict[str, Any]) -> None:
         self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
@@ -173,10 +212,10 @@ class World:
         real_close, real_blocking, real_dup = os.close, os.set_blocking, os.dup
 
         def close(number: int) -> None:
-            if number >= wires.FIRST:
-                self.descriptors.close(number)
-            else:
+            if number < wires.FIRST:
                 real_close(number)
+            elif not self.ghost():
+                self.descriptors.close(number)
 
         def dup(number: int) -> int:
             return self.descriptors.dup(number) if number >= wires.FIRST else real_dup(number)
@@ -186,12 +225,16 @@ class World:
                 real_blocking(number, flag)
 
         def pair() -> tuple[wires.Socket, wires.Socket]:
-            return wires.pair(self)
+            both = wires.pair(self)
+            for sock in both:
+                sock.fileno()  # they are open from now on
+            return both
 
         replaced: list[tuple[Any, str, Any]] = [
             (os, "close", close),
             (os, "dup", dup),
             (os, "set_blocking", set_blocking),
+            (os, "sched_setscheduler", lambda *_: None),  # pids here are not the machine's
             (os, "pipe2", lambda _flags: (self.descriptors.new("pipe"), self.descriptors.new("pipe"))),
             (time, "monotonic", self.loop.time),
             (time, "monotonic_ns", lambda: int(self.loop.now * 1e9)),
@@ -208,6 +251,11 @@ class World:
             (hostd.role_segments, "initialize", lambda *_: None),
             (hostd.role_segments, "Reader", Statistics),
             (hostd.role_segments, "VectorReader", lambda _number: Mapped()),
+            (hostd.children, "socket", SimpleNamespace(socket=self._socket)),
+            (hostd.succession, "socket", SimpleNamespace(socket=self._socket)),
+            (hostd.__main__, "is_locked", lambda _runtime: self.keeper is not None and self.keeper.alive),
+            (hostd.keeper, "connect", self._connect),
+            (hostd.keeper, "launch", self._launch),
             (hostd.views, "sealed", lambda *_: self.descriptors.new("sealed")),
             (hostd.loading, "mapped", lambda _pid: {}),
             (hostd.loading, "identity_of", lambda number: number),
@@ -224,15 +272,37 @@ class World:
         sock, _ = wires.pair(self)
         return mock.Mock(sock=sock, fileno=sock.fileno)
 
+    async def _connect(self, _runtime: Any) -> hostd.keeper.Keeper:
+        assert self.keeper is not None
+        ours, theirs = wires.pair(self)
+        ours.fileno()
+        self.keeper.connect(theirs)
+        return hostd.keeper.Keeper(ours)  # type: ignore[arg-type]
+
+    async def _launch(self, runtime: Any, _modules: Any) -> hostd.keeper.Keeper:
+        self.keeper = Keeper(self)
+        return await self._connect(runtime)
+
+    def _socket(self, fileno: int) -> wires.Socket:
+        """Of a descriptor that came from the keeper: the same end that the last hostd had."""
+        sock = self.descriptors.open[fileno]
+        sock.number = fileno
+        return sock
+
     def _signal(self, number: int, what: int) -> None:
+        if self.step():
+            return
         process = self.descriptors.open[number]
+        if process.alive and process.pid in self.spared:
+            self.faults.append(f"a hostd ended {process.name}, which it had to take over")
         if not process.alive:
             raise ProcessLookupError
         # SIGTERM is obeyed by what does not stand still; after a while, as a program that has something to put away.
         if what == signal.SIGKILL:
             process.kill()
         elif what == signal.SIGTERM and not process.still:
-            self.loop.call_later(self.chance.work(), process.kill, {"exited": 0})
+            self.later(self.chance.work(), process.kill, {"exited": 0})
+        self.step()
 
     def _view_writer(self, number: int) -> Any:
         _, segment = self.descriptors.open[number]
