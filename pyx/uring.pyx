@@ -21,7 +21,7 @@ from pyx.abi cimport (
 )
 from pyx.device cimport Device
 from pyx.medium cimport NOWHERE, Flying, Medium, iovec
-from pyx.ringc cimport pv_doorbells_wait, pv_now, pv_wait
+from pyx.ringc cimport pv_doorbells_wait, pv_gate_wanted, pv_idle_sleep, pv_idle_woken, pv_now, pv_wait
 from pyx.transferc cimport pv_pieces, pv_pieces_done
 from pyx.uringc cimport (
     IORING_FSYNC_DATASYNC, IORING_OP_ASYNC_CANCEL, IORING_OP_FALLOCATE, IORING_OP_FSYNC, IORING_OP_READ, IORING_OP_READV,
@@ -43,12 +43,14 @@ cdef enum:
     COMPLETIONS = 1024
     TRIES_MAX = 16
     TOGETHER = 8
+    MANY = 8              # requests in the kernel: from here on it waits for a quarter of them, TOGETHER at most
 
 # How long a thread polls that has requests in the kernel. It is of a real-time class, and a worker of the kernel ends direct
 # writes of ext4 on the same processor: with the usual window that got a turn every 410 us, for one write (2,200 writes a
 # second instead of 30,000).
 cdef uint64_t POLL_NS = 10_000
 # With many requests in the kernel it sleeps until several have ended, or so long: one for each wake-up were 8,300 writes.
+# That is too short for doorbells: the fence before such a sleep was a fifth of the thread's time.
 cdef uint64_t TOGETHER_NS = 50_000
 
 
@@ -92,7 +94,8 @@ cdef class Uring(Medium):
             pv_uring_enter(&self.ring, 0, 0)
         if work == 0 and self.held_first != NOWHERE and self.until_due() <= self.late:
             self.idle.last_work = pv_now()  # too short for a timer
-        elif work == 0 and (self.held_first != NOWHERE or self.in_kernel and pv_now() - self.idle.last_work > POLL_NS):
+        elif work == 0 and (self.held_first != NOWHERE or self.in_kernel >= MANY
+                            or self.in_kernel and pv_now() - self.idle.last_work > POLL_NS):
             self.idle.last_work = 0  # no yielding until the next one is due, or has ended
         return work
 
@@ -195,7 +198,16 @@ cdef class Uring(Medium):
         else:
             self.landed(f, PV_REASON_NONE)
 
-    # ---- sleep: on doorbells and completions at once ----
+    # ---- sleep: on completions alone for a moment, or on these and doorbells at once ----
+
+    cdef void sleep(self) noexcept nogil:
+        cdef uint32_t least = self.in_kernel // 4
+        if self.in_kernel < MANY or self.held_first != NOWHERE or pv_gate_wanted(&self.gate) or self.stopping:
+            Medium.sleep(self)
+            return
+        pv_idle_sleep(&self.idle)
+        pv_uring_enter(&self.ring, TOGETHER_NS, least if least < TOGETHER else TOGETHER)
+        pv_idle_woken(&self.idle, self.pending(), self.counters)
 
     cdef long wait_bells(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil:
         cdef uint64_t begin = pv_now() if self.held_first != NOWHERE else 0
@@ -206,7 +218,7 @@ cdef class Uring(Medium):
 
     cdef long wait_both(self, pv_wait *waits, uint32_t count, uint64_t limit) noexcept nogil:
         cdef io_uring_sqe *entry
-        cdef uint32_t i, least
+        cdef uint32_t i
         if self.in_kernel == 0:
             self.disarm()  # a waiter too many would take the wake-up of the one that counts
             return pv_doorbells_wait(waits, count, limit)
@@ -222,11 +234,7 @@ cdef class Uring(Medium):
             entry = pv_uring_entry(&self.ring)
             pv_uring_fill(entry, PV_URING_FUTEX_WAITV, 0, 0, self.armed_waits, count, 0, PV_URING_BELLS | self.armed_number)
             self.armed = True
-        least = self.in_kernel // 4
-        if least > 1:
-            pv_uring_enter(&self.ring, limit if limit < TOGETHER_NS else TOGETHER_NS, least if least < TOGETHER else TOGETHER)
-        else:
-            pv_uring_enter(&self.ring, limit, 1)
+        pv_uring_enter(&self.ring, limit, 1)
         return self.bell_rung()
 
     cdef void disarm(self) noexcept nogil:
