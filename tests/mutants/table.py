@@ -33,7 +33,7 @@ MUTANTS = {
     ),
     "answers of the dead server are thrown away": Mutant(
         "pyx/io.pyx",
-        "            if self.recovering and not self.final(q, entry, &answer):",
+        "            if self.recovering and not self.final(q, slot, &answer):",
         "            if self.recovering:",
         "what has been executed is not executed again: a frame would be sent twice (rules.md 21)",
         ("tests/unit/test_office_steps.py",),

@@ -48,11 +48,13 @@ def test_what_a_dead_one_still_asks_for_never_comes() -> None:
     async def later() -> None:
         heard.append("later")
 
+    asked = later()
+
     async def work() -> None:
         loop.kill(1)
         loop.call_later(1.0, heard.append, "timer")
         try:
-            await asyncio.gather(loop.create_task(later()))
+            await asyncio.gather(loop.create_task(asked))
         finally:
             heard.append("cleanup")
 
@@ -64,4 +66,5 @@ def test_what_a_dead_one_still_asks_for_never_comes() -> None:
 
     loop.run_until_complete(story())
     gc.collect()
+    asked.close()
     assert heard == []
