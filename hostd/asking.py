@@ -106,13 +106,14 @@ async def _comes_back(role: Record, restarts: int) -> bool:
     return role.restarts != restarts and not role.absence.given_up
 
 
-async def release(role: Record, op: str, message: dict[str, Any]) -> None:
-    """Has a role give something up. One that has ended holds nothing any more."""
+async def release(role: Record, op: str, message: dict[str, Any]) -> dict[str, Any]:
+    """Has a role give something up; its reply. One that has ended holds nothing any more, and says nothing."""
     try:
-        await ask(role, op, message)
+        return await ask(role, op, message)
     except RemoteError as error:
         if error.code != "unreachable":
             raise
+    return {}
 
 
 async def persist(attempt: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -172,7 +172,7 @@ class HotPlug(Noting):
             numbers = record.served.pop(endpoint["generation"], [])
             if numbers:
                 record.queues = [number for number in record.queues if number not in numbers]
-                await self.fabric.remove_queues(endpoint["server"], numbers)
+                await self.fabric.remove_queues(record, endpoint["server"], numbers)
             record.hot.discard(endpoint["generation"])
             await self._left(record, endpoint)
         record.leaving = None
@@ -255,7 +255,7 @@ class HotPlug(Noting):
                 await asyncio.sleep(DRAIN_POLL)
             if set(numbers) <= set(record.queues):
                 record.queues = [number for number in record.queues if number not in numbers]
-                await self.fabric.remove_queues(endpoint["server"], numbers)
+                await self.fabric.remove_queues(record, endpoint["server"], numbers)
         if endpoint["server"] is not None:
             told(self.fabric.servers[endpoint["server"]])
         await ask(monitor, "unroute", _of(record, endpoint))

@@ -61,16 +61,20 @@ class Queues:
         office = self.servers[endpoints[0]["server"]].number
         await ask(process, "add_queues", {"office": office, "partition": record.number, "queues": queues}, fds)
 
-    async def remove_queues(self, server: str, numbers: list[int]) -> None:
+    async def remove_queues(self, record: Record, server: str, numbers: list[int]) -> None:
+        """Those that are the partition's still: what a hostd that was killed had taken back may be another's by now."""
+        message = {"office": self.servers[server].number, "partition": record.number, "queues": numbers}
+        others: set[int] = set()
         for process in self.seated(server):
-            await release(process, "remove_queues", {"office": self.servers[server].number, "queues": numbers})
-        self._numbers.setdefault(server, set()).difference_update(numbers)  # they may be an earlier hostd's alone
+            others.update((await release(process, "remove_queues", message)).get("others", ()))
+        free = set(numbers) - others
+        self._numbers.setdefault(server, set()).difference_update(free)  # they may be an earlier hostd's alone
 
     async def forget_queues(self, record: Record) -> None:
         """All of a partition."""
         if record.queues:
             numbers, record.queues, record.served = record.queues, [], {}  # a process that follows is not told any more
-            await self.remove_queues(record.plan["endpoints"][0]["server"], numbers)
+            await self.remove_queues(record, record.plan["endpoints"][0]["server"], numbers)
 
     async def forget_rows(self, record: Record) -> None:
         """Frees the rows of its queues. They have one writer, the seat that serves: where nobody does, whoever serves

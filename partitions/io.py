@@ -98,13 +98,17 @@ class IoPartition(DataPlane):
         return {"taken": office.serving and all(office.taken(number) for number in message["queues"])}
 
     def handle_remove_queues(self, message: Message, _fds: list[int]) -> Message:
-        """Those that it does not know were removed before it was started."""
-        office = self.offices[message["office"]]
+        """Those of the partition. What this process does not know was removed before it was started; "others": numbers
+        that are another partition's."""
+        others = []
         for number in message["queues"]:
-            if office.has_queue(number):
-                office.remove_queue(number)
-                self._owners.pop((message["office"], number), None)
-        return {}
+            owner = self._owners.get((message["office"], number))
+            if owner == message["partition"]:
+                self.offices[message["office"]].remove_queue(number)
+                del self._owners[message["office"], number]
+            elif owner is not None:
+                others.append(number)
+        return {"others": others}
 
     def handle_scheduling(self, _message: Message, _fds: list[int]) -> Message:
         return {"realtime": all(office.realtime for office in self.offices.values() if office.serving)}

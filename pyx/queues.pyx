@@ -166,9 +166,6 @@ cdef class Queues(Loop):
             g.values[i] += 1
         return g.values
 
-    def has_queue(self, uint32_t number) -> bool:
-        return number < QUEUES_MAX and self.queues[number].used
-
     def remove_queue(self, uint32_t number):
         """Ends service of a queue after the devices dropped its requests; late completions count as foreign."""
         cdef Queue *q

@@ -102,9 +102,13 @@ class IoPartition(Role):
             if queues.setdefault(queue["number"], message["partition"]) != message["partition"]:
                 raise Refused(f"queue {queue['number']} is in service already")
 
-    def handle_remove_queues(self, message: Message, _things: list[Any]) -> None:
-        for number in message["queues"]:
-            self.queues[message["office"]].pop(number, None)
+    def handle_remove_queues(self, message: Message, _things: list[Any]) -> Message:
+        known = self.queues[message["office"]]
+        found = {number: known[number] for number in message["queues"] if number in known}
+        for number, owner in found.items():
+            if owner == message["partition"]:
+                del known[number]
+        return {"others": [number for number, owner in found.items() if owner != message["partition"]]}
 
     def handle_forget(self, _message: Message, _things: list[Any]) -> Message:
         return {"forgotten": list(self.queues)}
