@@ -27,6 +27,7 @@ from hostd.paths import Paths
 from hostd.records import Record
 from hostd.wire import Message, Wire, close_fds, pair
 
+CONTROL_PLANE = ("ultravisor", "operations", "command")  # roles
 CONSOLE_DISK = 1 << 20  # bytes of the console's disk at each disk device of its own
 ROLE_MODULES = [
     "partitions.ultravisor.main", "partitions.command.main", "partitions.operations.main", "partitions.console",
@@ -68,7 +69,7 @@ class Boot:
         finally:
             for sock in (u_command, c_ultravisor, o_command, c_operations):
                 sock.close()
-        for role in ("ultravisor", "operations", "command"):
+        for role in CONTROL_PLANE:
             await ask(self.records[role], "ping", {})  # one that cannot use its file says so here
 
     async def start_control(self, record: Record, fds: dict[str, int]) -> None:

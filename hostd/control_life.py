@@ -16,7 +16,7 @@ from socket import socket
 from typing import Any
 
 from hostd.asking import ask, reviving
-from hostd.boot import Boot
+from hostd.boot import CONTROL_PLANE, Boot
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.loading import Loading
@@ -25,7 +25,6 @@ from hostd.records import Record
 from hostd.wire import RemoteError, WireError, pair
 
 SERVICES = ("ultravisor", "operations")  # of the command partition
-ROLES = (*SERVICES, "command")
 FIRST_RETRY, LONGEST_RETRY = 0.1, 5.0  # seconds before services are opened once more; doubles
 FAILURES = (HostError, RemoteError, WireError, OSError, EOFError, TimeoutError)
 
@@ -45,7 +44,7 @@ class OneLife(RoleLife):
         return super().died(record)
 
     def asks_first(self, record: Record) -> tuple[Record, ...]:
-        return tuple(self._boot.records[name] for name in ROLES)
+        return tuple(self._boot.records[name] for name in CONTROL_PLANE)
 
 
 class ControlLife:
@@ -71,7 +70,7 @@ class ControlLife:
         self._to_reopen = False  # there has been another process of one of them since services were opened
         self._to_compare = False  # there has been another ultravisor since database and processes were compared
         self.lives = {
-            name: OneLife(boot, self._follow, events, lost, disturbed=loading.disturbed) for name in ROLES
+            name: OneLife(boot, self._follow, events, lost, disturbed=loading.disturbed) for name in CONTROL_PLANE
         }
 
     def watch(self) -> None:
@@ -103,11 +102,13 @@ class ControlLife:
                 with pairs() as (ultravisor, operations):
                     for name, ends in zip(SERVICES, (ultravisor, operations), strict=True):
                         await self._tell(name, "channel_closed", {"peer": "command"}, ends[0])
+                        ends[0].close()  # with it open command would wait for an answer of one that died meanwhile
                     fds = {"ultravisor": ultravisor[1].fileno(), "operations": operations[1].fileno()}
                     await self._boot.start_control(record, fds)
             else:
                 with pairs() as ((own, other), _):
                     await self._boot.start_control(record, {"command": own.fileno()})
+                    own.close()
                     await self._tell("command", "boot_wire", {"service": record.name}, other)
             await ask(record, "ping", {})  # one that cannot use its file says so here
         self._to_compare |= record.name == "ultravisor"
@@ -136,7 +137,7 @@ class ControlLife:
     async def _settle(self) -> None:
         """Until it has worked, however long the outage lasts. It waits for no role that has died meanwhile: the next
         one of that role waits for this task to let go of the wires."""
-        reviving.set(tuple(self._boot.records[name] for name in ROLES))
+        reviving.set(tuple(self._boot.records[name] for name in CONTROL_PLANE))
         delay = FIRST_RETRY
         while self._to_compare or self._to_reopen:
             try:

@@ -280,13 +280,21 @@ class Loading:
         try:
             # Whoever asks goes first: what it asks over the new wire lies there until the other end takes it over.
             await ask(command, "boot_wires", {}, [c_ultravisor.fileno(), c_operations.fileno()])
-            await ask(self._records["ultravisor"], "channel_closed", {"peer": "command"}, [u_command.fileno()])
-            await ask(self._records["operations"], "channel_closed", {"peer": "command"}, [o_command.fileno()])
-            await ask(console, "channel_closed", {})
-            await ask(command, "channel_closed", {"peer": "console"})
-        finally:
+            ends = {"ultravisor": u_command, "operations": o_command}
+            # Each gets its end, also where the other has died: nobody would give command another one to it.
+            told = [
+                ask(self._records[name], "channel_closed", {"peer": "command"}, [end.fileno()])
+                for name, end in ends.items()
+            ]
+            answers = await asyncio.gather(*told, return_exceptions=True)
+        finally:  # with an end here command would wait for an answer of one that died meanwhile
             for sock in (u_command, c_ultravisor, o_command, c_operations):
                 sock.close()
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        await ask(console, "channel_closed", {})
+        await ask(command, "channel_closed", {"peer": "console"})
         if again:  # only now: an earlier hostd may have died with the other ends of command's boot wires
             found = await self._control_channels()
             numbers += [number for number in found if number not in (*numbers, *self._numbers)]

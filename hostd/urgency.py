@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from hostd import procfs
+from hostd.boot import CONTROL_PLANE
 from hostd.keeper import Keeper
 from hostd.records import Record
 
 PRIORITY = 20  # of SCHED_RR: above data threads (hostd.fabric), below system worlds
-TYPES = ("ultravisor", "operations", "command", "monitor", "io", "device")
+TYPES = (*CONTROL_PLANE, "monitor", "io", "device")
 
 
 class Urgency:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -39,6 +40,7 @@ def changing(host: Host) -> Iterator[list[str]]:
     done."""
     done: list[str] = []
     errors: list[BaseException] = []
+    told: list[Any] = []
     stop = threading.Event()
 
     def work() -> None:
@@ -53,6 +55,7 @@ def changing(host: Host) -> Iterator[list[str]]:
                 done.append(name)
         except BaseException as error:
             errors.append(error)
+            told.extend([time.time(), *host.events()[-24:]])
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -61,7 +64,7 @@ def changing(host: Host) -> Iterator[list[str]]:
     finally:
         stop.set()
         thread.join()
-    assert errors == []
+    assert errors == [], told
 
 
 def services(host: Host) -> int:
@@ -90,7 +93,8 @@ def test_killed_in_turn_under_load(host: Host, seed: int, long: bool) -> None:
             for name in moments.sample(ROLES, len(ROLES)):
                 time.sleep(moments.uniform(0.0, 0.05))
                 end(host, name)
-            host.until(lambda seen=seen: all(count > seen[name] for name, count in restarts(host).items()))  # type: ignore[misc]
+            again = lambda seen=seen: all(count > seen[name] for name, count in restarts(host).items())  # noqa: E731
+            host.until(again, explain=lambda: ([host.row(name) for name in ROLES], host.events()[-24:]))
     assert all(count - before[name] >= KILLS for name, count in restarts(host).items())
     assert done, "nothing was changed meanwhile"
     pids = host.pids()
