@@ -75,9 +75,10 @@ async def ask(
     """One request to a role; the reply's fields. RemoteError with its error, or `unreachable` where it has ended and is
     not started again. `timeout`: seconds for one answer; None: as long as it lives."""
     while True:
-        waits = record.absence is not None and all(one is not record for one in reviving.get() or ())
+        absence = record.absence  # of a role that is to end there is none any more, also while it is being asked
+        waits = absence is not None and all(one is not record for one in reviving.get() or ())
         if waits:
-            await record.absence.over()
+            await absence.over()
         wire = record.wire
         if wire is None:
             raise RemoteError("unreachable", f"{record.name} has ended")
@@ -89,7 +90,7 @@ async def ask(
             if behind is None or not waits or not await _comes_back(behind, seen[behind.name]):
                 raise
         except (EOFError, WireError) as error:
-            if not waits or not await record.absence.followed(record, wire):
+            if not waits or not await absence.followed(record, wire):
                 raise RemoteError("unreachable", f"{record.name} does not answer: {error}") from error
         else:
             close_fds(received)
@@ -98,12 +99,13 @@ async def ask(
 
 async def _comes_back(role: Record, restarts: int) -> bool:
     """After somebody did not reach a role that had been started again so many times: is there a next process?"""
-    if role.absence is None:
+    absence = role.absence
+    if absence is None:
         return False
     if role.restarts == restarts:
-        await role.absence.noticed()
-    await role.absence.over()
-    return role.restarts != restarts and not role.absence.given_up
+        await absence.noticed()
+    await absence.over()
+    return role.restarts != restarts and not absence.given_up
 
 
 async def release(role: Record, op: str, message: dict[str, Any]) -> dict[str, Any]:
