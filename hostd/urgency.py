@@ -1,8 +1,9 @@
 """What is taken from guests is taken in time, although data threads are of a real-time class (U5; design.md section 3).
 
 A data thread lets no thread of the normal class in on its processor. A control process that waits there goes on when
-the kernel's balancing moves it elsewhere: with two processors, both with other work, up to 0.7 s later. So while something is
-being revoked the control threads on the way to the receipt stand above the data threads, for the few ms that they need.
+the kernel's balancing moves it elsewhere: with two processors, both with other work, up to 0.7 s later. So while
+something is being revoked the control threads on the way to the receipt stand above the data threads, for the few ms
+that they need.
 Where the right is missing data threads are of the normal class, too, and nothing changes.
 """
 
