@@ -63,7 +63,6 @@ class PathChanges:
         self._waiting: dict[int, asyncio.Queue[str | None]] = {}
         self._locks: dict[int, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cut: set[int] = set()  # whose queue pair was taken, and whose guest has not followed yet
 
     # ---- before the guest starts ----
 
@@ -110,7 +109,6 @@ class PathChanges:
             if waiting is not None:
                 waiting.put_nowait(None)
             self._locks.pop(endpoint["generation"], None)
-            self._cut.discard(endpoint["generation"])
 
     async def _arrived(self, record: Record, endpoint: Row, path: str) -> None:
         """The end of a change without a deadline."""
@@ -120,9 +118,8 @@ class PathChanges:
                 return
             before = endpoint["path"]
             try:
-                if path == before:  # maybe its queue pair was taken from it before it followed
-                    if endpoint["generation"] in self._cut:
-                        self._cut.discard(endpoint["generation"])
+                if path == before:
+                    if path == "redirect":  # maybe its queue pair was taken, by this hostd or an earlier one
                         await self._plane.settle(record, endpoint)
                     return
                 await self._settle(record, endpoint, path)
@@ -184,10 +181,14 @@ class PathChanges:
         """Takes its queue pair from a guest, which need not agree: `redirect` is wanted already. The guest is asked,
         and the device gives back what it has not executed; at the latest after `patience` seconds the pair is void
         (`closed`, with the generation of its last entry), and once nothing of it is at work any more (`drained`)
-        redirect is in force. What the guest still puts there comes back unexecuted, until it follows."""
+        redirect is in force. What the guest still puts there comes back unexecuted, until it follows. May be done
+        again: a guest that has followed by itself is asked for nothing."""
         async with self._lock(endpoint):
+            if endpoint["path"] != "direct":
+                closed(await self._plane.close_pair(record, endpoint))
+                drained()
+                return
             endpoint["wanted"] = "redirect"
-            self._cut.add(endpoint["generation"])
             await self._plane.offer_path(record, endpoint)
             recalled = asyncio.create_task(persist(lambda: self._plane.recall(record, endpoint, "direct")))
             await asyncio.wait({recalled}, timeout=patience)

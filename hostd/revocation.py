@@ -125,12 +125,15 @@ class Revoking(HotPlug):
 
     async def grant_memory(self, name: str, offset: int, *, key: str | None, actor: str) -> Row:
         """Gives a revoked range back, full of zeroes."""
-        begin = time.monotonic()
-        record = self._holding(name)
+        begin, record = time.monotonic(), self._holding(name)
+        with self._urgency.raised():
+            return await self._grant(record, offset, begin, key, actor)
+
+    async def _grant(self, record: Record, offset: int, begin: float, key: str | None, actor: str) -> Row:
         row = next((one for one in (await self._plan(record))["revoked"] if one["gpa"] == offset), None)
         if row is not None and row["state"] == "freed":
             await self._renew(record, offset, row["size"], allocate=True)
-        message = {"partition": name, "gpa": offset, "actor": actor} | ({"key": key} if key else {})
+        message = {"partition": record.name, "gpa": offset, "actor": actor} | ({"key": key} if key else {})
         answer = await self._decided(record, "grant", message, DEADLINE_MAX)
         for device in sorted({end["device"] for end in record.plan["endpoints"]}):  # one that came since has bars left
             with suppress(RemoteError):
@@ -139,9 +142,9 @@ class Revoking(HotPlug):
         record.revocations.pop(offset, None)
         record.plan["revoked"] = [one for one in record.plan["revoked"] if one["gpa"] != offset]
         change = answer["change"]
-        self.events.publish("granted", partition=name, offset=offset, size=change["size"], actor=actor)
+        self.events.publish("granted", partition=record.name, offset=offset, size=change["size"], actor=actor)
         return {
-            "name": name, "offset": offset, "size": change["size"], "generation": change["generation"],
+            "name": record.name, "offset": offset, "size": change["size"], "generation": change["generation"],
             "decision": answer["decision"], "seconds": time.monotonic() - begin,
         }  # fmt: skip
 

@@ -1,10 +1,11 @@
 """What is taken from guests is taken in time, although data threads are of a real-time class (U5; design.md section 3).
 
-A data thread lets no thread of the normal class in on its processor. A control process that waits there goes on when
-the kernel's balancing moves it elsewhere: with two processors, both with other work, up to 0.7 s later. So while
-something is being revoked the control threads on the way to the receipt stand above the data threads, for the few ms
-that they need.
-Where the right is missing data threads are of the normal class, too, and nothing changes.
+A data thread lets no thread of the normal class in on its processor, for up to a second where it has work: neither a
+control process that waits there until the kernel's balancing moves it, nor workers of the kernel, which no balancing
+moves and which a durable commit may wait for. So while something is being revoked or granted, control threads stand
+above data threads, and data threads are of the batch class, above what else the machine does: for the few ms that it
+takes.
+Where the right is missing data threads are of the normal class all the time, and nothing changes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from hostd import procfs
+from hostd import fabric, families, procfs
 from hostd.boot import CONTROL_PLANE
 from hostd.keeper import Keeper
 from hostd.records import Record
 
-PRIORITY = 20  # of SCHED_RR: above data threads (hostd.fabric), below system worlds
-TYPES = (*CONTROL_PLANE, "monitor", "io", "device")
+PRIORITY = 20  # of SCHED_RR, of control threads: above data threads (hostd.fabric), below system worlds
+NICE = -10  # of data threads in the class SCHED_BATCH, in which nobody else of a role is: so they are found again
+DATA_PLANE = ("monitor", "io", "device")
 
 
 class Urgency:
-    """Of hostd's own thread, the keeper, and the control threads of the roles in `records`."""
+    """Of hostd's own thread, the keeper, and the threads of the roles in `records`."""
 
     def __init__(self, records: Mapping[str, Record], keeper: Keeper) -> None:
         self._records = records
@@ -33,9 +35,10 @@ class Urgency:
 
     @contextmanager
     def raised(self) -> Iterator[None]:
-        """Inside, they stand above the data threads. One that starts meanwhile does not."""
+        """Inside, control comes first. A role that starts meanwhile has no part in it."""
         if self._holders == 0:
-            self._put(os.SCHED_RR, PRIORITY)
+            self._lower_data()
+            self._put_control(os.SCHED_RR, PRIORITY)
         self._holders += 1
         try:
             yield
@@ -45,20 +48,40 @@ class Urgency:
                 self.end()
 
     def end(self) -> None:
-        """Nothing is urgent: also what a hostd that was killed had raised."""
-        self._put(os.SCHED_OTHER, 0)
+        """Nothing is urgent: also what a hostd that was killed had begun."""
+        self._restore_data()
+        self._put_control(os.SCHED_OTHER, 0)
 
-    def _put(self, policy: int, priority: int) -> None:
-        roles = [one for one in self._records.values() if one.type in TYPES and one.exit_status is None]
-        for thread in [threading.get_native_id(), self._keeper.pid, *(pid for one in roles for pid in _living(one))]:
+    def _put_control(self, policy: int, priority: int) -> None:
+        roles = [self._keeper.pid, *self._living((*CONTROL_PLANE, *DATA_PLANE))]
+        for thread in [threading.get_native_id(), *roles]:
             with suppress(ProcessLookupError, PermissionError):
                 # What they start is of the normal class.
                 os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
 
+    def _lower_data(self) -> None:
+        for thread in self._data_threads(os.SCHED_RR):
+            with suppress(ProcessLookupError, PermissionError):
+                if os.sched_getparam(thread).sched_priority == fabric.PRIORITY:
+                    os.setpriority(os.PRIO_PROCESS, thread, NICE)
+                    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
-def _living(role: Record) -> list[int]:
-    """Its pid, unless the process has gone and the number may be another one's."""
-    with suppress(OSError):
-        if role.pid is not None and procfs.start_time(role.pid) == role.start_ticks:
-            return [role.pid]
-    return []
+    def _restore_data(self) -> None:
+        for thread in self._data_threads(os.SCHED_BATCH):
+            with suppress(ProcessLookupError, PermissionError):
+                os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(fabric.PRIORITY))
+
+    def _data_threads(self, policy: int) -> Iterator[int]:
+        """Threads of that class, of whoever has data threads."""
+        for pid in self._living(DATA_PLANE):
+            for thread in families.threads_of(pid):
+                with suppress(ProcessLookupError):
+                    if os.sched_getscheduler(thread) == policy:
+                        yield thread
+
+    def _living(self, types: tuple[str, ...]) -> Iterator[int]:
+        """Pids of such roles, but for those that have gone: their numbers may be other processes' by now."""
+        for role in [one for one in self._records.values() if one.type in types and one.exit_status is None]:
+            with suppress(OSError):
+                if role.pid is not None and procfs.start_time(role.pid) == role.start_ticks:
+                    yield role.pid

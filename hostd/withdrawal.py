@@ -66,14 +66,12 @@ class Withdrawing(Revoking):
     async def revoke_endpoint(self, name: str, endpoint: str, deadline: float, *, key: str | None, actor: str) -> Row:
         """The receipt of an endpoint of a running guest."""
         begin, record = time.monotonic(), self._running(name)
-        with self._urgency.raised():
-            return await self._withdraw(record, "endpoint", endpoint, deadline, begin, key, actor)
+        return await self._withdraw(record, "endpoint", endpoint, deadline, begin, key, actor)
 
     async def revoke_channel(self, name: str, channel: str, deadline: float, *, key: str | None, actor: str) -> Row:
         """The receipt of a channel of a running guest: the queue pair of an endpoint, or its call ring (CALLS)."""
         begin, record = time.monotonic(), self._holding(name)
-        with self._urgency.raised():
-            return await self._withdraw(record, "channel", channel, deadline, begin, key, actor)
+        return await self._withdraw(record, "channel", channel, deadline, begin, key, actor)
 
     async def grant_channel(self, name: str, channel: str, *, key: str | None, actor: str) -> Row:
         """The guest may make system calls again."""
@@ -97,12 +95,13 @@ class Withdrawing(Revoking):
         return [one.row(record, self.fabric.roles()) for one in known if one.stages]
 
     def resume_withdrawals(self, record: Record) -> None:
-        """A queue pair that an earlier hostd had begun to take: it goes on. An endpoint has gone by now (hotplug)."""
+        """A queue pair that an earlier hostd had begun to take: it goes on, unless the endpoint has gone or was given
+        another path since. An endpoint has gone by now (hotplug)."""
         begun = record.cutting
         if begun is None:
             return
         endpoint = next((one for one in record.plan["endpoints"] if one["name"] == begun["endpoint"]), None)
-        if endpoint is None or endpoint["path"] != "direct":  # all but the note was done
+        if endpoint is None or endpoint["wanted"] != "redirect":
             record.cutting = None
             return
         found = self._begin(record, "channel", begun["endpoint"], time.monotonic())
@@ -123,9 +122,10 @@ class Withdrawing(Revoking):
             found.task = asyncio.create_task(work(record, found, deadline, key, actor))
             found.task.add_done_callback(_heard)
         try:
-            if not await found.settled(record, deadline, begin):
-                found.state = "quarantine"
-                found.reach("quarantine")
+            with self._urgency.raised():
+                if not await found.settled(record, deadline, begin):
+                    found.state = "quarantine"
+                    found.reach("quarantine")
         except RemoteError as error:
             if not record.attached:
                 raise HostError("state", f"{record.name} has ended, and {what} has gone with it") from error

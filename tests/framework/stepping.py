@@ -8,8 +8,9 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 HEADER, SLOT = 256, 64  # bytes of a ring's header, of a slot (abi.h)
 TAIL, HEAD = 64, 128  # where a ring keeps its indices
@@ -20,6 +21,9 @@ DEADLINE = 10.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+
+Rig = TypeVar("Rig", bound="Stepped")
+STEPS_MAX = 60_000  # instructions of one operation that `sweep` goes through
 
 
 class Ring:
@@ -105,6 +109,10 @@ class Stepped:
         ptrace(CONTINUE, self.pid)
         self.settle()
 
+    def changing(self) -> Any:
+        """What of the segments a test looks at between two instructions."""
+        raise NotImplementedError
+
     def step(self, instructions: int) -> None:
         for _ in range(instructions):
             ptrace(STEP, self.pid)
@@ -119,6 +127,23 @@ class Stepped:
     def wait(self) -> None:
         _, status = os.waitpid(self.pid, 0)
         assert os.WIFSTOPPED(status), f"it ended: {status:#x}"
+
+
+def sweep(rig: Rig, over: Callable[[], bool], check: Callable[[Rig], None]) -> int:
+    """Steps until the operation is over; the number of states that were checked."""
+    steps = states = 0
+    before = rig.changing()
+    while not over():
+        rig.step(1)
+        steps += 1
+        assert steps < STEPS_MAX, "it does not come to its end"
+        now = rig.changing()
+        if now != before:
+            before = now
+            states += 1
+            check(rig)
+    print(f"{steps} instructions, {states} states")
+    return states
 
 
 def ring_bell(memory: mmap.mmap, offset: int = 0) -> None:

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyx.statistics import initialize
 TUNNEL = bytes((8, 0, 0, 0, 0, 0, 0, 0))  # RFC 7348: a valid network identifier, 0
 ROWS = 8
 DEADLINE = 5.0
+PATIENCE = 10.0  # of `until`
 
 
 class Cable:
@@ -110,3 +111,11 @@ def running() -> Iterator[Switch]:
         yield switch
     finally:
         switch.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Of what the switch, or whoever is at it, does by itself."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.0005)

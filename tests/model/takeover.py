@@ -4,20 +4,19 @@ Words as in the code: a server *takes* (entry, commit, ring, call), the monitor 
 executes and answers, the server *gives on* (completion, commit, publication, clear, release of the answer). A seat
 may die or be stopped between any two of these; one that is stopped is killed before its memory is another one's. The
 monitor raises the epoch, waits for the device, names the other seat; that one reads the ledger, gives on what was
-executed, and sends the rest again, in order. A revocation may come at any moment: no new translations, drain, then the
-memory is another tenant's. `explore` visits every order of steps; each is one store that others see.
+executed, and sends the rest again, in order. What the monitor goes by is what it knows of a seat: that its process
+has died it sees later, and of the next one it is told; only then that one *sits*, with the term that was in force
+when the monitor was told. A revocation may come at any moment: no new translations, drain, then the memory is another
+tenant's. `explore` visits every order of steps; each is one store that others see.
 
 Requests are numbers 1 .. `requests`; each is to be executed once and answered once, in order.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from tests.model import explorer
 from tests.model.machine import Finding, Violation
-
-SEATS = 2
+from tests.model.takeover_state import SEATS, Entry, Scenario, Seat, State, begin, with_seat
 
 DEFECTS = {
     "clear before complete": "the entry goes before the guest has its completion",
@@ -30,6 +29,7 @@ DEFECTS = {
     "drain without answers": "the device says that it has drained before its answers are on their ring",
     "no dedup": "what was executed is sent again",
     "old term taken": "a seat that is started again serves the term that it finds",
+    "serves before it sits": "a seat that is started again takes a term before the monitor knows of its process",
     "replay reversed": "what was taken last is sent again first",
     "new before replay": "new requests are taken before those in flight are sent again",
     "reused generation": "an entry's id is the same in every life",
@@ -39,77 +39,6 @@ DEFECTS = {
     "memory freed before drain": "revoked memory is another tenant's while a request is at the device",
     "sleep without recheck": "a seat that stands by does not look at its term again before it sleeps",
 }
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """`deaths`: seats that may die; `restarts`: that are started again and stand by; `stops`: that may be stopped and
-    go on later; `handovers`: planned ones."""
-
-    requests: int = 2
-    deaths: int = 1
-    restarts: int = 0
-    stops: int = 0
-    handovers: int = 0
-    revoked: bool = False
-
-
-class Entry(NamedTuple):
-    request: int
-    generation: int
-    done: int = 0
-
-
-class Seat(NamedTuple):
-    alive: bool = True
-    stopped: bool = False
-    asleep: bool = False
-    pc: str = "stand by"
-    term: int = 0                      # that it serves
-    request: int = 0                   # in hand
-    answer: tuple[int, int, str] = (0, 0, "")
-    resigned: int = 0
-    again: tuple[int, ...] = ()        # what is still to be sent again
-
-
-class State(NamedTuple):
-    ring: int = 0                      # requests taken off the guest's ring, as it shows
-    taken: int = 0                     # as committed
-    completed: tuple[int, ...] = ()    # committed
-    shown: tuple[int, ...] = ()        # published: what the guest has
-    filled: int = 0                    # completion that is filled, not committed
-    entry: tuple[Entry, ...] = ()      # ledger, in order of taking
-    generation: int = 0
-    calls: tuple[tuple[int, int, int], ...] = ()    # request, generation, epoch
-    posted: tuple[tuple[int, int, int], ...] = ()   # on the hardware ring
-    serving: tuple[int, int, int] | None = None     # at the medium
-    late: tuple[tuple[int, int, str], ...] = ()     # executed, its answer not shown yet
-    answers: tuple[tuple[int, int, str], ...] = ()
-    executed: tuple[int, ...] = ()
-    epoch: int = 1                     # in office
-    seen: int = 1                      # that the device has drained for
-    term: tuple[int, int] = (1, 0)     # epoch, seat
-    word: int = 0                      # of the doorbell of a seat that stands by
-    phase: str = "served"
-    order: int = 0                     # epoch whose seat is to resign
-    seats: tuple[Seat, ...] = (Seat(pc="idle", term=1), Seat())
-    deaths: int = 0
-    restarts: int = 0
-    stops: int = 0
-    handovers: int = 0
-    revoking: str = ""                 # "", revoking, freed
-
-
-def with_seat(s: State, n: int, **fields: object) -> State:
-    seats = list(s.seats)
-    seats[n] = seats[n]._replace(**fields)
-    return s._replace(seats=tuple(seats))
-
-
-def begin(scenario: Scenario) -> State:
-    return State(
-        deaths=scenario.deaths, restarts=scenario.restarts, stops=scenario.stops, handovers=scenario.handovers
-    )
 
 
 class Model:
@@ -213,7 +142,12 @@ class Model:
         answers = s.answers if self.defect == "answer released first" else s.answers[1:]
         yield "releases the answer", with_seat(s._replace(answers=answers), n, pc="read" if me.again else "idle")
 
-    # ---- a seat that stands by, and takes over ----
+    # ---- a seat that is started again, stands by, and takes over ----
+
+    def _unseated(self, s: State, n: int, me: Seat) -> Iterator[tuple[str, State]]:
+        """Its process waits until the monitor has been told of it: `answer` has the term of that moment."""
+        if me.told:
+            yield "sits", with_seat(s, n, pc="stand by", resigned=me.answer[1], answer=Seat().answer)
 
     def _stand_by(self, s: State, n: int, me: Seat) -> Iterator[tuple[str, State]]:
         mine = s.term[1] == n and s.term[0] > max(me.term, me.resigned)
@@ -292,8 +226,8 @@ class Model:
                                                          executed=(*s.executed, request))
         holder = s.seats[s.term[1]]
         if s.phase == "served":
-            dead = not holder.alive or holder.stopped and self.defect == "hung seat not killed"
-            if holder.stopped and holder.alive and self.defect != "hung seat not killed":
+            dead = not holder.known or holder.stopped and self.defect == "hung seat not killed"
+            if holder.stopped and holder.alive and holder.known and self.defect != "hung seat not killed":
                 yield "monitor: kills a hung seat", with_seat(s, s.term[1], alive=False, stopped=False)
             elif dead or holder.resigned == s.term[0] or s.order == s.term[0] and self.defect == "named before dead":
                 yield "monitor: raises the epoch", s._replace(epoch=s.epoch + 1, phase="draining")
@@ -302,8 +236,8 @@ class Model:
         elif s.phase == "vacant":
             yield "monitor: raises the epoch", s._replace(epoch=s.epoch + 1, phase="draining")
         elif s.phase == "draining" and (s.seen == s.epoch or self.defect == "replay before drain"):
-            other = 1 - s.term[1] if s.seats[1 - s.term[1]].alive else s.term[1]
-            if s.seats[other].alive and not s.seats[other].stopped:
+            other = 1 - s.term[1] if s.seats[1 - s.term[1]].known else s.term[1]
+            if s.seats[other].known and not s.seats[other].stopped:
                 after = s._replace(term=(s.epoch, other), phase="served")
                 # Named, then rung: two steps, and a sleeper is woken.
                 yield "monitor: names", after._replace(phase="ringing")
@@ -311,6 +245,20 @@ class Model:
             # Rung before the word changes a seat would sleep on: with the recheck the comparison finds it.
             after = s._replace(word=s.word + 1, phase="served")
             yield "monitor: rings", with_seat(after, s.term[1], asleep=False)
+        for n, seat in enumerate(s.seats):
+            if seat.known and not (seat.alive and seat.told):
+                yield f"monitor: sees the death of seat {n}", with_seat(s, n, known=False)
+            if seat.alive and not seat.told:
+                yield f"monitor: is told of seat {n}", self._told(s, n)
+
+    def _told(self, s: State, n: int) -> State:
+        """Whoever had the seat before is dead, whether that was seen or not."""
+        after = with_seat(s, n, known=True, told=True)
+        if s.seats[n].pc == "unseated":
+            after = with_seat(after, n, answer=(0, 0 if self.defect == "old term taken" else s.term[0], ""))
+        if s.term[1] == n and s.phase in ("served", "ringing"):
+            after = after._replace(phase="vacant")
+        return after
 
     # ---- device ----
 
@@ -343,11 +291,12 @@ class Model:
                 after = s._replace(deaths=s.deaths - 1)
                 yield f"seat {n} dies", with_seat(after, n, alive=False, stopped=False)
             if not seat.alive and s.restarts:
-                known = 0 if self.defect == "old term taken" else s.term[0]
-                after = with_seat(s._replace(restarts=s.restarts - 1), n, **Seat(resigned=known)._asdict())
-                if s.term[1] == n and s.phase in ("served", "ringing"):  # dead, whether that was seen or not
-                    after = after._replace(phase="vacant")
-                yield f"seat {n} is started again", after
+                after = s._replace(restarts=s.restarts - 1)
+                at_once = self.defect == "serves before it sits"
+                new = Seat(known=seat.known, told=False, pc="unseated")
+                if at_once:
+                    new = new._replace(pc="stand by", resigned=s.term[0])
+                yield f"seat {n} is started again", with_seat(after, n, **new._asdict())
             if seat.alive and not seat.stopped and s.stops and others:
                 after = s._replace(stops=s.stops - 1)
                 yield f"seat {n} is stopped", with_seat(after, n, stopped=True)

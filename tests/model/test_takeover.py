@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.model.takeover import DEFECTS, Scenario, explore
+from tests.model.takeover import DEFECTS, explore
+from tests.model.takeover_state import Scenario
 
 SCENARIOS = {
     "a death": Scenario(),

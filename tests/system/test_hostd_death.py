@@ -23,7 +23,6 @@ from tools import daemon
 from tools.chaos.holdings import listed
 
 PATHS = ("copy", "redirect", "direct")
-BEST = 1.0  # seconds in which everything is adopted
 
 
 def endpoints(path: str) -> dict[str, Any]:
@@ -34,7 +33,8 @@ def endpoints(path: str) -> dict[str, Any]:
 def await_rounds(host: Host, *names: str) -> None:
     """Until each has written some more to its disk, whichever way."""
     def written() -> list[float]:
-        return [host.metrics().value("disk_writes_completed_total", partition=name, endpoint="vda") for name in names]
+        page = host.metrics()
+        return [page.value("disk_writes_completed_total", partition=name, endpoint="vda") for name in names]
 
     before = written()
     host.until(lambda: all(now >= then + 5 for now, then in zip(written(), before, strict=True)))

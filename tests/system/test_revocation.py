@@ -8,11 +8,13 @@ import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hostd.errors import HostError
+from hostd.families import threads_of
 from tests.framework.canary import memory_of, put, stands
 from tests.framework.host import Host, running
 from tests.framework.puppet import Puppet
@@ -121,24 +123,37 @@ def test_a_device_that_stands_still_leaves_a_quarantine(host: Host) -> None:
     assert host.failed_checks() == []
 
 
-def test_control_stands_above_data_threads_meanwhile(host: Host) -> None:
-    """Otherwise a control process that waits on a data thread's processor waits until the kernel moves it."""
+def test_control_comes_before_data_meanwhile(host: Host) -> None:
+    """Otherwise a control process that waits on a data thread's processor waits until the kernel moves it, and a commit
+    waits for workers of the kernel that it does not move."""
     if host.status()["host"]["scheduling"] != "real-time":
         pytest.skip("data threads are of the normal class: a real-time class needs CAP_SYS_NICE")
     loaded(host, "redirect")
     pids = host.pids()
     control = [pids[name] for name in ("keeper", "ultravisor", "command", "monitor", "disk0", "nic0")]
-    assert classes(control) == {os.SCHED_OTHER}
+    data = [thread for name in ("monitor", "io-a", "io-b", "disk0", "nic0") for thread in data_threads(pids[name])]
+    assert classes(control) == {os.SCHED_OTHER} and len(data) >= 5
     os.kill(pids["disk0"], signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(1) as one:
             receipt = one.submit(host.revoke, "store", 0, RANGE, deadline=2.0)
             host.until(lambda: classes(control) == {os.SCHED_RR})
             assert all(os.sched_getparam(pid).sched_priority > 10 for pid in control)
+            assert classes(data) == {os.SCHED_BATCH}
+            assert {os.getpriority(os.PRIO_PROCESS, thread) for thread in data} == {-10}
             assert receipt.result()["state"] == "quarantine"
     finally:
         os.kill(pids["disk0"], signal.SIGCONT)
     assert classes(control) == {os.SCHED_OTHER}
+    assert classes(data) == {os.SCHED_RR}
+    assert {os.sched_getparam(thread).sched_priority for thread in data} == {10}
+
+
+def data_threads(process: int) -> list[int]:
+    """Without the kernel's workers for them, which come and go."""
+    named = {thread: Path(f"/proc/{process}/task/{thread}/comm").read_text() for thread in threads_of(process)}
+    ours = [thread for thread, name in named.items() if not name.startswith("iou-")]
+    return [thread for thread in ours if classes([thread]) == {os.SCHED_RR}]
 
 
 def classes(pids: list[int]) -> set[int]:

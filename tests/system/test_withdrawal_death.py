@@ -14,7 +14,7 @@ from hostd.errors import HostError
 from tests.framework.canary import memory_of, put, stands
 from tests.framework.host import Host
 from tests.system.test_hostd_death import kill
-from tests.system.test_revocation import classes
+from tests.system.test_revocation import classes, data_threads
 
 MIB = 1 << 20
 PAGE = 4096
@@ -33,6 +33,8 @@ def test_the_next_hostd_ends_what_was_begun(own: Host, device: str) -> None:
     guest.begin("load:disk", disk="vda", depth=32, seconds=3600)
     own.await_progress("store", 200)
     disk = own.pids()["disk0"]
+    data = [thread for name in ("monitor", "nic0", "io-a") for thread in data_threads(own.pids()[name])]
+    before = classes(data)
     os.kill(disk, signal.SIGSTOP)  # so that nothing comes to its end
     answers: dict[str, dict[str, Any]] = {}
 
@@ -53,11 +55,12 @@ def test_the_next_hostd_ends_what_was_begun(own: Host, device: str) -> None:
     os.kill(disk, signal.SIGCONT if device == "goes on" else signal.SIGKILL)
     own.start()
     control = [own.pids()[name] for name in ("ultravisor", "command", "monitor", "nic0")]
-    assert classes(control) == {os.SCHED_OTHER}  # nothing is urgent now
+    assert classes(control) == {os.SCHED_OTHER} and classes(data) == before  # nothing is urgent now
     own.until(lambda: {end["name"]: end["path"] for end in own.row("store")["endpoints"]} == {"vda": "redirect"})
     own.until(lambda: [row["state"] for row in own.view("store")["true"]["revoked"]] == ["freed"])
     own.until(lambda: all(one["state"] == "freed" for one in own.view("store")["receipts"]))
-    assert len(own.view("store")["receipts"]) == 2  # that of the endpoint went with it; `hostctl explain` has it
+    known = sorted(one["kind"] for one in own.view("store")["receipts"])
+    assert known == ["channel", "memory"]  # that of the endpoint went with it; `hostctl explain` has it
     for key, what in WANTED.items():  # whoever did not hear the answer asks again
         receipt = own.take("store", key=key, **what)
         assert receipt["state"] == "freed" and receipt["generation"] > 0, receipt

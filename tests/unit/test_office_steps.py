@@ -6,7 +6,8 @@ death leaves; another seat takes over, once with nothing executed of what had be
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ import pytest
 from tests.framework.build import build_c
 from tests.framework.office_rig import EPOCH, Rig
 from tests.framework.run import run
-from tests.framework.stepping import HEAD
+from tests.framework.stepping import HEAD, sweep
 
 REQUESTS = range(1, 4)
-STEPS_MAX = 60_000  # instructions of one operation
 
 
 @pytest.fixture(scope="module")
@@ -28,36 +28,16 @@ def terms_at(build_dir: Path) -> int:
 @pytest.fixture
 def rig(terms_at: int) -> Iterator[Rig]:
     """Seat 0 serves and sleeps."""
-    made = Rig(terms_at)
-    try:
+    with closing(Rig(terms_at)) as made:
         made.begin(0)
         made.name(EPOCH, 0)
         made.rest()
         yield made
-    finally:
-        made.close()
-
-
-def sweep(rig: Rig, over: Callable[[], bool], check: Callable[[Rig], None]) -> tuple[int, int]:
-    """Steps until the operation is over; (instructions, states that were checked)."""
-    steps = states = 0
-    before = rig.changing()
-    while not over():
-        rig.step(1)
-        steps += 1
-        assert steps < STEPS_MAX, "it does not come to its end"
-        now = rig.changing()
-        if now != before:
-            before = now
-            states += 1
-            check(rig)
-    return steps, states
 
 
 def recovered(left: Rig, executed: bool, seat: int, epoch: int, asked: range, so_far: Counter[int]) -> None:
     """A copy of what is left is taken over by `seat`: every request is executed and answered once, whole."""
-    rig = left.copy()
-    try:
+    with closing(left.copy()) as rig:
         done = so_far + (rig.execute(epoch) if executed else Counter())
         rig.take_over(epoch + 1, seat)
         answers = rig.answered()
@@ -71,8 +51,6 @@ def recovered(left: Rig, executed: bool, seat: int, epoch: int, asked: range, so
         assert answers == Counter(asked), f"answered {dict(answers)}"
         assert done == Counter(asked), f"executed {dict(done)}"
         assert rig.in_flight() == 0
-    finally:
-        rig.close()
 
 
 def test_killed_while_it_takes_and_records(rig: Rig) -> None:
@@ -83,8 +61,7 @@ def test_killed_while_it_takes_and_records(rig: Rig) -> None:
         for executed in (False, True):
             recovered(left, executed, 1, EPOCH, REQUESTS, Counter())
 
-    steps, states = sweep(rig, lambda: rig.calls.tail() == len(REQUESTS), check)
-    print(f"{steps} instructions, {states} states")
+    states = sweep(rig, lambda: rig.calls.tail() == len(REQUESTS), check)
     assert states >= 10 * len(REQUESTS)
 
 
@@ -99,15 +76,13 @@ def test_killed_while_it_completes(rig: Rig) -> None:
     def check(left: Rig) -> None:
         recovered(left, False, 1, EPOCH, REQUESTS, done)
 
-    steps, states = sweep(rig, lambda: rig.hardware.index(HEAD) == rig.hardware.tail() and rig.in_flight() == 0, check)
-    print(f"{steps} instructions, {states} states")
+    states = sweep(rig, lambda: rig.hardware.index(HEAD) == rig.hardware.tail() and rig.in_flight() == 0, check)
     assert states >= 10 * len(REQUESTS)
 
 
 def test_killed_while_it_takes_over(terms_at: int) -> None:
     """One request was answered by the device, two are in flight, and one waits on its ring."""
-    first = Rig(terms_at)
-    try:
+    with closing(Rig(terms_at)) as first:
         first.begin(0)
         first.name(EPOCH, 0)
         first.rest()
@@ -117,9 +92,7 @@ def test_killed_while_it_takes_over(terms_at: int) -> None:
         done = first.execute(EPOCH)
         first.ask(range(2, 5))
         left = first.copy()
-    finally:
-        first.close()
-    try:
+    with closing(left):
         left.begin(1)
         left.rest()
         left.name(EPOCH + 1, 1)
@@ -128,8 +101,5 @@ def test_killed_while_it_takes_over(terms_at: int) -> None:
             for executed in (False, True):
                 recovered(rig, executed, 0, EPOCH + 1, range(1, 5), done)
 
-        steps, states = sweep(left, lambda: left.serves(EPOCH + 1, 1), check)
-        print(f"{steps} instructions, {states} states")
+        states = sweep(left, lambda: left.serves(EPOCH + 1, 1), check)
         assert states > 5
-    finally:
-        left.close()

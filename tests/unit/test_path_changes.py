@@ -378,3 +378,19 @@ def test_a_change_that_an_earlier_hostd_began_is_gone_on_with() -> None:
         gone.agree("direct")
 
     run(main())
+
+
+def test_a_queue_pair_that_an_earlier_hostd_had_begun_to_take() -> None:
+    """A guest that has followed by itself is asked for nothing, for nobody would end that; when one follows, what its
+    device gives back since then has an end."""
+
+    async def main() -> None:
+        scene = Scene()
+        told: list[int | str] = []
+        await scene.changes.cut(scene.record, scene.vda, 0.0, told.append, lambda: told.append("drained"))
+        assert (told, scene.steps) == ([41, "drained"], ["close"])
+        scene.changes.hear(scene.record, {"endpoint": 0, "path": "redirect"})
+        await turns()
+        assert scene.steps == ["close", "settle"]
+
+    run(main())

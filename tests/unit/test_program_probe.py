@@ -20,26 +20,12 @@ from pyx.tap_link import Link
 from pyx.tap_pump import TapPump
 from tests.framework.near import MAC, PORT, Near, near
 from tests.framework.packets import frame
-from tests.framework.switch import Switch, running
+from tests.framework.switch import Switch, until
 
-DEADLINE = 10.0
 BUFFERS, STRIDE = 8, (abi.HEADED_MAX + 63) // 64 * 64
 STATION = "02:00:00:00:0a:01"
 SOURCE = bytes.fromhex(MAC.replace(":", ""))
 SOME = abi.OFFLOADS["checksum"] | abi.OFFLOADS["send_tcp4"]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.0005)
-
-
-@pytest.fixture
-def switch() -> Iterator[Switch]:
-    with running() as one:
-        yield one
 
 
 @pytest.mark.parametrize("headed", [False, True])

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ from tests.framework.office_rig import EPOCH, Rig
 from tests.framework.packets import frame
 from tests.framework.run import run
 from tests.framework.stepping import HEAD, Ring
-from tests.framework.switch import TUNNEL, Cable, Switch, running
+from tests.framework.switch import TUNNEL, Cable, Switch, until
 
 DEADLINE = 10.0
 PAIRS = 2
@@ -54,19 +54,6 @@ def numbered(number: int) -> bytes:
 
 def numbers(frames: Sequence[bytes]) -> list[int]:
     return [int(bytes(one)[42:46]) for one in frames]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.0005)
-
-
-@pytest.fixture
-def switch() -> Iterator[Switch]:
-    with running() as one:
-        yield one
 
 
 def spread(switch: Switch, pairs: int) -> None:

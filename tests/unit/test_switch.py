@@ -1,12 +1,11 @@
 """The switch of a NIC device: learning, ageing, groups, VLANs and ports that watch, against scapy's frames (U9)."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from tests.framework import packets
-from tests.framework.switch import Cable, Switch, running
+from tests.framework.switch import Cable, Switch
 
 from scapy.contrib.igmp import IGMP  # isort: skip
 from scapy.contrib.igmpv3 import IGMPv3gr, IGMPv3mr  # isort: skip
@@ -28,12 +27,6 @@ A, B, C = "02:00:00:00:0a:01", "02:00:00:00:0b:01", "02:00:00:00:0c:01"
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 GROUP, GROUP_MAC = "239.1.2.3", "01:00:5e:01:02:03"
 GROUP6, GROUP6_MAC = "ff0e::1:2:3", "33:33:00:02:00:03"
-
-
-@pytest.fixture
-def switch() -> Iterator[Switch]:
-    with running() as one:
-        yield one
 
 
 def frame(source: str, to: str, tag: int | None = None, priority: int = 0, size: int = 60) -> bytes:
