@@ -26,6 +26,7 @@ from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
 from hostd.keeper import Keeper
 from hostd.manifest import Disk, Manifest, Nic, PartitionSpec, complete
+from hostd.manifest_lines import Line
 from hostd.notes import Noting
 from hostd.paths import Paths
 from hostd.placement import placement_request
@@ -87,7 +88,7 @@ class HotPlug(Noting):
                 endpoint["unplugged"] = True
                 record.hot.add(endpoint["generation"])
                 try:
-                    await self._plug(record, endpoint)
+                    await self._plug(record, endpoint, getattr(entry, "line", None))
                 except BaseException:
                     await self._unplug(record, endpoint)
                     subject = {"partition": record.number, "name": entry.name, "drained": True}
@@ -203,8 +204,8 @@ class HotPlug(Noting):
         message = {"what": "partition", "partition": record.number}
         return (await ask(self.records["command"], "query", message))["partition"]
 
-    async def _plug(self, record: Record, endpoint: Row) -> None:
-        """Device and channel server serve it, and the guest has what it maps."""
+    async def _plug(self, record: Record, endpoint: Row, line: Line | None) -> None:
+        """Device and channel server serve it, and the guest has what it maps. `line`: its simulated one."""
         plan, fabric = record.plan, self.fabric
         device = fabric.devices[endpoint["device"]]
         queues = endpoint["queues"]
@@ -218,6 +219,8 @@ class HotPlug(Noting):
             message = of_port(record, endpoint, plan["memory"] if first else [])
             await ask(device, "attach", message, [events, pair, *rest[2 * len(queues) :]])
             endpoint["unplugged"] = False
+            if line is not None:
+                await fabric.wiring.set_line(device, endpoint["port"], line)
             both = [fd for couple in zip(channels, ledgers, strict=True) for fd in couple]
             fabric.number_queues(record, endpoint)
             await fabric.add_queues(record, [endpoint], [events, *both])

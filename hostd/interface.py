@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from hostd.events import EventLog
 from hostd.fault_script import Script
 from hostd.manifest import Manifest, PartitionSpec, Policy
+from hostd.manifest_lines import Line
 from hostd.manifest_wires import Wire
 
 STATES = ("defined", "starting", "running", "stopping", "stopped", "failed")
@@ -103,6 +104,9 @@ class Supervisor(Protocol):
 
     async def remove_wire(self, device: str, name: str) -> dict[str, Any]:
         """{"device", "name"}, of one that was not made for a partition."""
+
+    async def set_line(self, name: str, nic: str, line: Line | None, *, actor: str) -> dict[str, Any]:
+        """{"partition", "endpoint", "line", "before"}: the simulated line of a running guest's NIC; null: none."""
 
     async def set_attribution(self, on: bool) -> dict[str, Any]:
         """{"on"}: whether the data plane stamps the stages of requests."""

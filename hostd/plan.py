@@ -3,7 +3,7 @@
 `difference` is pure: two manifests in, a list of changes out, in the order in which they can be
 done. Partitions are compared by their specification, not by their state: a guest that finished its
 work is not started again by a second `apply`. Where a running guest has only gained or lost endpoints,
-or goes to other paths with them, that is done live; for anything else it is replaced. The machine and
+or goes to other paths or lines with them, that is done live; for anything else it is replaced. The machine and
 its devices stand while the host runs, so a change there is reported as `restart` and refuses the whole
 list.
 """
@@ -14,11 +14,12 @@ from typing import Any, Literal, Protocol
 
 from hostd.errors import HostError
 from hostd.manifest import Device, Disk, Manifest, Model, Nic, PartitionSpec, Policy, complete
+from hostd.manifest_lines import Line
 from hostd.path_changes import TIMEOUT
 from hostd.records import is_python
 
 Action = Literal["restart", "set", "remove", "detach", "replace", "attach", "create"]
-Kind = Literal["host", "device", "policy", "partition", "endpoint", "path", "size"]
+Kind = Literal["host", "device", "policy", "partition", "endpoint", "path", "size", "line"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Target(Protocol):
     ) -> dict[str, Any]: ...
 
     async def grow_disk(self, name: str, disk: str, size: int | None, *, actor: str) -> dict[str, Any]: ...
+
+    async def set_line(self, name: str, nic: str, line: Line | None, *, actor: str) -> dict[str, Any]: ...
 
     async def set_policies(self, policies: Sequence[Policy], *, key: str | None, actor: str) -> None: ...
 
@@ -133,6 +136,11 @@ async def _do(
         disk = next(one for one in specs[name].disks if one.name == endpoint)
         await supervisor.grow_disk(name, endpoint, disk.length, actor=actor)
         return
+    if change.kind == "line":
+        name, endpoint = change.name.split(".")
+        nic = next(one for one in specs[name].nics if one.name == endpoint)
+        await supervisor.set_line(name, endpoint, nic.line, actor=actor)
+        return
     if change.kind == "endpoint":
         name, endpoint = change.name.split(".")
         if change.action == "detach":
@@ -179,7 +187,7 @@ def _in_order(spec: PartitionSpec, like: PartitionSpec) -> PartitionSpec:
 
 
 def _live(before: PartitionSpec, after: PartitionSpec) -> list[Change] | None:
-    """What a running guest can follow to: endpoints that come, go, take another path, or grow. None where more
+    """What a running guest can follow to: endpoints that come, go, take another path or line, or grow. None where more
     differs, or the guest is a program that knows of no endpoints."""
     old, new = _endpoints(before), _endpoints(after)
     bare: dict[str, Any] = {"disks": [], "nics": []}
@@ -199,10 +207,12 @@ def _live(before: PartitionSpec, after: PartitionSpec) -> list[Change] | None:
         follows: dict[Kind, Any] = {"path": entry.path}
         if isinstance(entry, Disk) and _grows(known, entry):
             follows["size"] = entry.size
+        if isinstance(entry, Nic):
+            follows["line"] = entry.line
         if known.model_copy(update={str(key): value for key, value in follows.items()}) != entry:
             return None
-        fields = {key: [getattr(known, key), value] for key, value in follows.items() if getattr(known, key) != value}
-        changes += [Change("set", key, where, {key: both}) for key, both in fields.items()]
+        differ = {key: value for key, value in follows.items() if getattr(known, key) != value}
+        changes += [Change("set", key, where, _fields(known, entry, key)) for key in differ]
     return changes
 
 
@@ -225,10 +235,12 @@ def _complete(spec: PartitionSpec, devices: list[Device]) -> PartitionSpec:
         return spec  # its device goes with this change, which is refused as a `restart`
 
 
-def _fields(before: Model | None, after: Model | None) -> dict[str, list[Any]]:
+def _fields(before: Model | None, after: Model | None, *only: str) -> dict[str, list[Any]]:
+    """What differs, of `only` these fields."""
     first = before.model_dump(mode="json") if before is not None else {}
     second = after.model_dump(mode="json") if after is not None else {}
-    return {key: [first.get(key), second.get(key)] for key in first | second if first.get(key) != second.get(key)}
+    names = only or list(first | second)
+    return {name: [first.get(name), second.get(name)] for name in names if first.get(name) != second.get(name)}
 
 
 def _plain(policies: list[Policy]) -> list[dict[str, Any]]:

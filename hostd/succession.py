@@ -109,6 +109,7 @@ class Succession(noted.Noting):
         raise NotImplementedError
 
     settle_endpoints: Callable[[Record, list[int]], Awaitable[None]]
+    resume_lines: Callable[[Record], Awaitable[None]]
     resume_revocations: Callable[[Record], None]
     resume_withdrawals: Callable[[Record], None]
 
@@ -260,6 +261,7 @@ class Succession(noted.Noting):
         if record.plan["partition"]["state"] == "stopping":  # its end was decided, and then not noted any more
             record.state, record.stop_asked = "stopping", True
         await self._paths.catch_up(record)
+        await self.resume_lines(record)
         self.resume_revocations(record)
         self.resume_withdrawals(record)
 

@@ -34,6 +34,7 @@ from hostd.hardware import assigned
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
+from hostd.line_life import LineLife
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec, complete, with_path
 from hostd.monitor_life import MonitorLife
@@ -60,7 +61,7 @@ REPORT_BYTES_MAX = 4096
 START_TIMEOUT = 30.0
 
 
-class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, NicQueues, Succession):
+class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife, NicQueues, Succession):
     """One host. Made by `hostd.__main__`; the interface is hostd.interface.Supervisor."""
 
     metrics_url: str | None = None

@@ -17,6 +17,7 @@ from typing import Any
 
 from hostd import netlink, tap
 from hostd.errors import HostError
+from hostd.manifest_lines import Line
 from hostd.manifest_wires import SENT, VXLAN_PORT, WIRES_MAX, Wire, endpoint_of, left_by
 from hostd.records import Record
 from hostd.wire import RemoteError, close_fds
@@ -94,7 +95,7 @@ class Wiring:
         finally:
             close_fds(fd for fd in fds.values() if fd >= 0)
         if wire.line is not None:
-            await self._ask(device, "set_line", {"port": placed.number, **wire.line.message()})
+            await self.set_line(device, placed.number, wire.line)
 
     async def remove(self, device: Record, placed: Placed) -> None:
         """The device lets go of a wire."""
@@ -125,7 +126,12 @@ class Wiring:
         for endpoint in record.plan["endpoints"]:
             line = lines.get(endpoint["name"])
             if line is not None and endpoint["device"] in devices:
-                await self._ask(devices[endpoint["device"]], "set_line", {"port": endpoint["port"], **line.message()})
+                await self.set_line(devices[endpoint["device"]], endpoint["port"], line)
+
+    async def set_line(self, device: Record, port: int, line: Line | None) -> None:
+        """The line of a port becomes this one; None: it ends. Frames that are on it arrive."""
+        operation, facts = ("end_line", {}) if line is None else ("set_line", line.message())
+        await self._ask(device, operation, {"port": port, **facts})
 
     async def expose(self, record: Record, devices: dict[str, Record]) -> None:
         """The ways to the host that a partition asks for."""

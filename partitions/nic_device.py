@@ -17,7 +17,7 @@ from pyx.nic import Nic
 
 class NicPartition(DevicePartition):
     """Its switch, and the wires that lead out of it: messages `add_wire`, `remove_wire`, `wires`, `wire_state`;
-    and lines that are simulated at its ports: `set_line`, `line_state`."""
+    and lines that are simulated at its ports: `set_line`, `end_line`, `line_state`."""
 
     device = Nic
     _limits = 0  # bits of what the host's description takes from it
@@ -78,6 +78,10 @@ class NicPartition(DevicePartition):
     def handle_set_line(self, message: Message, _fds: list[int]) -> Message:
         names = ("port", "speed", "delay", "jitter", "loss", "reorder", "seed")
         self.loop.set_line(**{name: message[name] for name in names})
+        return {}
+
+    def handle_end_line(self, message: Message, _fds: list[int]) -> Message:
+        self.loop.end_line(message["port"])
         return {}
 
     def handle_line_state(self, message: Message, _fds: list[int]) -> Message:

@@ -19,16 +19,19 @@ cdef struct Line:
     uint64_t speed          # bits a second; 0: unlimited
     uint64_t delay, jitter  # ns
     uint64_t loss, reorder  # of 2**32
+    uint64_t seed           # what it was drawn from
     uint64_t random         # state of its generator; never 0
     uint64_t free_at        # ns: when the last bit of the last frame has left the port
     uint64_t last_due
     uint8_t *frames         # a ring of parcels, each contiguous
     uint64_t size, head, tail
     uint64_t entered, lost, reordered, left
+    bint mixed              # frames on it may arrive in another order than they entered
 
 
 cdef class Lines(Switch):
     cdef Line lines[32]
     cdef uint32_t line_count
 
+    cdef Line *own_line(self, uint32_t port) except? NULL
     cdef bint arrive(self, Line *line) noexcept nogil

@@ -46,44 +46,68 @@ cdef class Lines(Switch):
     def set_line(self, uint32_t port, double speed=0, double delay=0, double jitter=0, double loss=0, double reorder=0,
                  uint64_t seed=1, uint64_t room=4 << 20):
         """Simulates a line at an attached port: `speed` in bits a second (0: unlimited), `delay` and `jitter` in seconds,
-        `loss` and `reorder` as probabilities; `room`: bytes of frames that are on their way at most. Replaces the line
-        that is there; frames on it are lost."""
+        `loss` and `reorder` as probabilities; `room`: bytes of frames that are on their way at most. A line that is there
+        becomes this one, with the room that it has: frames on it arrive when they would have, and later ones behind them."""
         cdef Port *p = self.attached(port)
+        cdef Line *there = self.own_line(port)
         cdef Line line
         cdef uint32_t i
         if not (0 <= loss <= 1 and 0 <= reorder <= 1 and 0 <= jitter <= delay and speed >= 0):
             raise ValueError("probabilities lie between 0 and 1, and jitter between 0 and delay")
-        self.drop_line(port)
-        if self.line_count == LINES:
+        if there == NULL and self.line_count == LINES:
             raise ValueError(f"at most {LINES} lines at one device")
         memset(&line, 0, sizeof(Line))
         line.port = port
-        line.speed = <uint64_t>speed
-        line.delay = <uint64_t>(delay * 1e9)
-        line.jitter = <uint64_t>(jitter * 1e9)
-        line.loss = <uint64_t>(loss * 4294967296.0)
-        line.reorder = <uint64_t>(reorder * 4294967296.0)
-        line.random = seed or 1
         line.size = max(room, 4 * <uint64_t>PV_HEADED_MAX) // ALIGN * ALIGN
-        line.frames = <uint8_t *>calloc(1, line.size)
-        if line.frames == NULL:
-            raise MemoryError()
+        if there == NULL:
+            line.frames = <uint8_t *>calloc(1, line.size)
+            if line.frames == NULL:
+                raise MemoryError()
         with self.quiet():
+            if there != NULL:
+                line = there[0]
+            else:
+                line.seed = ~seed
+            line.speed = <uint64_t>speed
+            line.delay = <uint64_t>(delay * 1e9)
+            line.jitter = <uint64_t>(jitter * 1e9)
+            line.loss = <uint64_t>(loss * 4294967296.0)
+            line.reorder = <uint64_t>(reorder * 4294967296.0)
+            if line.seed != seed:  # otherwise it goes on where it was: the same frames have the same fate
+                line.seed = seed
+                line.random = seed or 1
+            if there != NULL:
+                there[0] = line
+                return
             self.lines[self.line_count] = line
             self.line_count += 1
             p.line = self.line_count
             for i in range(p.member_count):
                 self.ports[p.members[i]].line = self.line_count  # all queue pairs of a NIC are on one cable
 
-    def drop_line(self, uint32_t port):
-        """The port sends at once again. Frames that are on its line are lost."""
+    def end_line(self, uint32_t port):
+        """The port sends at once again, behind the frames that are on its line: none of them is lost."""
+        if self.own_line(port) != NULL:
+            self.set_line(port)
+            self.drop_line(port, only_empty=True)
+
+    cdef Line *own_line(self, uint32_t port) except? NULL:
+        """NULL where the port has none; KeyError where there is no port."""
         cdef Port *p = self.attached(port)
-        cdef uint32_t at = p.line - 1, i
+        return &self.lines[p.line - 1] if p.line and self.lines[p.line - 1].port == port else NULL
+
+    def drop_line(self, uint32_t port, bint only_empty=False):
+        """The port sends at once again. Frames that are on its line are lost; `only_empty`: unless there are some."""
+        cdef Line *line = self.own_line(port)
+        cdef uint32_t at, i
         cdef uint8_t *frames
         cdef Port *other
-        if p.line == 0 or self.lines[at].port != port:
+        if line == NULL:
             return
+        at = self.attached(port).line - 1
         with self.quiet():
+            if only_empty and self.lines[at].head != self.lines[at].tail:
+                return
             frames = self.lines[at].frames
             self.line_count -= 1
             self.lines[at] = self.lines[self.line_count]
@@ -145,6 +169,7 @@ cdef class Lines(Switch):
         if early:
             parcel.due = line.free_at
             line.reordered += 1
+            line.mixed = True
         else:
             if parcel.due < line.last_due:
                 parcel.due = line.last_due
@@ -177,9 +202,10 @@ cdef class Lines(Switch):
                 earliest = parcel.due
                 found = parcel
             at += parcel.room
-            if line.reorder == 0 and found != NULL:
+            if not line.mixed and found != NULL:
                 break  # nobody overtakes: the first one is the earliest
         if found == NULL:
+            line.mixed = False
             return False
         if port.held_for >= 0 and not self.ready(port):
             earliest = self.ready_at(port)

@@ -29,6 +29,7 @@ class FakeSupervisor:
         self.events = EventLog(capacity=64)
         self.rows: dict[str, Row] = {}
         self.specs: dict[str, PartitionSpec] = {}
+        self.wires: list[Any] = []
         self.policies: list[Policy] = []
         self.calls: list[tuple[str, str, str | None, str]] = []
         self.checks: list[dict[str, Any]] = [
@@ -90,9 +91,11 @@ class FakeSupervisor:
         return {"name": name, "pid": 4711, "restarts": 1}
 
     async def add_wire(self, device: str, wire: Any) -> dict[str, Any]:
+        self.wires.append(wire)
         return {"device": device, "name": wire.name}
 
     async def remove_wire(self, device: str, name: str) -> dict[str, Any]:
+        self.wires = [wire for wire in self.wires if wire.name != name]
         return {"device": device, "name": name}
 
     async def attach(self, name: str, kind: str, entry: Any, *, key: str | None, actor: str) -> dict[str, Any]:
@@ -108,6 +111,15 @@ class FakeSupervisor:
         kept = {which: [end for end in getattr(spec, which) if end.name != endpoint] for which in ("disks", "nics")}
         self.specs[name] = spec.model_copy(update=kept)
         return {"name": self._row(name)["name"], "endpoint": endpoint, "index": 1, "seconds": 0.01}
+
+    async def set_line(self, name: str, nic: str, line: Any, *, actor: str) -> dict[str, Any]:
+        await self._begin("set_line", f"{name}.{nic}", None, actor)
+        self._row(name)
+        before = next(one.line for one in self.specs[name].nics if one.name == nic)
+        nics = [one.model_copy(update={"line": line}) if one.name == nic else one for one in self.specs[name].nics]
+        self.specs[name] = self.specs[name].model_copy(update={"nics": nics})
+        lines = [None if one is None else one.model_dump(mode="json") for one in (line, before)]
+        return {"partition": name, "endpoint": nic, "line": lines[0], "before": lines[1]}
 
     async def set_queues(self, name: str, nic: str, count: int, timeout: float) -> dict[str, Any]:
         await self._begin("set_queues", f"{name}.{nic}", None, "")

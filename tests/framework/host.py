@@ -239,6 +239,10 @@ class Host:
         target = partition_path(name, f"/endpoints/{nic}/queues")
         return self.client.request("PUT", target, {"queues": count, "timeout": timeout})
 
+    def set_line(self, name: str, nic: str, line: dict[str, Any] | None) -> dict[str, Any]:
+        """`hostctl line`."""
+        return self.client.request("PUT", partition_path(name, f"/endpoints/{nic}/line"), {"line": line})
+
     def attach(self, name: str, **entry: Any) -> dict[str, Any]:
         """`hostctl attach`: `disk` or `nic`, as in a manifest."""
         return self.client.post(partition_path(name, "/endpoints"), entry)

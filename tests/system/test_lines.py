@@ -2,11 +2,14 @@
 the generator, computed anew here (U9: right within 2 % or 50 us)."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.framework import packets
 from tests.framework.host import Host
 from tests.system.test_program_network import nic
 
@@ -161,3 +164,68 @@ def test_loss_and_order_are_those_of_the_seed(host: Host, seed: int) -> None:
                 overtaken += place[number - 1] > place[number]
     assert compared >= 3, (compared, found)
     assert overtaken == early > 10, (overtaken, early)
+
+
+ECHO = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('10.96.0.2', 7000))
+print('ready', flush=True)
+while True:
+    data, peer = s.recvfrom(100)
+    s.sendto(data, peer)
+"""
+ASKER = """
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('10.96.0.2', 7000))
+s.settimeout(0.2)
+while True:
+    begin = time.monotonic_ns()
+    try:
+        s.send(b'%024d' % begin)
+        while int(s.recv(100)) != begin:
+            pass
+    except OSError:
+        continue
+    print(time.monotonic_ns() - begin, flush=True)
+    time.sleep(0.002)
+"""
+
+
+def test_a_line_changes_while_its_guest_runs_and_outlives_its_device(host: Host) -> None:
+    host.spawn("ear", ["python3", "-c", ECHO], nics=nic("10.96.0.2/24"))
+    host.until(lambda: "ready" in host.log("ear"))
+    host.spawn("mouth", ["python3", "-c", ASKER], nics=nic("10.96.0.1/24"))
+
+    def trips(count: int) -> list[int]:
+        """Nanoseconds of so many that began after now: one may be under way."""
+        before = len(host.log("mouth").split())
+        host.until(lambda: len(host.log("mouth").split()) >= before + 1 + count)
+        return [int(one) for one in host.log("mouth").split()[before + 1 :]]
+
+    assert min(trips(10)) < 20_000_000
+    answer = host.set_line("mouth", "eth0", {"delay": "20ms"})
+    assert (answer["before"], answer["line"]["delay"]) == (None, 0.02)
+    assert min(trips(10)) >= 20_000_000
+    restarts = host.row("nic0")["restarts"]
+    os.kill(host.row("nic0")["pid"], signal.SIGKILL)
+    host.until(lambda: host.row("nic0")["restarts"] == restarts + 1 and host.row("nic0")["state"] == "running")
+    host.until(lambda: trips(1)[0] >= 20_000_000)
+    assert min(trips(10)) >= 20_000_000
+    assert host.set_line("mouth", "eth0", None)["line"] is None
+    host.until(lambda: min(trips(5)) < 20_000_000)
+
+
+def test_a_nic_that_is_attached_has_its_line(host: Host) -> None:
+    """All that it sends is lost, until its line ends."""
+    receiver, sender = host.guest("receiver", nics=["eth0"]), host.guest("sender", nics=["eth0"])
+    host.attach("sender", nic={"name": "eth1", "line": {"loss": "100%"}})
+    sender.call("hardware:take_changes")
+    address = receiver.call("offloads:open", nic="eth0", buffers=16, size=256)
+    source = sender.call("offloads:open", nic="eth1", buffers=16, size=256)
+    first, second = (bytes(packets.frame(one, protocol="udp", source=source, to=address)).hex() for one in (b"1", b"2"))
+    sender.call("offloads:send", nic="eth1", frames=[first], headed=False)
+    assert host.set_line("sender", "eth1", None)["before"]["loss"] == 1.0
+    sender.call("offloads:send", nic="eth1", frames=[second], headed=False)
+    assert receiver.call("offloads:receive", nic="eth0", count=1) == [second]

@@ -84,6 +84,10 @@ def test_endpoints_come_and_go_without_a_new_guest() -> None:
     larger = manifest(guest("g", disks=[{**vda, "size": 1024}]), guest("h"))
     assert steps(manifest(guest("g", disks=[vda]), guest("h")), larger) == [("set", "size", "g.vda")]
     assert steps(larger, manifest(guest("g", disks=[vda]), guest("h"))) == [("replace", "partition", "g")]
+    slow = manifest(guest("g", nics=[{**eth0, "line": {"delay": "2ms"}}]))
+    [change] = plan.difference(manifest(guest("g", nics=[eth0])), slow)
+    assert (change.action, change.kind, change.name, change.fields["line"][0]) == ("set", "line", "g.eth0", None)
+    assert next(iter(lines([change.document()]))) == "~ set line g.eth0"
     [replaced] = lines([plan.Change("replace", "partition", "g").document()])
     assert replaced == "~ replace partition g: ends it and starts it anew"
 
@@ -97,6 +101,10 @@ def test_endpoints_come_and_go_without_a_new_guest() -> None:
         assert len({key for _, _, key, _ in host.calls[2:]}) == 4
         # Those that came stand behind the others, which is no difference.
         assert (await plan.apply(host, after))["changes"] == []
+        eth1 = {"name": "eth1", "line": {"loss": "1%"}}
+        slow = manifest(guest("g", disks=[vdb, {**vda, "path": "copy"}]), guest("h", nics=[eth1]))
+        assert (await plan.apply(host, slow))["applied"] == 1 and host.calls[-1][:2] == ("set_line", "h.eth1")
+        assert (await plan.apply(host, slow))["changes"] == []
 
     asyncio.run(main())
 

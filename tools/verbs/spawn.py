@@ -10,6 +10,7 @@ from hostd.tap import MTU_LEAST, MTU_MOST
 from hostd.units import UnitError, parse_size
 from tools import options, output
 from tools.client import Client, partition_path
+from tools.verbs.line import FACTS
 from tools.verbs.list import ending
 from tools.verbs.path import PATHS
 
@@ -30,7 +31,7 @@ EXPORTER = "partitions.nbd_export:main"
 )
 @click.option("--nic", "nics", multiple=True, metavar="NAME[,KEY=VALUE]...",
               help="A virtual NIC; may be repeated. Keys: those of a disk, and ip, mtu, offloads, queues, vlan, trunk, "
-                   "promiscuous, tcp.")
+                   "promiscuous, tcp; of a simulated line speed, delay, jitter, loss, reorder, seed.")
 @click.option("--ip", "addresses", multiple=True, metavar="ADDRESS/LENGTH",
               help="IPv4 or IPv6 address of the only NIC, of a program or with tcp=on; may be repeated.")  # fmt: skip
 @click.option("--mtu", type=click.IntRange(MTU_LEAST, MTU_MOST), metavar="BYTES", help="MTU of a program's NICs.")
@@ -180,6 +181,8 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             fields[key] = value == "on"
         elif option == "--nic" and key in ("mtu", "queues", "vlan") and value.isdecimal():
             fields[key] = int(value)
+        elif option == "--nic" and key in FACTS:
+            fields.setdefault("line", {})[key] = int(value) if key == "seed" and value.isdecimal() else value
         elif key in ("weight", "operations") and not value.isdecimal():
             raise click.BadParameter(f"{fact!r} is no whole number", param_hint=option)
         elif key == "weight":
@@ -188,7 +191,8 @@ def _share(text: str, option: str, path: str | None) -> dict[str, Any]:
             rate = int(value) if key == "operations" else value
             fields.setdefault("limits", {})[key] = {"rate": rate}
         else:
-            more = ", ip, mtu, offloads, queues, vlan, trunk, promiscuous, tcp" if option == "--nic" else ""
+            more = f", ip, mtu, offloads, queues, vlan, trunk, promiscuous, tcp, {', '.join(FACTS)}"
+            more = more if option == "--nic" else ""
             known = f"device, path, weight, budget, bytes, operations{more}"
             raise click.BadParameter(f"{key!r} is no fact of an endpoint; known: {known}", param_hint=option)
     return fields
