@@ -13,6 +13,7 @@ from pyx.faulty import KINDS
 
 SECONDS_MAX = 5.0  # that a device or a completion may be late, or a thread stand still
 FAULTS_MAX = 256
+ARRIVALS = ("receive", "receive_headed")  # operations that end by themselves, when a frame comes
 LASTING = ("delay", "late", "hung")  # kinds that have a length
 
 
@@ -36,6 +37,8 @@ class Fault(Model):
             raise ValueError(f"{self.kind!r} is no kind of fault; known: {', '.join(known)}")
         if self.operation is not None and self.operation not in OPERATIONS:
             raise ValueError(f"{self.operation!r} is no operation; known: {', '.join(OPERATIONS)}")
+        if self.operation in ARRIVALS and self.kind != "interrupt":
+            raise ValueError(f"{self.kind}: not of a frame that has arrived; that can only lose its interrupt")
         if (self.seconds > 0) != (self.kind in LASTING):
             raise ValueError(f"{self.kind}: {'how many seconds?' if self.kind in LASTING else 'takes no seconds'}")
         if self.kind == "hung":

@@ -224,6 +224,11 @@ class Guest:
             for index, queue in enumerate(queues)
         }
 
+    @property
+    def missed_interrupts(self) -> int:
+        """Times that this guest has slept for a second, looked by itself, and found what nobody had told it of."""
+        return self.waiter.missed
+
     def sleep(self) -> None:
         """Does nothing until the partition is stopped, but lets its endpoints change their paths."""
         while True:

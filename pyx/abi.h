@@ -256,8 +256,10 @@ struct pv_completion {
     uint16_t queue;         /* device to server: the server's queue number; otherwise 0 */
     uint16_t call;          /* monitor to I/O partition: enum pv_call that this answers; otherwise 0 */
     uint32_t result;        /* of a system call; on a queue pair: `result` requests before `id`, in the order of the
-                             * request ring, ended exactly as it did, with as many bytes each */
+                             * request ring, ended exactly as it did, with as many bytes each; device to server:
+                             * PV_COMPLETION_SILENT or 0 */
 };
+#define PV_COMPLETION_SILENT 1u /* fault plane: the guest is not woken for it */
 _Static_assert(sizeof(struct pv_completion) == 64, "one cache line");
 
 /* Partition to monitor. PV_CALL_SUBMIT carries a client's request; CONNECT a service name. */

@@ -53,6 +53,7 @@ cdef extern from "abi.h" nogil:
     const uint32_t PV_ENDPOINT_PATH_SHIFT
     uint32_t PV_ENDPOINT_PATH(uint32_t flags)
     const uint32_t PV_CALL_OWN
+    const uint32_t PV_COMPLETION_SILENT
     const uint32_t PV_FLAG_PACK
     const uint32_t PV_PACK_ENTRIES
     const uint32_t PV_STAGE_TIMES

@@ -113,6 +113,7 @@ cdef class Copies(Queues):
                 answer.status = copy.status
                 answer.reason = copy.reason
                 answer.bytes = copy.bytes
+                answer.result = copy.result
                 for i in range(PV_STAGE_TIMES):
                     answer.stage_times[i] = copy.times[i]
         elif (answer.call == 0 and answer.status == PV_STATUS_OK and answer.bytes and copy.state == COPY_DEVICE
@@ -121,6 +122,7 @@ cdef class Copies(Queues):
             self.arrived(q, slot, answer)
             copy.status = answer.status
             copy.reason = answer.reason
+            copy.result = answer.result
             for i in range(PV_STAGE_TIMES):
                 copy.times[i] = answer.stage_times[i]
             self.call_next(q, number, slot)

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "abi.h"
+
 #define PV_INJECT_RULES_MAX 32u
 #define PV_INJECT_LOG_MAX 1024u        /* a rule may strike for ever: the oldest lines are lost */
 #define PV_INJECT_CERTAIN 1000000u     /* chances are parts of a million */
@@ -22,7 +24,7 @@ enum pv_inject {
     PV_INJECT_DUPLICATE, /* completed twice */
     PV_INJECT_LOST,      /* executed, and never completed */
     PV_INJECT_LATE,      /* executed, and completed so much later; others overtake it */
-    PV_INJECT_INTERRUPT, /* direct path: executed and completed, and the guest is not woken */
+    PV_INJECT_INTERRUPT, /* executed and completed, or arrived, and the guest is not woken */
     PV_INJECT_TORN,      /* half of its data is moved, and it fails */
     PV_INJECT_CORRUPT,   /* direct path: the ring that it is completed on says nonsense, and is not used any more */
     PV_INJECT_HUNG,      /* the data thread stands still for so long; of no request */
@@ -70,14 +72,26 @@ static inline bool pv_inject_moves_data(uint32_t kind)
 /* Does only a queue pair have what this spoils? */
 static inline bool pv_inject_of_pair(uint32_t kind)
 {
-    return kind == PV_INJECT_INTERRUPT || kind == PV_INJECT_CORRUPT;
+    return kind == PV_INJECT_CORRUPT;
+}
+
+/* A posted buffer that a frame has arrived in: nothing is executed any more that could fail. */
+static inline bool pv_inject_arrives(uint32_t operation)
+{
+    return operation == PV_OP_RECEIVE || operation == PV_OP_RECEIVE_HEADED;
+}
+
+static inline bool pv_inject_of_arrival(uint32_t kind)
+{
+    return kind == PV_INJECT_INTERRUPT;
 }
 
 static inline bool pv_inject_concerns(const struct pv_inject_rule *r, uint32_t port, uint32_t generation,
                                       uint32_t operation, bool moves, bool paired)
 {
     return r->port == port && r->generation == generation && (r->operation == 0 || r->operation == operation)
-           && (moves || !pv_inject_moves_data(r->kind)) && (paired || !pv_inject_of_pair(r->kind));
+           && (moves || !pv_inject_moves_data(r->kind)) && (paired || !pv_inject_of_pair(r->kind))
+           && (!pv_inject_arrives(operation) || pv_inject_of_arrival(r->kind));
 }
 
 /* The rule that strikes this request; NULL: none. Changes nothing: a request that has to wait is asked for again. */

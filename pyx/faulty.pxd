@@ -3,7 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from pyx.abi cimport pv_dma_request
 from pyx.faultsc cimport pv_faults
 from pyx.intake cimport Intake
-from pyx.portc cimport Job, Port
+from pyx.portc cimport Job, Port, Server
 
 
 cdef enum:
@@ -27,6 +27,8 @@ cdef class Faulty(Intake):
     cdef bint interfere(self, Port *port, Job *job, uint64_t *clock) noexcept nogil
     cdef bint execute(self, Port *port, Job *job, uint64_t *clock) noexcept nogil
     cdef void tear(self, Job *job) noexcept nogil
+    cdef void silence(self, Port *port, Server *server) noexcept nogil
+    cdef void arrived(self, Port *port, Server *server, uint32_t operation, uint32_t length) noexcept nogil
     cdef bint hold_back(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
                         uint64_t start, uint64_t end) noexcept nogil
     cdef uint32_t give_late(self, uint64_t until) noexcept nogil

@@ -21,8 +21,8 @@ from pyx.faultsc cimport (
 from pyx.dmac cimport pv_span
 from pyx.intake cimport Intake
 from pyx.ledgerc cimport pv_device_end
-from pyx.portc cimport BATCH, Job, Port
-from pyx.ringc cimport pv_count, pv_now, pv_pause, pv_producer_free
+from pyx.portc cimport BATCH, Job, Port, Server
+from pyx.ringc cimport pv_count, pv_now, pv_pause, pv_producer_free, pv_silence_last
 
 from pyx import abi as names
 
@@ -135,13 +135,9 @@ cdef class Faulty(Intake):
                 self.tear(job)
             elif kind == PV_INJECT_LATE:
                 job.fault_ns = rule.ns
-            port.silent = kind == PV_INJECT_INTERRUPT
-            port.spoilt = kind == PV_INJECT_CORRUPT
             port.flying += 1  # it joins no run: what happens to its completion happens to no other one
             done = self.execute(port, job, clock)
             port.flying -= 1
-            if not done:
-                port.silent = port.spoilt = False
         if not done:
             return False
         pv_inject_commit(self.faults, rule, port.number, port.generation, job.operation, length, moves, paired)
@@ -184,11 +180,31 @@ cdef class Faulty(Intake):
         if job.fault == PV_INJECT_TORN:
             status, reason = PV_STATUS_FAILED, PV_REASON_MEDIUM_SHORT
         self.complete(port, &plain, status, reason, bytes, start, end)
+        if job.fault == PV_INJECT_INTERRUPT:
+            self.silence(port, job.server)
+        elif job.fault == PV_INJECT_CORRUPT:
+            port.spoilt = True
         plain.entry = 0
         if job.fault == PV_INJECT_DUPLICATE and (
                 pv_producer_free(&port.pair.completions[0], room) >= room if job.server == NULL
                 else pv_producer_free(&job.server.completions, room + job.server.flying) >= room + job.server.flying):
             self.complete(port, &plain, status, reason, bytes, start, end)
+
+    cdef void silence(self, Port *port, Server *server) noexcept nogil:
+        """The guest is not woken for the completion pushed last, by this device or by its server."""
+        if server == NULL:
+            port.silent = True
+        else:
+            pv_silence_last(&server.completions)
+
+    cdef void arrived(self, Port *port, Server *server, uint32_t operation, uint32_t length) noexcept nogil:
+        """A frame has arrived in a buffer of this port, and its completion was pushed; faults are armed."""
+        cdef bint paired = server == NULL
+        cdef pv_inject_rule *rule = pv_inject_choose(self.faults, port.number, port.generation, operation, False, paired)
+        pv_inject_commit(self.faults, rule, port.number, port.generation, operation, length, False, paired)
+        if rule != NULL:
+            pv_count(&self.counters[<int>PV_THREAD_INJECTED_DELAY + rule.kind - PV_INJECT_DELAY], 1)
+            self.silence(port, server)
 
     cdef bint hold_back(self, Port *port, const Job *job, uint32_t status, uint32_t reason, uint32_t bytes,
                         uint64_t start, uint64_t end) noexcept nogil:

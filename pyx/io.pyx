@@ -9,7 +9,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from pyx.abi cimport (
-    PV_CALL_COPY, PV_CALL_PATH, PV_CALL_SUBMIT, PV_ID, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS,
+    PV_CALL_COPY, PV_CALL_PATH, PV_CALL_SUBMIT, PV_COMPLETION_SILENT, PV_ID, PV_ID_SLOT, PV_IO_BYTES, PV_IO_CANCELLED, PV_IO_COMPLETIONS, PV_IO_FAILED, PV_IO_INTERRUPTS,
     PV_IO_OPERATIONS, PV_IO_RECALLED, PV_IO_REFUSED, PV_IO_REQUESTS, PV_IO_SUBMITTED, PV_OP_COUNT, PV_OP_PATH,
     PV_PATH_COPY, PV_PATH_DIRECT, PV_REASON_BUDGET, PV_REASON_COUNT, PV_REASON_ENDPOINT_FOREIGN, PV_REASON_EPOCH_STALE, PV_REASON_ID_INVALID,
     PV_REASON_LIST_LIMIT, PV_REASON_NONE, PV_REASON_OPERATION_UNKNOWN, PV_REASON_PATH_BUSY, PV_REASON_PATH_CHANGED,
@@ -254,6 +254,8 @@ cdef class IoServer(Copies):
             pv_push_completion(&q.completions, entry.request.id, self.epoch, answer.status, answer.reason, answer.bytes,
                                entry.pickup_time, answer.stage_times, 0)
             entry.done = q.completions.tail
+            if answer.result == PV_COMPLETION_SILENT:
+                q.silent = True
             q.generations[slot] += 1
             q.clear[q.clear_count] = slot
             q.clear_count += 1
@@ -360,7 +362,9 @@ cdef class IoServer(Copies):
                 q.free_count += 1
             q.clear_count = 0
             self.observe_run(q)
-            if pv_vector_raise(q.vector, NULL, q.interrupts, q.bit, self.symmetric):
+            if q.silent:
+                q.silent = False
+            elif pv_vector_raise(q.vector, NULL, q.interrupts, q.bit, self.symmetric):
                 pv_count(&q.counters[<int>PV_IO_INTERRUPTS], 1)
                 pv_count(&self.counters[<int>PV_THREAD_WAKES_SENT], 1)
         self.dirty_count = 0

@@ -93,7 +93,8 @@ cdef class NbdServer(NbdReplies):
             found = self.waiting()
             if not found:
                 self.arm(&self.waker.one)
-                pv_doorbell_wait(self.bell, word, deadline - idle.now)
+                if not pv_doorbell_wait(self.bell, word, deadline - idle.now) and self.waiting():
+                    self.waiter.missed += 1
             pv_doorbell_cancel(self.bell)
             pv_interrupt_take(self.waiter.interrupts)
             found = self.turn() > 0 or found

@@ -345,3 +345,6 @@ cdef class Nic(Associations):
             self.use_buffer(receiver, target.last)
             answer_well(self, receiver, RECEIVE, target.id, PV_OP_RECEIVE_HEADED if target.headed else PV_OP_RECEIVE,
                         length, now)
+        if self.faults != NULL:
+            self.arrived(receiver, target.entry.server if target.entry != NULL else NULL,
+                         PV_OP_RECEIVE_HEADED if target.headed else PV_OP_RECEIVE, length)

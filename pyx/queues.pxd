@@ -31,6 +31,7 @@ cdef struct Copy:
     uint32_t bytes
     uint16_t status
     uint16_t reason
+    uint32_t result              # PV_COMPLETION_SILENT or 0, of the device's answer
 
 cdef struct Queue:
     bint used
@@ -41,6 +42,7 @@ cdef struct Queue:
     bint receives                # its buffers wait for frames
     bint short                   # had no buffer for the next request: a completion changes that
     bint counted_broken
+    bint silent                  # fault plane: what is published next wakes nobody
     uint64_t partition
     uint16_t endpoint
     uint16_t queue

@@ -289,11 +289,12 @@ static inline bool pv_consumer_pending(const struct pv_consumer *c)
     return !c->broken && atomic_load_explicit(&c->ring->tail, memory_order_seq_cst) != c->head;
 }
 
-/* Waits on one word, at most timeout_ns. */
-static inline void pv_doorbell_wait(struct pv_doorbell *doorbell, uint32_t word, uint64_t timeout_ns)
+/* Waits on one word, at most timeout_ns. False: all of that went by, and nobody rang. */
+static inline bool pv_doorbell_wait(struct pv_doorbell *doorbell, uint32_t word, uint64_t timeout_ns)
 {
     struct timespec t = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word, &t, NULL, 0);
+    return syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word, &t, NULL, 0) == 0 || errno != ETIMEDOUT
+           || atomic_load_explicit(&doorbell->word, memory_order_relaxed) != word;
 }
 
 #ifndef SYS_futex_waitv

@@ -53,7 +53,7 @@ cdef extern from "ring.h" nogil:
     void pv_doorbell_fence(bint symmetric)
     void pv_doorbell_cancel(pv_doorbell *doorbell)
     bint pv_doorbell_ring(pv_doorbell *doorbell)
-    void pv_doorbell_wait(pv_doorbell *doorbell, uint32_t word, uint64_t timeout_ns)
+    bint pv_doorbell_wait(pv_doorbell *doorbell, uint32_t word, uint64_t timeout_ns)
     long pv_doorbells_wait(pv_wait *waits, uint32_t count, uint64_t timeout_ns)
 
 cdef extern from "slots.h" nogil:
@@ -62,6 +62,7 @@ cdef extern from "slots.h" nogil:
                          uint8_t operation, uint8_t flags, uint32_t taken, uint64_t key)
     void pv_push_completion(pv_producer *p, uint64_t id, uint64_t epoch, uint16_t status, uint16_t reason,
                             uint32_t bytes, uint64_t pickup_time, const uint32_t *times, uint16_t queue)
+    void pv_silence_last(pv_producer *p)
     void pv_push_packed(pv_producer *p, uint64_t id, uint64_t gpa, uint64_t enqueue_time, uint32_t length,
                         uint16_t endpoint, uint8_t operation, uint64_t key)
     struct pv_run:

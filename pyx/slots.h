@@ -119,6 +119,12 @@ static inline void pv_stamp_last(struct pv_producer *p, uint32_t completion)
     ((struct pv_completion *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8))->stage_times[PV_STAGE_COMPLETION] = completion;
 }
 
+/* Fault plane: whoever is told of the completion pushed last shall not be woken for it. Device to server alone. */
+static inline void pv_silence_last(struct pv_producer *p)
+{
+    ((struct pv_completion *)(p->slots + ((p->tail - 1) & (p->capacity - 1)) * 8))->result = PV_COMPLETION_SILENT;
+}
+
 /* A client's request, passed to the monitor by the server that recorded it as `id`. */
 static inline void pv_push_submit(struct pv_producer *p, uint16_t call, uint64_t id, const struct pv_request *request,
                                   uint64_t pickup_time, uint64_t epoch, uint16_t client, uint16_t queue,

@@ -120,7 +120,8 @@ cdef class TapPump:
             self.server.arm(&self.waker.one)
         found = self.first.pending_any() or self.waiter.changing() or self.server is not None and self.server.waiting()
         if not found and not self.stopping:
-            pv_doorbell_wait(bell, word, most)
+            if not pv_doorbell_wait(bell, word, most) and self.first.pending_any():
+                self.waiter.missed += 1
             found = True  # a TAP that rang is no ring to look at; a time-out is rare enough to count as one
         pv_doorbell_cancel(bell)
         pv_interrupt_take(self.waiter.interrupts)

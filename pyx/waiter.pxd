@@ -32,6 +32,7 @@ cdef class Waiter:
     cdef readonly bint symmetric
     cdef pv_idle idle
     cdef uint64_t counters[16]       # private thread counters, for pv_idle
+    cdef readonly uint64_t missed    # sleeps that nobody ended although something was there: lost interrupts
     cdef Follower endpoints          # of this partition, a chain: whoever waits moves all of them on
 
     cdef bint step(self, pv_consumer *ring, uint64_t deadline) noexcept nogil

@@ -12,7 +12,8 @@ from pyx.ringc cimport (
 )
 from pyx.segment cimport Mapping
 
-cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep between two looks (rules.md 15)
+# Longest sleep between two looks (rules.md 15): what an interrupt that was lost costs.
+cdef uint64_t SLICE_NS = 1_000_000_000
 
 
 cdef class Follower:
@@ -105,7 +106,7 @@ cdef class Waiter:
         cdef pv_doorbell *bell = &self.interrupts.doorbell
         cdef uint32_t word
         cdef uint64_t now, limit
-        cdef bint found
+        cdef bint found, rung
         if ring != NULL and pv_consumer_pending(ring) or self.changing():
             return True
         if not pv_idle_step(&self.idle, self.counters):
@@ -117,8 +118,10 @@ cdef class Waiter:
         if not found:
             now = pv_now()
             limit = deadline - now if deadline > now else 1
-            pv_doorbell_wait(bell, word, limit if limit < SLICE_NS else SLICE_NS)
+            rung = pv_doorbell_wait(bell, word, limit if limit < SLICE_NS else SLICE_NS)
             found = ring != NULL and pv_consumer_pending(ring) or self.changing()
+            if found and not rung:
+                self.missed += 1
         pv_doorbell_cancel(bell)
         pv_interrupt_take(self.interrupts)
         pv_idle_woken(&self.idle, found, self.counters)

@@ -15,14 +15,14 @@ TESTS = Path(__file__).parent
 WHOLE_HOSTS = ("system", "bench")  # folders whose tests start hosts, which use all processors
 # Files of them that judge no time: their hosts may run beside other tests.
 PATIENT = {
-    "bench_host", "capabilities", "clear", "commands", "compare", "connections", "containment",
-    "control_deaths", "direct", "disk_growth", "esp", "exact_counts", "faults_nic", "foreign", "guest_death",
-    "hardware", "hardware_buses", "histogram", "host", "hostd_kills", "hostile_indices", "hostile_memory",
-    "hosts", "hotplug", "keeper", "leaks", "load", "main_job", "malformed", "measure", "nbd", "nbd_abuse",
-    "nbd_volume", "offload_linux", "offloads", "pace", "path_data", "probes", "program_disk", "queues",
-    "redirect_disk", "redirect_nic", "refusals", "removal", "report", "ring", "sandbox", "sharing", "shutdown",
-    "spawn", "system_calls", "tcp", "ultravisor_crash", "ultravisor_keys", "validate", "vdisk", "vectors",
-    "virtual", "vlans", "volume", "wires", "withdrawal", "without_ring", "zombie",
+    "bench_host", "capabilities", "clear", "commands", "compare", "connections", "containment", "control_deaths",
+    "direct", "disk_growth", "esp", "exact_counts", "faults_interrupts", "faults_nic", "foreign", "guest_death",
+    "hardware", "hardware_buses", "histogram", "host", "hostd_kills", "hostile_indices", "hostile_memory", "hosts",
+    "hotplug", "keeper", "leaks", "load", "main_job", "malformed", "measure", "nbd", "nbd_abuse", "nbd_volume",
+    "offload_linux", "offloads", "pace", "path_data", "probes", "program_disk", "queues", "redirect_disk",
+    "redirect_nic", "refusals", "removal", "report", "ring", "sandbox", "sharing", "shutdown", "spawn",
+    "system_calls", "tcp", "ultravisor_crash", "ultravisor_keys", "validate", "vdisk", "vectors", "virtual", "vlans",
+    "volume", "wires", "withdrawal", "without_ring", "zombie",
 }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ RULES = [
             "pyx/takeover.h": (3, "raises the epoch: the monitor's own word"),
             "pyx/pair.h": (1, "asks for the lines that posted buffers name; believes nothing of it"),
             "pyx/gate.h": (2, "wakes its own process's thread"),
-            "pyx/slots.h": (4, "fills slots before they are published"),
+            "pyx/slots.h": (5, "fills slots before they are published"),
             "pyx/bench.h": (2, "slots of the ideal ring"),
             "pyx/loop.pyx": (1, "accessor beside its only user: was this bell rung"),
             "pyx/channel.pyx": (2, "accessor beside its only user: ends a sleep of its own process"),

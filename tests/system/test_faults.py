@@ -137,14 +137,31 @@ def test_a_late_completion_is_given_when_faults_are_cleared(host: Host, faults: 
     assert guest.call("faulty:rest", endpoint="vda", wait=1.0) == [OK]
 
 
-def test_a_lost_interrupt_costs_a_sleep(host: Host, faults: Faults) -> None:
-    """Every wait has a timeout (rules.md 15), so the guest looks by itself."""
-    guest = made(host, "direct")
-    faults.arm({"kind": "interrupt"}, {"kind": "hung", "role": "disk0", "seconds": SECONDS})
-    found = ask(guest, count=2)  # it sleeps by the time that the device goes on
-    assert found["answers"] == [OK] * 2
-    assert found["seconds"][0] > 2 * SECONDS > found["seconds"][1], found["seconds"]
-    assert faults.counted() == {"interrupt": 1, "hung": 1}
+def test_what_is_struck_on_the_path_copy(host: Host, faults: Faults) -> None:
+    """It lies in the I/O partition's memory meanwhile, and has two steps more; the guest sees the same."""
+    guest = made(host, "copy")
+    before = sum(host.metrics().by("process", "thread_foreign_completions_total").values())
+    faults.arm({"kind": "error", "after": 2})
+    assert ask(guest)["answers"] == [OK, OK, ["failed", "medium_error"], OK]
+    faults.arm({"kind": "duplicate", "after": 1, "operation": "read"})
+    assert ask(guest, "read")["answers"] == [OK] * 4
+    assert sum(host.metrics().by("process", "thread_foreign_completions_total").values()) == before + 1
+    faults.arm({"kind": "delay", "after": 1, "seconds": SECONDS})
+    found = ask(guest, count=2, fill=1)
+    assert found["answers"] == [OK] * 2 and found["seconds"][1] >= SECONDS
+    faults.arm({"kind": "torn", "operation": "write"})
+    assert ask(guest, count=1, fill=2)["answers"] == [["failed", "medium_short"]]
+    found = ask(guest, "read", count=1)
+    assert (found["first"], found["last"]) == (2, 1)
+    faults.arm({"kind": "late", "after": 1, "seconds": SECONDS})
+    assert ask(guest, "read", count=3, wait=SECONDS / 3)["answers"] == [OK, NOTHING, OK]
+    assert guest.call("faulty:rest", endpoint="vda") == [OK]
+    faults.arm({"kind": "lost", "after": 1})
+    assert ask(guest, "read", count=3, wait=0.2)["answers"] == [OK, NOTHING, OK]
+    for office in ("io-a", "io-b"):
+        host.client.request("PUT", f"/v1/offices/{office}", {})
+    assert guest.call("faulty:rest", endpoint="vda") == [OK]
+    assert faults.counted() == dict.fromkeys(("error", "duplicate", "delay", "torn", "late", "lost"), 1)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -216,3 +233,6 @@ def test_nothing_strikes_unless_armed(host: Host, faults: Faults) -> None:
     with pytest.raises(HostError) as caught:
         faults.arm({"kind": "late"})
     assert "how many seconds" in str(caught.value)
+    with pytest.raises(HostError) as caught:
+        faults.arm({"kind": "error", "operation": "receive"})
+    assert "can only lose its interrupt" in str(caught.value)

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from frames import frame
+from nic import receive
 from puppet import Puppet
 
 from pyx import abi
@@ -40,8 +41,8 @@ def frames(puppet: Puppet, nic: str, to: str, size: int, seeds: list[int], wait:
 def _one_by_one(queue: Any, operation: int, buffers: list[Any], wait: float) -> dict[str, Any]:
     """A request for each buffer, made once the one before was answered or `wait` seconds went by without.
 
-    {"answers": [[status, reason]], none where none came, "seconds": [of each], "foreign", "in_flight"}."""
-    answers, seconds = [], []
+    {"answers": [[status, reason]], none where none came, "seconds": [of each], "foreign", "in_flight", "missed"}."""
+    answers, seconds, missed = [], [], queue.waiter.missed
     for buffer in buffers:
         begin = time.monotonic()
         slot = queue.submit(operation, buffer, 0)
@@ -52,7 +53,8 @@ def _one_by_one(queue: Any, operation: int, buffers: list[Any], wait: float) -> 
                 if number == slot:
                     answers[-1] = named(status, reason)
         seconds.append(time.monotonic() - begin)
-    return {"answers": answers, "seconds": seconds, "foreign": queue.foreign, "in_flight": queue.in_flight}
+    return {"answers": answers, "seconds": seconds, "foreign": queue.foreign, "in_flight": queue.in_flight,
+            "missed": queue.waiter.missed - missed}
 
 
 def rest(puppet: Puppet, endpoint: str, wait: float = 5.0) -> list[list[str]]:
@@ -88,3 +90,10 @@ def broken(puppet: Puppet, disk: str) -> str:
 def named(status: int, reason: int) -> list[str]:
     statuses = {number: name for name, number in abi.STATUSES.items()}
     return [statuses[status], abi.REASON_NAMES[reason]]
+
+
+def arrival(puppet: Puppet, nic: str, wait: float) -> dict[str, Any]:
+    """The next frame: "digests" of none or one, "seconds" until it was found, "missed": interrupts meanwhile."""
+    begin, missed = time.monotonic(), puppet.guest.missed_interrupts
+    digests = receive(puppet, nic, 1, wait)
+    return {"digests": digests, "seconds": time.monotonic() - begin, "missed": puppet.guest.missed_interrupts - missed}
