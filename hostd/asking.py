@@ -28,11 +28,11 @@ reviving: ContextVar[tuple[Record, ...]] = ContextVar("reviving", default=())
 class Absence:
     """Between the death of a role's process and the work of the next one. `given_up`: there will be no next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, given_up: bool = False) -> None:
         self._over = asyncio.Event()
         self._over.set()
         self._noticed = asyncio.Event()
-        self.given_up = False
+        self.given_up = given_up
 
     def begin(self) -> None:
         self.given_up = False

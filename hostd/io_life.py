@@ -98,6 +98,8 @@ class Offices:
             if (row["epoch"], row["seat"]) != (epoch, self._fabric.serving.get(office.name)):
                 if office.name in self._vacant:
                     cause = self._vacant[office.name]
+                if row["cause"] != "none":
+                    cause = row["cause"]
                 self._serves(office.name, row["seat"], row["epoch"], cause, None)
             elif list(self._fabric.servers.values())[row["seat"]].exit_status is None:
                 self._vacant.pop(office.name, None)
@@ -129,6 +131,10 @@ class Offices:
             message = {"server": record.number, "seat": seat, **epochs}
             pages = [self._fabric.fd(name) for name in seats(record.name)]
             await ask(self._fabric.monitor, "open_office", message, pages)
+        for name, device in self._fabric.devices.items():
+            if device.absence is not None and device.absence.given_up:
+                message = {"device": self._boot.slots[name], "gone": True}
+                await ask(self._fabric.monitor, "device_gone", message)
         return told
 
     async def see_vacancies(self, told: set[int]) -> None:

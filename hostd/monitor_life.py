@@ -77,11 +77,12 @@ class RoleLife:
         return (record,)
 
     def watch(self, record: Record) -> None:
-        """From now on it is started again when it dies."""
-        record.absence = Absence()
+        """From now on it is started again when it dies; one that an earlier hostd has given up, not before `again`."""
+        given_up = record.absence is not None and record.absence.given_up
+        record.absence = Absence(given_up)
         self._since = time.monotonic()
         self.last_seconds, self._budget = None, Budget()
-        if record.exit_status is not None:  # while others were still being started
+        if record.exit_status is not None and not given_up:  # while others were still being started
             self.died(record)
 
     async def rest(self, record: Record | None) -> None:
@@ -163,6 +164,7 @@ class RoleLife:
 
     async def _attempt(self, record: Record) -> dict[str, Any] | None:
         """One start; None where it failed, and nothing of it lives then."""
+        status = record.exit_status
         try:
             if record.process:  # 0: the last start had not come so far
                 await self._children.forget(record)
@@ -171,7 +173,9 @@ class RoleLife:
             return await self._follow(record)
         except (RemoteError, HostError, WireError, OSError, EOFError) as error:
             self._events.publish("error", partition=record.name, message=f"{record.name} again: {error}")
-            if record.pid is not None and record.exit_status is None:
+            if record.pid is None:
+                record.exit_status = status  # there was no other process
+            elif record.exit_status is None:
                 self._children.signal(record, signal.SIGKILL)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(END_TIMEOUT):

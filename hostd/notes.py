@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hostd.asking import Absence
 from hostd.errors import HostError
 from hostd.exports import Export
 from hostd.keeper import Keeper
@@ -112,6 +113,7 @@ def of_record(record: Record) -> Row:
     document["spec"] = plain(spec) if isinstance(spec, PartitionSpec) else spec
     document["served"] = sorted(record.served.items())
     document["hot"] = sorted(record.hot)
+    document["given_up"] = record.absence is not None and record.absence.given_up
     document["export"] = [str(export.path), export.device, export.inode] if export else None
     return document
 
@@ -121,6 +123,8 @@ def to_record(document: Row) -> Record:
     record.spec = PartitionSpec.model_validate(document["spec"]) if record.type == "guest" else document["spec"]
     record.served = dict(document["served"])
     record.hot = set(document["hot"])
+    if document["given_up"]:
+        record.absence = Absence(given_up=True)  # until its life is watched again
     if document["export"]:
         path, device, inode = document["export"]
         record.export = Export(Path(path), device, inode)

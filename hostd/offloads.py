@@ -41,6 +41,9 @@ class Offloads:
 
     async def offered(self, device: str) -> Row:
         """{"withheld": bits of a device, "peer": {port: bits}}, as the monitor takes it."""
+        absence = self.devices[device].absence
+        if absence is not None and absence.given_up:
+            return {"withheld": reduce(or_, abi.OFFLOADS.values()), "peer": {}}  # until there is the next one
         told = await ask(self.devices[device], "offloads", {})
         peer = {port: reduce(or_, by.values()) for port, by in told["peers"].items()}
         return {"withheld": told["withheld"], "peer": peer}

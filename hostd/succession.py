@@ -195,7 +195,8 @@ class Succession(noted.Noting):
         self.events.publish("adopted", **facts)
         await asyncio.gather(*self._endings, return_exceptions=True)
         if self.fabric.loaded:
-            await self._offices.look()
+            if self.fabric.monitored:
+                await self._offices.look()
             if not self._loading.connected:  # the dead one was about to open them
                 self._control_life.reopen()
         for problem in [*problems, *await leftovers.remove()]:
@@ -260,7 +261,8 @@ class Succession(noted.Noting):
         await self.settle_endpoints(record, queues)
         if record.plan["partition"]["state"] == "stopping":  # its end was decided, and then not noted any more
             record.state, record.stop_asked = "stopping", True
-        await self._paths.catch_up(record)
+        if self.fabric.monitored:  # one that was given up knows everything when it comes back
+            await self._paths.catch_up(record)
         await self.resume_lines(record)
         self.resume_revocations(record)
         self.resume_withdrawals(record)

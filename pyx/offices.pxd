@@ -54,4 +54,5 @@ cdef class Offices(Adoption):
 
     cdef pv_office *office_of(self, uint64_t server) except NULL
     cdef int look(self) except -1
+    cdef str cause_of(self, uint32_t slot, uint64_t epoch)
     cdef void count_round(self) noexcept nogil

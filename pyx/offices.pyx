@@ -158,16 +158,25 @@ cdef class Offices(Adoption):
         watch_unlock(self.watch)
 
     def offices(self) -> list:
-        """[{"slot", "epoch", "seat", "last", "wanted": seat or -1, "changing"}]."""
+        """[{"slot", "epoch", "seat", "last", "wanted": seat or -1, "changing", "cause": of the takeover that the epoch
+        began with, "none" where this monitor has seen none}]."""
         rows = []
         watch_lock(self.watch)
         for i in range(self.watch.count):
             o = &self.watch.offices[i]
             term = pv_term(self.kernel, o.slot)
             rows.append({"slot": o.slot, "epoch": PV_TERM_EPOCH(term), "seat": PV_TERM_SEAT(term), "last": o.last,
-                         "wanted": <int>o.wanted - 1, "changing": bool(o.now.noticed)})
+                         "wanted": <int>o.wanted - 1, "changing": bool(o.now.noticed),
+                         "cause": self.cause_of(o.slot, PV_TERM_EPOCH(term))})
         watch_unlock(self.watch)
         return rows
+
+    cdef str cause_of(self, uint32_t slot, uint64_t epoch):
+        cdef uint32_t i
+        for i in range(PV_TAKEOVERS_MAX):
+            if self.watch.log[i].noticed and self.watch.log[i].slot == slot and self.watch.log[i].epoch == epoch:
+                return CAUSES[self.watch.log[i].cause]
+        return CAUSES[0]
 
     def take_takeovers(self) -> list:
         """Takeovers since the last time, in order: {"slot", "from", "to", "cause", "epoch", "found", "replayed",

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from hostd.boot import CONTROL_PLANE
 from hostd.errors import HostError
 from hostd.wire import Wire
+from tests.framework import monitors
 from tests.framework.exported import Exported
 from tests.framework.host import DEADLINE, Host
 from tests.framework.nbd import READ, WRITE
@@ -23,6 +25,7 @@ from tools import daemon
 from tools.chaos.holdings import listed
 
 PATHS = ("copy", "redirect", "direct")
+ROLES = CONTROL_PLANE
 
 
 def endpoints(path: str) -> dict[str, Any]:
@@ -164,6 +167,42 @@ def gone(host: Host, name: str) -> bool:
     except HostError as error:
         return error.code == "not_found"
     return False
+
+
+@pytest.mark.parametrize(
+    "role",
+    ["disk0", *(pytest.param(name, marks=pytest.mark.long) for name in (*ROLES, "monitor", "io-a", "nic0"))],
+)
+def test_who_was_given_up_stays_so(own: Host, role: str) -> None:
+    """Nobody starts it but `hostctl restart`, and what it is needed for has the same stated error; then all goes on."""
+    own.start()
+    guest = own.guest("g0", **endpoints("redirect"))
+    assert guest.call("work:verified", seed=1, most=5)["rounds"] == 5
+    monitors.exhaust(own, role)
+    before, endpoint = own.row(role), "eth0" if role == "nic0" else "vda"
+    told = own.view("g0")["connections"][endpoint] if role not in ROLES else None
+    kill(own)
+    own.start()
+    row = own.row(role)
+    assert (row["state"], row["pid"], row["restarts"]) == ("failed", None, before["restarts"])
+    assert not {"monitor_lost", "io_lost", "device_lost", "role_lost"} & {event["kind"] for event in own.events()}
+    if told is not None:
+        found = own.view("g0")["connections"][endpoint]
+        assert [found[name] for name in ("state", "cause", "error")] == [
+            told[name] for name in ("state", "cause", "error")
+        ]
+        assert f"hostctl restart {role}" in found["error"]
+    if role == "disk0":  # the next monitor knows, too, that takeovers do not wait for it
+        monitors.kill_and_wait(own, busy=False)
+        since = own.events()[-1]["sequence"]
+        os.kill(own.row("io-a")["pid"], signal.SIGKILL)
+        own.until(lambda: [event for event in own.events(since) if event["kind"] == "takeover"])
+    assert own.restart(role)["restarts"] > before["restarts"]
+    assert own.row(role)["state"] == "running"
+    assert guest.call("work:verified", seed=2, most=5)["rounds"] == 5
+    assert own.guest("g1", **endpoints("redirect")).call("work:verified", seed=3, most=5)["rounds"] == 5
+    own.until(lambda: own.failed_checks() == [], 40.0)  # services are opened anew with back-off
+    own.stop()
 
 
 def test_another_state_folder_is_refused(own: Host) -> None:
