@@ -4,6 +4,10 @@ A role answers hostd's pings in the same loop that does its work. One that has n
 not run (it is stopped, or sleeps although a ping lies before it) hangs; one that runs, or waits for a processor, for a
 medium, or for a keeper that is busy with its memory, gets BUSY seconds. A false alarm costs only latency: what was
 asked is asked again. No answer counts as many looks, so a hostd that itself stood still takes nobody for hung.
+
+The answers of devices and monitor tell of their data threads, too: one begins a round every second at least. One that
+does not and is stopped hangs after SILENT seconds; one that runs in circles, or waits for another thread or the time,
+after BUSY seconds. One that waits for a medium does not hang: its next process would have to wait as well.
 """
 
 from __future__ import annotations
@@ -12,8 +16,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hostd import syscalls
 from hostd.events import EventLog
 from hostd.keeper import Keeper
 from hostd.records import Record
@@ -25,17 +32,28 @@ LOOKS = 6
 KEEPER_TIMEOUT = 1.0
 STOPPED = ("T", "t")  # states of a process in /proc
 ASLEEP = ("S", "D")
+WAITS = ("futex", "futex_waitv", "clock_nanosleep", "nanosleep")  # calls in which nothing waits for a medium
 SLEEPERS = ("monitor", "io", "device")  # types of roles that may wait for guests or a medium before they answer
 
 
 class _Ping:
     """One that lies before a role."""
 
-    def __init__(self, answer: asyncio.Task[object], process: int) -> None:
+    def __init__(self, answer: asyncio.Task[dict[str, Any] | None], process: int) -> None:
         self.answer = answer
         self.process = process
         self.since = time.monotonic()
         self.looks = 0
+
+
+@dataclass
+class _Heart:
+    """Of a data thread: its rounds by then."""
+
+    process: int
+    beats: int
+    since: float
+    looks: int = 0
 
 
 class Pulse:
@@ -53,6 +71,7 @@ class Pulse:
         self._kill = kill
         self._events = events
         self._pings: dict[str, _Ping] = {}
+        self._hearts: dict[str, _Heart] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -74,6 +93,8 @@ class Pulse:
         ping = self._pings.get(record.name)
         if record.exit_status is not None or record.wire is None or record.absence is None or record.absence.absent:
             self._forget(record)
+        elif ping is not None and ping.answer.done() and self._stands_still(record, ping):
+            self._end(record, self._hearts.pop(record.name).since)
         elif ping is None or ping.answer.done() or ping.process != record.process:
             self._forget(record)
             self._pings[record.name] = _Ping(asyncio.create_task(_answer(record)), record.process)
@@ -82,9 +103,29 @@ class Pulse:
         else:
             ping.looks += 1
             if await self._hangs(record, ping):
-                self._events.publish("hung", partition=record.name, seconds=time.monotonic() - ping.since)
-                self._forget(record)
-                self._kill(record)
+                self._end(record, ping.since)
+
+    def _end(self, record: Record, since: float) -> None:
+        self._events.publish("hung", partition=record.name, seconds=time.monotonic() - since)
+        self._forget(record)
+        self._kill(record)
+
+    def _stands_still(self, record: Record, ping: _Ping) -> bool:
+        """Does its data thread hang, as the answer tells?"""
+        told = None if ping.answer.cancelled() or ping.process != record.process else ping.answer.result()
+        heart = told and told.get("heart")
+        if not heart:
+            return False
+        before = self._hearts.get(record.name)
+        if before is None or (before.process, before.beats) != (record.process, heart["beats"]):
+            self._hearts[record.name] = _Heart(record.process, heart["beats"], time.monotonic())
+            return False
+        before.looks += 1
+        silent = time.monotonic() - before.since
+        if before.looks < LOOKS or silent < SILENT:
+            return False
+        state = _state(f"/proc/{record.pid}/task/{heart['thread']}")
+        return state in STOPPED or (silent >= BUSY and (state == "R" or _idles(record.pid, heart["thread"])))
 
     async def _hangs(self, record: Record, ping: _Ping) -> bool:
         silent = time.monotonic() - ping.since
@@ -115,18 +156,30 @@ class Pulse:
             ping.answer.cancel()
 
 
-async def _answer(record: Record) -> object:
+async def _answer(record: Record) -> dict[str, Any] | None:
     """Asks this process, not the next one."""
     assert record.wire is not None
     with suppress(RemoteError, WireError, OSError, EOFError):
-        return await record.wire.request({"op": "ping"}, timeout=None)
+        return (await record.wire.request({"op": "ping"}, timeout=None))[0]
     return None
 
 
 def _still(record: Record) -> bool:
     """Is it stopped, or does it sleep where nothing but a request can be waited for?"""
-    try:
-        state = Path(f"/proc/{record.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
+    state = _state(f"/proc/{record.pid}")
     return state in STOPPED or (state in ASLEEP and record.type not in SLEEPERS)
+
+
+def _state(folder: str) -> str:
+    """Letter of a process or thread; nothing where it has ended."""
+    with suppress(OSError, IndexError):
+        return Path(folder, "stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _idles(pid: int | None, thread: int) -> bool:
+    """Does it sleep, and neither for a medium nor for a page of memory?"""
+    with suppress(OSError, ValueError, IndexError):
+        found = int(Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()[0])
+        return syscalls.call_name(found) in WAITS
+    return False

@@ -42,6 +42,11 @@ class DataPlane(Partition):
         self._thread = threading.Thread(target=self.loop.run, args=arguments, name="data", daemon=True)
         self._thread.start()
 
+    def handle_ping(self, message: Message, fds: list[int]) -> Message:
+        """This thread answers; "heart" is of the data thread, as it stands now."""
+        heart = {"thread": self._thread.native_id, "beats": self.loop.beats} if hasattr(self, "_thread") else None
+        return {**super().handle_ping(message, fds), "heart": heart}
+
     def handle_scheduling(self, _message: Message, _fds: list[int]) -> Message:
         """Class of the data thread: real-time where the right was there."""
         return {"realtime": self.loop.realtime}

@@ -25,6 +25,7 @@ cdef class Loop:
     cdef readonly bint realtime         # the data thread runs in a real-time class
     cdef public bint attribution        # stage stamps and histograms
     cdef uint64_t delays[8]             # ns, by stage: of the fault plane
+    cdef readonly uint64_t beats        # rounds of the data thread; it has one a second at least (sleep_limit)
     cdef uint64_t hung                  # ns, of it: that the thread stands still when it goes on
 
     cdef uint64_t stamp(self) noexcept nogil

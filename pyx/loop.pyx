@@ -135,6 +135,7 @@ cdef class Loop:
         pv_meter_go_on(&self.meter, self.counters)
         mark = self.idle.now
         while not self.stopping and not self.leaving:
+            self.beats += 1
             if pv_gate_wanted(&self.gate):
                 # The control thread may give a slot to another partition: nothing is left to be charged to the last one.
                 pv_meter_settle(&self.meter, self.statistics, self.counters, pv_now())
