@@ -81,8 +81,9 @@ class Withdrawing(Revoking):
             raise HostError("unsupported", text)
         if not record.silent:
             raise HostError("state", f"nothing of {name} is revoked at {CALLS}")
-        answer = await self._asked(record, "grant_calls", key, actor)
-        await self._silence(record, False)
+        with self._urgency.raised():
+            answer = await self._asked(record, "grant_calls", key, actor)
+            await self._silence(record, False)
         self.events.publish("granted", partition=name, channel=CALLS, actor=actor)
         return {
             "name": name, "channel": CALLS, "generation": record.silences, "decision": answer["decision"],
