@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,7 +75,8 @@ def _is_orphan(path: Path) -> bool:
     """Made by a keeper of this user that is no more. A pid that lives again as another program is no keeper."""
     pid = path.name.removeprefix(PREFIX).partition("-")[0]
     with suppress(FileNotFoundError):
-        if not pid.isdigit() or path.stat().st_uid != os.geteuid():
-            return False
+        facts = path.lstat()
+        if not pid.isdigit() or facts.st_uid != os.geteuid() or not stat.S_ISREG(facts.st_mode):
+            return False  # shared memory is a file: a folder or a link of that name is somebody else's
         return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip() != "pv-keeper"
     return pid.isdigit() and path.exists()

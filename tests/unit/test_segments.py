@@ -191,10 +191,16 @@ def test_the_sweep_takes_shared_memory_of_dead_keepers_only(tmp_path: Path) -> N
         os._exit(0)
     os.waitpid(pid, 0)
     dead, foreign = f"partvisor-{pid}-dead", "partvisor-other-thing"
+    folder, link = segments.FOLDER / f"partvisor-{pid}-folder", segments.FOLDER / f"partvisor-{pid}-link"
     try:
         for name in (dead, foreign):
             (segments.FOLDER / name).touch()
+        folder.mkdir()
+        link.symlink_to(segments.FOLDER / foreign)
         assert str(segments.FOLDER / dead) in sweep_stale(tmp_path)
         assert not (segments.FOLDER / dead).exists()
+        assert folder.is_dir() and link.is_symlink(), "shared memory is neither"
     finally:
         (segments.FOLDER / foreign).unlink()
+        link.unlink()
+        folder.rmdir()
