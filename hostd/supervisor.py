@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from hostd import charging, exports, networks, traps, views
+from hostd import charging, exports, networks, own_logs, traps, views
 from hostd.adoption import Adoption
 from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
@@ -209,7 +209,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         return await views.of_decisions(self.records["command"], partition, decision, replay)
 
     async def logs(self, name: str) -> str:
-        return self._record(name).log_text()
+        return own_logs.read(name, self.paths) if name in own_logs.NAMES else self._record(name).log_text()
 
     async def wait(self, name: str, state: str, timeout: float) -> Row:
         try:
