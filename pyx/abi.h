@@ -1,8 +1,8 @@
-/* The shared layout: every byte that crosses a process boundary is described here and nowhere else. This file has numbers,
- * slots, rings and bells, and includes the others: abi_office.h (ledgers, and who serves under which term of office),
- * abi_partition.h (views, maps, queue pairs, the kernel region),
- * abi_statistics.h (counters and histograms), abi_config.h (the configuration region), abi_vectors.h (interrupt vectors),
- * abi_offload.h (frames with a header in front), abi_tcp.h (connections) and abi_device.h (what outlives a device's process). Nobody else includes those.
+/* The shared layout: every byte that crosses a process boundary is described here and nowhere else. This file has
+ * numbers, slots, rings and bells, and includes the others: abi_office.h (ledgers, and who serves under which term of
+ * office), abi_partition.h (views, maps, queue pairs, the kernel region), abi_statistics.h (counters and histograms),
+ * abi_config.h (the configuration region), abi_vectors.h (interrupt vectors), abi_offload.h (frames with a header in
+ * front), abi_tcp.h (connections) and abi_device.h (what outlives a device's process). Nobody else includes those.
  *
  * Owner: nobody writes a struct of these files except the writer named beside it. Cython reads it through
  * abi.pxd, Python gets names and sizes from pyx.abi. Fields that several processes touch at once are
