@@ -79,6 +79,9 @@ async def ask(
         waits = absence is not None and all(one is not record for one in reviving.get() or ())
         if waits:
             await absence.over()
+        if waits and record.wire is None and not absence.given_up:  # a hostd that adopts has not come to its end yet
+            await absence.noticed()
+            await absence.over()
         wire = record.wire
         if wire is None:
             raise RemoteError("unreachable", f"{record.name} has ended")

@@ -8,8 +8,10 @@ Monitor, I/O partitions and guests come with the load call (hostd.loading).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ class Boot:
         self.fabric.host_managed = [device.name for device in manifest.devices if device.device_class == "host-managed"]
         self.machine: dict[str, Any] = {}
         self.slots: dict[str, int] = {}  # device -> slot
+        self._recording: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def record(self, name: str, kind: str) -> Record:
         record = self.records[name] = Record(name, kind)
@@ -233,14 +236,15 @@ class Boot:
     async def record_again(self, record: Record) -> None:
         """A role has another process, with the same segments. Where it has ended by the time that it is on record, its
         note stays what it was: the next one is not complete, and a hostd that follows would take it for that."""
-        process = record.process
-        state = {"op": "partition.state", "partition": record.number}
-        recorded = {**state, "op": "process.record", "pid": record.pid, "start_time": record.start_ticks}
-        await self.transaction(
-            [{**state, "state": "failed"}, {**state, "state": "starting"}, recorded, {**state, "state": "running"}]
-        )
-        if record.process == process and not (record.absence is not None and record.absence.absent):
-            await self.notes.record(record)
+        async with self._recording[record.name]:  # what is asked again later must not put an earlier process on record
+            process = record.process
+            state = {"op": "partition.state", "partition": record.number}
+            recorded = {**state, "op": "process.record", "pid": record.pid, "start_time": record.start_ticks}
+            await self.transaction(
+                [{**state, "state": "failed"}, {**state, "state": "starting"}, recorded, {**state, "state": "running"}]
+            )
+            if record.process == process and not (record.absence is not None and record.absence.absent):
+                await self.notes.record(record)
 
     async def record_processes(self, records: list[Record]) -> None:
         """Tells the database which process each partition is."""

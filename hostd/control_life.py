@@ -68,6 +68,7 @@ class ControlLife:
         self._wiring = asyncio.Lock()
         self._reopening: asyncio.Task[None] | None = None
         self._to_reopen = False  # there has been another process of one of them since services were opened
+        self.adopted = asyncio.Event()  # what a dead hostd left in the database has been looked at
         self._to_compare = False  # there has been another ultravisor since database and processes were compared
         self.lives = {
             name: OneLife(boot, self._follow, events, lost, disturbed=loading.disturbed) for name in CONTROL_PLANE
@@ -143,6 +144,7 @@ class ControlLife:
             try:
                 await self._note()
                 if self._to_compare:
+                    await self.adopted.wait()
                     self._to_compare = False
                     await self._compare()
                 async with self._wiring:

@@ -13,6 +13,7 @@ process: the next hostd ends it, and begins again.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from hostd import tcp_networks
@@ -70,7 +71,8 @@ class Devices:
     async def _given_up(self, record: Record) -> None:
         """Takeovers do not wait for it; requests at its endpoints do."""
         if self._fabric.loaded:
-            await self._tell_monitor(record, True)
+            with suppress(RemoteError):  # without a monitor there are no takeovers
+                await self._tell_monitor(record, True)
         await self._lost(record)
 
     # ---- the next process ----
@@ -92,9 +94,11 @@ class Devices:
                 await ask(record, "connect_kernel", {}, [kernel])
             finally:
                 close_fds([kernel])
-            for server in fabric.servers.values():
+            # One that is being unloaded needs no device, and its memory may be gone.
+            servers = [server for server in fabric.servers.values() if not server.stop_asked]
+            for server in servers:
                 await self._lend(server, record)
-            for server in fabric.servers.values():
+            for server in servers:
                 await fabric.connect_device(server, record)
         await ask(record, "go_on", {})
         return {}
@@ -129,9 +133,10 @@ class Devices:
         fabric = self._fabric
         if not fabric.loaded:
             return
+        monitor = fabric.monitor  # it and the offices may be unloaded meanwhile
         await self._tell_monitor(device, False)
-        for server in fabric.servers.values():
-            await ask(fabric.monitor, "send_again", {"server": server.number})
+        for server in list(fabric.servers.values()):
+            await ask(monitor, "send_again", {"server": server.number})
         await fabric.negotiate(device.name, renewed=True)
 
     async def _tell_monitor(self, device: Record, gone: bool) -> None:

@@ -165,8 +165,8 @@ class KernelLife(Growing):
 
     async def _end_role(self, record: Record) -> None:
         """Stops the process of a role and removes its partition; also where neither came to life."""
+        record.stop_asked = True
         if record.pid is not None:
-            record.stop_asked = True
             await self._end_process(record, ROLE_STOP_TIMEOUT)
         await self._discard(record)
 

@@ -262,6 +262,7 @@ class Loading:
                 self._unconnected = HostError("unreachable", f"{message['service']} or who asks for it has ended")
         except (RemoteError, WireError, OSError, EOFError) as error:
             self._unconnected = error
+            self.reopening = True  # whether there is a channel the database alone knows
         finally:
             self._connected.set()
             with suppress(RemoteError):  # a monitor that has died has nobody to answer
@@ -300,6 +301,9 @@ class Loading:
             numbers += [number for number in found if number not in (*numbers, *self._numbers)]
         for channel in closing:  # others may have been opened meanwhile
             self.channels.remove(channel)
+        await self._remove_channels(numbers)
+
+    async def _remove_channels(self, numbers: list[int]) -> None:
         for number in numbers:
             try:
                 await self._boot.transaction([{"op": "channel.remove", "channel": number}])
@@ -333,6 +337,9 @@ class Loading:
         monitor = self._records.get("monitor")
         if monitor is not None:
             await self._end(monitor)
+        # A role that was asked to open services while it stood still did so until the monitor ended.
+        await self._remove_channels(await self._control_channels())
+        self.channels.clear()
         fabric.monitor, fabric.charging = None, False
         devices = fabric.host_managed
         segments = [f"{kind}:{name}" for name in devices for kind in ("translation", "vectors")]

@@ -27,6 +27,7 @@ SHORT = 0.3  # seconds: a monitor that works less long than that has had a short
 SHORT_LIVES_MAX = 5  # in a row
 RESTARTS_MAX, WINDOW = 60, 60.0  # restarts within so many seconds, however long it lived
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0  # seconds before a restart after a short life; doubles with each
+PASSING = ("unreachable", "timeout")  # errors of a request that may succeed later
 END_TIMEOUT = 5.0  # seconds for a killed process to be gone
 
 
@@ -94,8 +95,9 @@ class RoleLife:
 
     def stop(self) -> None:
         """The host goes down."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in (self._task, *self._recordings):
+            if task is not None:
+                task.cancel()
 
     def died(self, record: Record) -> bool:
         """Its process has ended. False: it is not started again."""
@@ -156,11 +158,19 @@ class RoleLife:
         task.add_done_callback(self._recordings.discard)
 
     async def _record(self, record: Record) -> None:
-        """The database follows; nobody waits for it."""
-        try:
-            await self._boot.record_again(record)
-        except (RemoteError, WireError, OSError, EOFError) as error:
-            self._events.publish("error", partition=record.name, message=f"its process is not on record: {error}")
+        """The database follows, however long nobody can be asked; nobody waits for it, and it waits for everybody."""
+        reviving.set(())
+        process, delay = record.process, FIRST_DELAY
+        while record.process == process and self._boot.records.get(record.name) is record:
+            try:
+                return await self._boot.record_again(record)
+            except (RemoteError, WireError, OSError, EOFError) as error:
+                self._events.publish("error", partition=record.name, message=f"its process is not on record: {error}")
+                if getattr(error, "code", "unreachable") not in PASSING:
+                    return None
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+        return None
 
     async def _attempt(self, record: Record) -> dict[str, Any] | None:
         """One start; None where it failed, and nothing of it lives then."""

@@ -45,6 +45,7 @@ from hostd.wiring import Placed
 
 PATIENCE = 5.0  # seconds for a role to answer; one that is stopped must not keep the host from its API
 NOT_YET = ("defined", "starting")
+PAUSES = (0.1, 0.5, 2.0)  # seconds before leftovers are looked for once more: short, for the API waits
 STOP_TIMEOUT = 2.0  # seconds that a guest gets which was being stopped
 
 Row = dict[str, Any]
@@ -102,7 +103,7 @@ class Succession(noted.Noting):
     _refusals: Refusals
     _unloaded: Row | None
     _urgency: Urgency
-    _stage: Row = {"kernel": "none", "pending": False}
+    _stage: Row = {"kernel": "booting", "pending": False}
     _endings: set[asyncio.Task[None]]
 
     async def spawn(self, spec: PartitionSpec, *, key: str | None, actor: str) -> Row:
@@ -125,8 +126,8 @@ class Succession(noted.Noting):
     # ---- before a death ----
 
     async def note_host(self, **stage: Any) -> None:
-        """What is not of one process. `stage`, where it changes, which concerns every record: "kernel" ("none",
-        "loading", "loaded", "unloading"), "pending": guests of the manifest are still to be started."""
+        """What is not of one process. `stage`, where it changes, which concerns every record: "kernel" ("booting",
+        "none", "loading", "loaded", "unloading"), "pending": guests of the manifest are still to be started."""
         self._stage = {**self._stage, **stage}
         await self.note_wires()
         for record in [one for one in self.records.values() if stage and _complete(one)]:
@@ -199,14 +200,24 @@ class Succession(noted.Noting):
                 await self._offices.look()
             if not self._loading.connected:  # the dead one was about to open them
                 self._control_life.reopen()
-        for problem in [*problems, *await leftovers.remove()]:
+        for problem in [*problems, *await self._clear(leftovers)]:
             self.events.publish("error", message=f"adoption: {problem}")
+        self._control_life.adopted.set()
         for record in [one for one in living if one.state == "stopping"]:  # who asked for it went with the dead hostd
             self._endings.add(task := asyncio.create_task(self._terminate(record, STOP_TIMEOUT)))
             task.add_done_callback(self._endings.discard)
         if host["pending"]:
             await self._spawn_rest()
         await self.note_host(pending=False)
+
+    async def _clear(self, leftovers: Leftovers) -> list[str]:
+        """A role may die meanwhile: what was not done is done again, before anything new begins. What stays, in
+        words."""
+        for pause in PAUSES:
+            if not await leftovers.remove():
+                return []
+            await asyncio.sleep(pause)
+        return await leftovers.remove()
 
     def _restore(self, host: Row) -> None:
         boot, fabric, records = self._boot, self.fabric, self.records
@@ -235,6 +246,7 @@ class Succession(noted.Noting):
             return None
         # Noted between its end and what follows from it: data plane and database may not know of it yet.
         status, record.exit_status = record.exit_status, None
+        record.attached |= record.type == "guest"  # the earlier hostd may have come to half of its detach
         if status is not None or row is None:
             return status or {"signalled": signal.SIGKILL}
         if row["status"] is not None:

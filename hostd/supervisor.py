@@ -107,6 +107,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         await self.keeper.watch()
         disk_folder(self._manifest, self.paths, "").mkdir(mode=0o700, exist_ok=True)
         await self._boot.control_plane()
+        self._control_life.adopted.set()
         self._lives.begin()
         await self._boot.resources()
         await self._start_devices()

@@ -26,6 +26,7 @@ MESSAGE_MAX = 1 << 20  # bytes of one message: the largest list of a full host i
 DESCRIPTORS_MAX = 160
 BUFFER = 4 << 20  # bytes on the way in one direction: a few of the largest messages
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python does not name it
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)  # json.dumps makes one a call
 _CONTROL = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
 
 Message = dict[str, Any]
@@ -69,7 +70,7 @@ def raise_error(reply: Message) -> None:
 def encode(message: Message) -> bytes:
     """Bytes of one message. WireError if it is no JSON object or too long."""
     try:
-        data = json.dumps(message, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        data = _ENCODER.encode(message).encode()
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise WireError(f"message cannot be sent as JSON: {error}") from error
     if len(data) > MESSAGE_MAX:
@@ -80,7 +81,7 @@ def encode(message: Message) -> bytes:
 def decode(data: bytes) -> Message:
     """The message in `data`. WireError if it is not one JSON object."""
     try:
-        message = json.loads(data)
+        message = json.loads(data.decode())  # of bytes it would look for other encodings
     except (ValueError, RecursionError) as error:
         raise WireError(f"message is not JSON: {error}") from error
     if not isinstance(message, dict):

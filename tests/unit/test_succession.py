@@ -1,9 +1,15 @@
 """Which ends a new hostd still has to follow up: those that the dead one had noted, and not done with."""
 
 import asyncio
+import json
+import os
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from hostd import succession
+from hostd.notes import HOST, PREFIX
 from hostd.records import Record
 from hostd.succession import Succession
 
@@ -31,3 +37,46 @@ def test_an_end_that_was_told() -> None:
 def test_an_end_that_nobody_noted() -> None:
     record = Record("red", "guest", process=4, state="running")
     assert taken_over(record, {4: {"status": {"exited": 3}}}) == {"exited": 3}
+
+
+def test_a_guest_whose_detach_was_begun_is_detached_again() -> None:
+    """The dead one noted it between its first and its last request for that: devices may still serve it."""
+    record = Record("red", "guest", process=4, state="running", attached=False, exit_status=KILLED)
+    assert taken_over(record, {4: {"status": KILLED}}) == KILLED
+    assert record.attached
+
+
+def test_leftovers_are_looked_for_until_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role that died meanwhile must not let a row go whose ports devices still have."""
+    monkeypatch.setattr(succession, "PAUSES", (0.0, 0.0))
+    found = [["ultravisor: the peer has closed its end"], []]
+
+    async def remove() -> list[str]:
+        return found.pop(0)
+
+    leftovers: Any = SimpleNamespace(remove=remove)
+    assert asyncio.run(Succession()._clear(leftovers)) == []
+    assert not found
+
+
+def test_a_host_that_was_booting_is_no_host() -> None:
+    """Its hostd notes what changes while it boots, too: a role that died and came again."""
+
+    async def read(kernel: str) -> Any:
+        document = os.memfd_create("note", os.MFD_CLOEXEC)
+        os.write(document, json.dumps({"kernel": kernel}).encode())
+
+        async def nothing() -> None:
+            pass
+
+        async def list_held() -> list[str]:
+            return [PREFIX + HOST]
+
+        async def get_held(_key: str) -> list[int]:
+            return [document]
+
+        keeper: Any = SimpleNamespace(lead=nothing, list_held=list_held, get_held=get_held)
+        return await succession.read(keeper)
+
+    assert asyncio.run(read(Succession._stage["kernel"])) is None
+    assert asyncio.run(read("none")) == {HOST: {"kernel": "none"}}
