@@ -8,6 +8,8 @@ QUICK = 50e-6  # seconds, typical of a message
 FAST = 0.001  # of a program that answers at once
 LIVES = (0, 0, 0, 0, 1, 3)  # deaths of hostd that a seed may have
 STEPS, NEXT_STEPS = 2000, 400  # of hostd, at the most, until the first one, and from one to the next
+PULSES = (1.0, *[8.0] * 7)
+LONG = 9.0  # seconds: longer than hostd waits for a role that hangs, at the quickest of the pulses (hostd/pulse.py)
 DOWN = (0.05, 1.0)  # seconds until there is the next one: an interpreter has to start
 
 
@@ -25,6 +27,9 @@ class Chance:
         self._of_hostd = random.Random(f"hostd {seed}")
         self.lives = self._of_hostd.choice(LIVES)
         self._steps = self._of_hostd.randint(1, STEPS)
+        # hostd's looks at the roles, in seconds: at those of a real host a seed takes twice as long, and few are enough
+        # where nobody stands still for LONG.
+        self.pulse = random.Random(f"pulse {seed}").choice(PULSES)
         self.left = self.random.randint(1, 8)  # deaths that this seed may cause: budgets are not what is tested
 
     def delay(self) -> float:
@@ -37,13 +42,13 @@ class Chance:
             return self.random.uniform(0.01, 3.0)
         return self.random.expovariate(1 / FAST)
 
-    def kill(self) -> bool:
-        return self.faults and self.left > 0 and self.random.random() < self.kills and self.spend()
+    def kill(self, share: float = 1.0) -> bool:
+        return self.faults and self.left > 0 and self.random.random() < self.kills * share and self.spend()
 
     def hang(self) -> float:
         """Seconds that a process stands still now; 0: it does not."""
         if self.faults and self.random.random() < self.hangs:
-            return self.random.choice((0.05, 0.4, 3.0))
+            return self.random.choice((0.05, 0.4, 3.0, LONG))
         return 0.0
 
     def hostd_dies(self) -> bool:

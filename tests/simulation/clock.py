@@ -1,12 +1,15 @@
 """An event loop whose time is a number: nothing waits, and the same calls give the same order of everything.
 
-It is asyncio's own loop but for what it asks the kernel: the clock, and which descriptors are ready.
+Tasks, futures and time-outs are asyncio's own; the loop under them asks the kernel for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
+import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,20 +21,22 @@ class Stuck(Exception):
     """Everybody waits, and nothing will ever happen."""
 
 
-class _Selector:
-    """In the place of epoll: "waiting" moves the clock."""
+class Handle:
+    """In the place of asyncio's, which do more than is asked for here, once for every step of a story."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+    __slots__ = ("arguments", "callback", "context", "moment")
 
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Stuck
-        self._loop.now += timeout
-        return []
+    def __init__(self, callback: Any, arguments: tuple[Any, ...], context: contextvars.Context, moment: float) -> None:
+        self.callback, self.arguments, self.context, self.moment = callback, arguments, context, moment
 
-    def close(self) -> None:
-        pass
+    def cancel(self) -> None:
+        self.callback, self.arguments = None, ()
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+    def when(self) -> float:
+        return self.moment
 
 
 class Loop(asyncio.BaseEventLoop):
@@ -40,8 +45,9 @@ class Loop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self._selector = _Selector(self)
-        self._clock_resolution = 1e-9
+        self._due: deque[Handle] = deque()
+        self._timers: list[tuple[float, int, Handle]] = []  # a heap; those of one moment in the order of their making
+        self._numbers = itertools.count()
         self.readers: dict[int, Callable[[], None]] = {}
         self.watched: Callable[[int], None] = lambda _descriptor: None  # told of each new reader
         self.dead: set[int] = set()  # lives of hostd that were killed
@@ -55,31 +61,60 @@ class Loop(asyncio.BaseEventLoop):
         `more` is kept with its tasks."""
         self.dead.add(life)
         self._graves += [*more, *asyncio.all_tasks(self)]
-        handles: list[Any] = [*self._ready, *self._scheduled]  # type: ignore[attr-defined]
-        for handle in handles:
-            if handle._context.get(LIFE) == life:
-                self._graves += [handle._callback, handle._args]
+        for handle in [*self._due, *(timer for _, _, timer in self._timers)]:
+            if handle.context.get(LIFE) == life:
+                self._bury(handle)
                 handle.cancel()
         self.readers.clear()
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
-        if self._is_dead(context):
-            return self._bury(asyncio.Handle(callback, args, self, context))
-        return super().call_soon(callback, *args, context=context)
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        handle = Handle(callback, args, contextvars.copy_context() if context is None else context, self.now)
+        if self.dead and self._is_dead(context):
+            return self._bury(handle)
+        self._due.append(handle)
+        return handle
 
-    def call_at(
-        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.TimerHandle:
-        if self._is_dead(context):
-            return self._bury(asyncio.TimerHandle(when, callback, args, self, context))
-        return super().call_at(when, callback, *args, context=context)
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        handle = Handle(callback, args, contextvars.copy_context() if context is None else context, when)
+        if self.dead and self._is_dead(context):
+            return self._bury(handle)
+        heapq.heappush(self._timers, (when, next(self._numbers), handle))
+        return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _is_dead(self, context: contextvars.Context | None) -> bool:
         return bool(self.dead) and (LIFE.get() if context is None else context.get(LIFE, 0)) in self.dead
 
-    def _bury(self, handle: Any) -> Any:
-        self._graves += [handle, handle._callback, handle._args]
+    def _bury(self, handle: Handle) -> Handle:
+        self._graves += [handle, handle.callback, handle.arguments]
         return handle
+
+    def _run_once(self) -> None:
+        """What is due runs; where nothing is, the clock moves to the next moment at which something will be."""
+        due, timers = self._due, self._timers
+        if not due:
+            while timers and timers[0][2].callback is None:
+                heapq.heappop(timers)
+            if not timers and not self._stopping:  # type: ignore[attr-defined]
+                raise Stuck
+            if timers:
+                self.now = max(self.now, timers[0][0])
+        while timers and timers[0][0] <= self.now:
+            due.append(heapq.heappop(timers)[2])
+        for _ in range(len(due)):
+            handle = due.popleft()
+            if handle.callback is not None:
+                self._step(handle)
+
+    def _step(self, handle: Handle) -> None:
+        try:
+            handle.context.run(handle.callback, *handle.arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.call_exception_handler({"message": f"in {handle.callback!r}", "exception": error})
 
     def _process_events(self, event_list: list[Any]) -> None:
         pass

@@ -1,25 +1,26 @@
 """Simulated processes: one request at a time, in virtual time; each may die or stand still before and after each step.
 
 `Role` stands for a program of the data plane: it keeps what it was told and refuses what the real one refuses, so that
-hostd's mistakes are seen. `Program` runs the real handlers of a program of the control plane, which are synchronous: a
-question of theirs to another one is answered inside (`Question`).
+hostd's mistakes are seen. Those of the control plane are in programs.py.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hostd.wire import Message, WireError, encode, error_reply, raise_error
-from partitions.skeleton import Context
+from hostd.wire import Message, encode, error_reply
 from tests.simulation.wires import Socket, drop
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 KILLED = {"signalled": 9}
+
+
+class Killed(BaseException):
+    """Raised in a program of the control plane that has died inside a request: nothing of it acts any more."""
 
 
 class Process:
@@ -135,103 +136,11 @@ class Role(Process):
 
     def asked_again(self, text: str) -> None:
         """For what is done already. Real roles answer as if they had done it now, for who asks may not know the first
-        answer; nobody has that excuse while no hostd has died."""
-        if not self.world.loop.dead:
+        answer; nobody has that excuse while no hostd and no such process has died."""
+        if not self.world.loop.dead and not self.spec["config"].get("successor"):
             raise Refused(text)
 
     def tell(self, message: Message) -> None:
         """An event for hostd."""
         if self.alive:
             self.send(self.sockets["control"], message)
-
-
-class Question:
-    """In the place of hostd.wire.Wire in a program of the control plane: the other one answers inside."""
-
-    def __init__(self, sock: Socket) -> None:
-        self._sock = sock
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def close(self) -> None:
-        pass  # the process has it until it dies
-
-    def request(
-        self, message: Message, _fds: Sequence[int] = (), timeout: float | None = None
-    ) -> tuple[Message, list[int]]:
-        peer = self._sock.peer.owner
-        if self._sock.closed or peer is None or not peer.alive:
-            raise WireError("the peer has closed its end")
-        if peer.still:
-            raise TimeoutError(f"no message within {timeout} s")
-        if peer.strike():
-            raise EOFError("the peer has closed its end")
-        reply, _ = peer.answer({**message, "seq": 1}, [], peer.name_of(self._sock.peer))
-        if peer.strike():
-            raise EOFError("the peer has closed its end")
-        raise_error(reply)
-        return reply, []
-
-
-class Program(Process):
-    """A real program of the control plane. `make(context)` gives it; its `attach` opens its file."""
-
-    make: Callable[[Context], Any]
-    _numbers = itertools.count(1)
-
-    def begin(self) -> None:
-        self.open(self.spec["config"])
-        self.look()
-
-    def open(self, config: dict[str, Any]) -> None:
-        config = {name: self.world.file(value) for name, value in config.items()}
-        new = self.world.descriptors.new  # its own
-        fds = {name: new(sock) for name, sock in self.sockets.items() if name != "control"}
-        self.program = type(self).make(Context(self.name, self.spec["type"], config, fds))
-        try:
-            self.program.attach()
-        except SystemExit as error:
-            self.world.note(f"{self.name}: {error}")
-            self.kill({"exited": 1})
-
-    def reopen(self) -> None:
-        """Goes on with copies of its files, as after a death between two requests."""
-        self.open(self.spec["config"])
-
-    def died(self) -> None:
-        self.close_file()
-
-    def close_file(self) -> None:
-        raise NotImplementedError
-
-    def name_of(self, sock: Socket) -> str:
-        return next((name for name, one in self.sockets.items() if one is sock), "control")
-
-    def answer(self, message: Message, things: list[Any], peer: str) -> tuple[Message, list[Any]]:
-        channels = getattr(self, f"channel_{message['op']}", None)
-        if channels is not None:
-            return channels(message, things), []
-        self.program.peer = peer
-        try:
-            reply, _ = self.program._dispatch(message, [])
-        except SystemExit as error:  # partitions.store.Fault
-            self.world.note(f"{self.name}: {error}")
-            self.kill({"exited": 1})
-            return {}, []
-        self.program.tidy()
-        return reply, []
-
-    # Control channels after a load are wires here: what they carry is the same.
-
-    def channel_channel(self, _message: Message, _things: list[Any]) -> Message:
-        return {}
-
-    def channel_channel_closed(self, message: Message, things: list[Any]) -> Message:
-        if things:
-            self.adopt(message["peer"], things[0])
-        return {}
-
-    def adopt(self, name: str, sock: Socket) -> None:
-        sock.owner = self
-        self.things[name] = self.sockets[name] = sock

@@ -40,8 +40,6 @@ class Guest(Role):
 class Device(Role):
     """Ports by number -> (partition, generation); memory by partition."""
 
-    mortal = False
-
     def begin(self) -> None:
         self.ports: dict[int, tuple[int, int]] = {}
         self.connected: set[int] = set()
@@ -67,7 +65,7 @@ class Device(Role):
 
     def handle_connect(self, message: Message, _things: list[Any]) -> None:
         if message["server"] in self.connected:
-            raise Refused("connected already")
+            self.asked_again("connected already")
         self.connected.add(message["server"])
 
     def handle_disconnect(self, message: Message, _things: list[Any]) -> None:

@@ -12,63 +12,64 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import traceback
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hostd import pulse
 from hostd.errors import HostError
 from hostd.manifest import Device, Disk, Manifest, Nic, PartitionSpec, Policy
-from hostd.notes import PREFIX, RECORD
 from hostd.paths import Paths
-from hostd.records import ENDED, Record
-from hostd.role_segments import LABEL
 from hostd.supervisor import Supervisor
 from hostd.wire import RemoteError, WireError
 from tests.simulation import roles
 from tests.simulation.chance import Chance
 from tests.simulation.defects import Defect
 from tests.simulation.host import Host
-from tests.simulation.processes import Program
+from tests.simulation.programs import Program
+from tests.simulation.promises import MEMORY, QUIET, Outcome, Promises
 from tests.simulation.world import World
 
 HOST = {
     "memory": 256 << 20, "processors": {"infrastructure": [1], "guests": [0]}, "hardware": "built",
     "metrics": None,
 }  # fmt: skip
-MEMORY = 2 << 20
 CALLERS, CALLS = 3, 3  # at once; of each
 NAMES = ("red", "green", "blue")
 PATHS = ("redirect", "direct", "copy")
 REAPED = 1.0  # seconds between two processes that die between their requests
 CALL_LIMIT = 400.0  # seconds: every wait of hostd's for a role ends within 30, and a call makes a few
-PULSE = 2.0  # seconds between two looks at the roles: with those of a real host a seed takes twice as long
-QUIET = 15.0  # seconds without faults, after which the host has to be well
 REFUSALS = (HostError, RemoteError, WireError, OSError, EOFError)  # as the API turns them into answers
+REHEARSALS = range(4)  # seeds that are told for the interpreter's sake
+TMPFS = "/dev/shm"
 
 
-@dataclass
-class Outcome:
-    seed: int
-    faults: list[str] = field(default_factory=list)  # broken promises
-    story: list[str] = field(default_factory=list)
-    calls: dict[str, int] = field(default_factory=dict)  # by result
-    deaths: int = 0
-    hostd: int = 0  # deaths of hostd
-    given_up: int = 0  # a role was, so nothing is promised of the host's health
+@contextmanager
+def folder() -> Iterator[Path]:
+    """For the files of a simulation: in memory where there is a place, for nothing here outlives the machine."""
+    where = TMPFS if os.access(TMPFS, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"partvisor-{os.getpid()}-", dir=where) as name:
+        yield Path(name) / "base"
 
 
 class Simulation:
     """A host that was booted and loaded; `run(seed)` goes on from there."""
 
-    def __init__(self, folder: Path) -> None:
-        pulse.PERIOD = PULSE
+    def __init__(self, folder: Path, rehearsed: bool = True) -> None:
+        for seed in REHEARSALS if rehearsed else ():
+            Simulation(folder.with_name(f"{folder.name}-rehearsal-{seed}"), False)._rehearse(seed)
         self._world = World(folder, 1 << 32)  # no story has this seed: a key that was drawn here is never drawn again
         (folder / "run").mkdir(parents=True)
         (folder / "state").mkdir()
         with self._world.inside():
             self._host: Host = self._world.loop.run_until_complete(self._up(folder))
+            for program in self._world.processes(Program):
+                program.shrink()
+        gc.collect()
         gc.freeze()  # the processes of the seeds share its pages
 
     async def _up(self, folder: Path) -> Host:
@@ -84,6 +85,23 @@ class Simulation:
 
     def run(self, seed: int, defect: Defect | None = None) -> Outcome:
         """In a process of its own; with a `defect` planted there, where one is named."""
+        return self._end(*self._begin(seed, defect))
+
+    def outcomes(self, seeds: Iterable[int], at_once: int) -> Iterator[Outcome]:
+        """Of many, in their order."""
+        begun: deque[tuple[int, int, int]] = deque()
+        try:
+            for seed in seeds:
+                begun.append(self._begin(seed))
+                if len(begun) == at_once:
+                    yield self._end(*begun.popleft())
+            while begun:
+                yield self._end(*begun.popleft())
+        finally:  # who has seen enough does not wait for the rest
+            while begun:
+                self._end(*begun.popleft())
+
+    def _begin(self, seed: int, defect: Defect | None = None) -> tuple[int, int, int]:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -103,6 +121,10 @@ class Simulation:
             finally:
                 os._exit(status)
         os.close(write)
+        return seed, pid, read
+
+    @staticmethod
+    def _end(seed: int, pid: int, read: int) -> Outcome:
         with os.fdopen(read) as stream:
             text = stream.read()
         _, status = os.waitpid(pid, 0)
@@ -110,19 +132,37 @@ class Simulation:
             return Outcome(seed, [f"the simulation itself failed: {status:#x}"])
         return Outcome(**json.loads(text))
 
+    def _rehearse(self, seed: int) -> None:
+        """Here, in a world that nobody needs again: the interpreter adapts code as it runs it, and what it has adapted
+        is there for all seeds."""
+        self._tell(seed)
+        with self._world.inside():
+            for program in self._world.processes(Program):
+                program.store.close()
+
     def _tell(self, seed: int) -> Outcome:
         world = self._world
         world.chance, world.story = Chance(seed), []
+        pulse.PERIOD = world.chance.pulse
         folder = world.folder.with_name(f"{world.folder.name}-{os.getpid()}")
-        shutil.copytree(world.folder, folder)
+        _copy(world.folder, folder)
         world.files = folder
         try:
             with world.inside():
                 for program in world.processes(Program):
-                    program.reopen()
+                    program.move()
                 return world.loop.run_until_complete(Story(world, self._host, seed).run())
         finally:
             shutil.rmtree(folder)
+
+
+def _copy(folder: Path, target: Path) -> None:
+    """The databases, with their logs."""
+    for name in ("run", "state"):
+        (target / name).mkdir(parents=True)
+    for file in (folder / "state").iterdir():
+        if file.is_file():
+            (target / "state" / file.name).write_bytes(file.read_bytes())
 
 
 class Story:
@@ -144,7 +184,7 @@ class Story:
         outcome.faults += [f"nobody waits for it: {text}" for text in world.errors]
         outcome.faults += [f"asked for what no caller may: {text}" for text in world.refusals]
         outcome.faults += world.descriptors.faults
-        await self._check()
+        await Promises(world, self._host, outcome).check()
         outcome.faults += world.faults
         outcome.hostd = self._host.deaths
         outcome.story = sorted([*world.story, *self._events()])
@@ -234,111 +274,3 @@ class Story:
         self._world.note(f"{what} -> {result}")
         kind = result.partition(":")[0]
         self._outcome.calls[kind] = self._outcome.calls.get(kind, 0) + 1
-
-    # ---- promises
-
-    async def _check(self) -> None:
-        world, supervisor, faults = self._world, self._host.supervisor, self._outcome.faults
-        self._check_terms()
-        if supervisor is None:
-            faults.append(f"there is no hostd after {QUIET:g} s without faults")
-            return
-        spent = [one.name for one in supervisor.records.values() if one.absence is not None and one.absence.given_up]
-        if spent:  # one that dies again and again is given up, by its budget, until the next load
-            world.note(f"given up: {', '.join(spent)}")
-            self._outcome.given_up = 1
-            return
-        try:
-            if not supervisor._loading.complete:
-                await self._host.call(lambda host: host.load())
-            spec = PartitionSpec(name="last", program=["work:main"], memory=MEMORY,
-                                 disks=[Disk(name="vda", size=1 << 20)], nics=[Nic(name="eth0")])  # fmt: skip
-            row = await self._host.call(lambda host: host.spawn(spec, key="last", actor="test"))
-            assert row["pid"]
-            found = (await self._ask("check", {}))["violations"]
-            faults += [f"database: {text}" for text in found]
-            await self._check_partitions()
-            self._check_data_plane()
-            self._check_keeper()
-        except Exception as error:
-            faults.append(f"the host is not well after {QUIET:g} s without faults: {type(error).__name__}: {error}")
-        roles_down = [
-            record.name for record in supervisor.records.values()
-            if record.type != "guest" and (record.state != "running" or record.exit_status is not None)
-        ]  # fmt: skip
-        faults += [f"{name} does not run" for name in roles_down]
-        faults += world.errors[len(faults):]
-
-    async def _ask(self, op: str, message: dict[str, Any]) -> dict[str, Any]:
-        reply, _ = await self._records["command"].wire.request({"op": op, **message})
-        return reply
-
-    @property
-    def _records(self) -> dict[str, Record]:
-        assert self._host.supervisor is not None
-        return self._host.supervisor.records
-
-    def _check_terms(self) -> None:
-        """No epoch twice, and each office's rise."""
-        last: dict[int, int] = {}
-        for office, epoch, seat in self._world.terms:
-            if epoch <= last.get(office, 0):
-                self._outcome.faults.append(f"office {office:#x}: epoch {epoch} (seat {seat}) after {last[office]}")
-            last[office] = epoch
-
-    async def _check_partitions(self) -> None:
-        """Database, records and living processes say the same."""
-        world, records, faults = self._world, self._records, self._outcome.faults
-        rows = {row["name"]: row for row in (await self._ask("query", {"what": "partitions"}))["partitions"]}
-        for name in sorted(rows.keys() ^ records.keys()):
-            faults.append(f"{name} is known to {'the database' if name in rows else 'hostd'} alone")
-        living = {one.pid: one.name for one in world.keeper.processes.values() if one.alive}
-        for name in sorted(rows.keys() & records.keys()):
-            record, row = records[name], rows[name]
-            if record.number != row["id"]:
-                faults.append(f"{name}: hostd has partition {record.number:#x}, the database {row['id']:#x}")
-            if record.state != row["state"]:
-                faults.append(f"{name} is {record.state} for hostd and {row['state']} in the database")
-            if record.state not in ENDED and living.pop(row["pid"], None) != name:
-                faults.append(f"{name}: no process {row['pid']} of it lives")
-        faults += [f"process {pid} ({name}) lives, and is on no record" for pid, name in living.items()]
-
-    def _check_data_plane(self) -> None:
-        """Monitor, devices and I/O partitions serve those that live, and nobody else."""
-        world, records, faults = self._world, self._records, self._outcome.faults
-        guests = [one for one in records.values() if one.type == "guest" and one.state not in ENDED]
-        monitor = world.monitor()
-        wanted = {one.number for one in records.values() if one.opened}
-        if monitor is None or set(monitor.opened) != wanted:
-            faults.append(f"the monitor knows {sorted(monitor.opened) if monitor else None}, not {sorted(wanted)}")
-        for device in world.processes(roles.Device):
-            found = {owner for owner, _ in device.ports.values()} - {records["console"].number}
-            expected = {one.number for one in guests for end in one.plan["endpoints"] if end["device"] == device.name}
-            if found != expected:
-                faults.append(f"{device.name} serves {sorted(found)}, not {sorted(expected)}")
-        seats = {process.name: process for process in world.processes(roles.IoPartition)}
-        for guest in guests:
-            office = records[guest.plan["endpoints"][0]["server"]].number if guest.plan["endpoints"] else None
-            numbers = [number for numbers in guest.served.values() for number in numbers]
-            for name, process in seats.items():
-                missing = [number for number in numbers if process.queues[office].get(number) != guest.number]
-                if missing:
-                    faults.append(f"{name} does not serve the queues {missing} of {guest.name}")
-
-    def _check_keeper(self) -> None:
-        """It keeps nothing that is nobody's."""
-        keeper, records, faults = self._world.keeper, self._records, self._outcome.faults
-        assert keeper is not None and self._host.supervisor is not None
-        owners = {f"{one.name}:{one.process}" for one in records.values()}
-        for key in keeper.held:
-            noted = key.removeprefix(PREFIX + RECORD) if key.startswith(PREFIX + RECORD) else None
-            if noted is not None and noted not in records:
-                faults.append(f"there is a note of {noted}, which is on no record")
-            if not key.startswith(PREFIX) and ":".join(key.split(":")[:2]) not in owners:
-                faults.append(f"{key} is held for nobody")
-        known = {one.process for one in records.values()}
-        faults += [f"process {one.identity} ({one.name}) is nobody's" for one in keeper.processes.values()
-                   if one.identity not in known]  # fmt: skip
-        mine = {identity for identity, _ in self._host.supervisor.fabric.segments.values()}
-        faults += [f"segment {row['label']} is nobody's" for row in keeper.segments.segments.values()
-                   if row["label"].startswith(LABEL) and row["id"] not in mine]  # fmt: skip

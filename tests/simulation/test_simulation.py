@@ -3,14 +3,14 @@
 A failing seed is told with the command that shows its story again.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.simulation.defects import DEFECTS
-from tests.simulation.story import Simulation
+from tests.simulation.story import Simulation, folder
 
 SEEDS, SEEDS_LONG = 1_000, 100_000  # less than a tenth of a second of processor time each
 SHOWN = 5  # failing seeds that are told
@@ -19,22 +19,24 @@ REPLAYED = (0, 1, 2, 20)  # hostd dies in the last one
 
 
 @pytest.fixture(scope="module")
-def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
-    yield Simulation(tmp_path_factory.mktemp("simulation") / "base")
+def simulation() -> Iterator[Simulation]:
+    with folder() as base:
+        yield Simulation(base)
 
 
 def test_every_promise_is_kept(simulation: Simulation, long: bool) -> None:
     failed: list[str] = []
     calls: Counter[str] = Counter()
     deaths = given_up = of_hostd = 0
-    for seed in range(SEEDS_LONG if long else SEEDS):
-        outcome = simulation.run(seed)
+    seeds, at_once = (SEEDS_LONG, os.cpu_count() or 1) if long else (SEEDS, 1)  # other tests run beside it, or none
+    for outcome in simulation.outcomes(range(seeds), at_once):
         calls.update(outcome.calls)
         deaths += outcome.deaths
         of_hostd += outcome.hostd
         given_up += outcome.given_up
         if outcome.faults:
-            failed.append(f"seed {seed}: {'; '.join(outcome.faults)}\n  again: python -m tests.simulation {seed}")
+            again = f"again: python -m tests.simulation {outcome.seed}"
+            failed.append(f"seed {outcome.seed}: {'; '.join(outcome.faults)}\n  {again}")
             if len(failed) == SHOWN:
                 break
     print(f"calls {dict(calls)}, deaths {deaths}, of hostd {of_hostd}")
@@ -45,13 +47,14 @@ def test_every_promise_is_kept(simulation: Simulation, long: bool) -> None:
     assert given_up < SEEDS // 4, "hardly anything was promised"
 
 
-def test_a_seed_replays_identically(simulation: Simulation, tmp_path: Path) -> None:
+def test_a_seed_replays_identically(simulation: Simulation) -> None:
     """In the same base, and in one that was booted anew."""
-    again = Simulation(tmp_path / "base")
-    for seed in REPLAYED:
-        first = simulation.run(seed)
-        assert len(first.story) > 10
-        assert simulation.run(seed).story == first.story == again.run(seed).story
+    with folder() as base:
+        again = Simulation(base)
+        for seed in REPLAYED:
+            first = simulation.run(seed)
+            assert len(first.story) > 10
+            assert simulation.run(seed).story == first.story == again.run(seed).story
 
 
 @pytest.mark.parametrize("name", DEFECTS)

@@ -17,70 +17,42 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import hostd.__main__
 import hostd.async_wire
 import hostd.boot
 import hostd.checks
 import hostd.children
+import hostd.control_life
 import hostd.hotplug
 import hostd.keeper
 import hostd.loading
+import hostd.pulse
 import hostd.role_segments
 import hostd.succession
 import hostd.supervisor
+import hostd.urgency
 import hostd.views
+import hostd.world_life
 import partitions.skeleton
 import partitions.ultravisor.main
 import partitions.ultravisor.views
+from hostd.records import Record
 from hostd.wire import Message, Wire, decode
-from partitions.command.main import Command
-from partitions.operations.main import Operations
-from partitions.ultravisor.main import Ultravisor
+from partitions.store import Store
 from tests.simulation import roles, wires
 from tests.simulation.chance import Chance
 from tests.simulation.clock import LIFE, Loop
 from tests.simulation.keeper import Keeper
-from tests.simulation.processes import Process, Program, Question
-
-
-class SimulatedUltravisor(Program):
-    make = Ultravisor
-    mortal = False
-
-    def close_file(self) -> None:
-        self.program._database.close()
-
-
-class SimulatedOperations(Program):
-    make = Operations
-    mortal = False
-
-    def close_file(self) -> None:
-        self.program._policies.close()
-
-
-class SimulatedCommand(Program):
-    make = Command
-    mortal = False
-
-    def close_file(self) -> None:
-        self.program._journal.close()
-
-    def channel_call_ring(self, _message: Message, _things: list[Any]) -> Message:
-        self.world.connect(self, ["operations", "ultravisor"])
-        return {}
-
-    def channel_channel_opened(self, _message: Message, _things: list[Any]) -> Message:
-        return {}
-
-    def channel_boot_wires(self, _message: Message, things: list[Any]) -> Message:
-        for name, sock in zip(("ultravisor", "operations"), things, strict=True):
-            self.adopt(name, sock)
-        fds = [self.world.descriptors.new(sock) for sock in things]
-        return self.program._dispatch({"op": "boot_wires"}, fds)[0]
-
+from tests.simulation.processes import Process
+from tests.simulation.programs import (
+    Asked,
+    Program,
+    Question,
+    SimulatedCommand,
+    SimulatedOperations,
+    SimulatedUltravisor,
+)
 
 PROGRAMS: dict[str, type[Process]] = {
     "partitions.ultravisor.main:main": SimulatedUltravisor,
@@ -114,6 +86,9 @@ class World:
         self.kill_hostd: Callable[[], None] = lambda: None
         self.spared: dict[int, str] = {}  # pid -> name of guests that the next hostd has to leave alone
         self.faults: list[str] = []  # broken promises that were seen at once
+        self.acting: list[Program] = []  # whose code runs now: the last one, whom the one before it has asked
+        self.committed: dict[str, int] = {}  # key -> version of the changes that the ultravisor has answered
+        self.graves: list[Any] = []  # of programs that died: what they had open is never closed
         self._calls = 0
 
     # ---- for the processes: nothing of theirs belongs to the hostd that caused it
@@ -203,13 +178,18 @@ class World:
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """While it is open, what the modules under test call is this world."""
-        with contextlib.ExitStack() as stack:
+        kept: list[tuple[Any, str, Any]] = []
+        try:
             for target, name, replacement in self._replacements():
-                stack.enter_context(mock.patch.object(target, name, replacement))
+                kept.append((target, name, target.__dict__[name]))
+                setattr(target, name, replacement)
             yield
+        finally:
+            for target, name, real in reversed(kept):
+                setattr(target, name, real)
 
     def _replacements(self) -> list[tuple[Any, str, Any]]:
-        real_close, real_blocking, real_dup = os.close, os.set_blocking, os.dup
+        real_close, real_blocking, real_dup, real_commit = os.close, os.set_blocking, os.dup, Store._commit
 
         def close(number: int) -> None:
             if number < wires.FIRST:
@@ -224,6 +204,11 @@ class World:
             if number < wires.FIRST:
                 real_blocking(number, flag)
 
+        def commit(store: Store) -> None:
+            self.acting[-1].step()
+            real_commit(store)
+            self.acting[-1].step()
+
         def pair() -> tuple[wires.Socket, wires.Socket]:
             both = wires.pair(self)
             for sock in both:
@@ -234,14 +219,19 @@ class World:
             (os, "close", close),
             (os, "dup", dup),
             (os, "set_blocking", set_blocking),
-            (os, "sched_setscheduler", lambda *_: None),  # pids here are not the machine's
+            # Pids here are not the machine's, whose processes of these numbers nobody may look at or touch.
+            (os, "sched_setscheduler", lambda *_: None),
+            (hostd.world_life, "free", lambda _roots: None),
+            (hostd.world_life, "threads_of", lambda _pid: set()),
+            (hostd.urgency, "procfs", SimpleNamespace(start_time=lambda _pid: None)),
+            (hostd.pulse, "_still", self._still),
             (os, "pipe2", lambda _flags: (self.descriptors.new("pipe"), self.descriptors.new("pipe"))),
             (time, "monotonic", self.loop.time),
             (time, "monotonic_ns", lambda: int(self.loop.now * 1e9)),
             (time, "time", self.loop.time),
             (secrets, "token_hex", lambda size=16: self.chance.random.randbytes(size).hex()),
             (signal, "pidfd_send_signal", self._signal),
-            (selectors, "DefaultSelector", mock.MagicMock),
+            (selectors, "DefaultSelector", Selector),
             (hostd.async_wire, "prepare", lambda _sock: None),
             (hostd.async_wire, "send_packet", wires.send_packet),
             (hostd.async_wire, "receive_packet", wires.receive_packet),
@@ -259,18 +249,19 @@ class World:
             (hostd.views, "sealed", lambda *_: self.descriptors.new("sealed")),
             (hostd.loading, "mapped", lambda _pid: {}),
             (hostd.loading, "identity_of", lambda number: number),
-            (partitions.ultravisor.main, "Keeper", lambda _wire: self.keeper.segments),
+            (partitions.ultravisor.main, "Keeper", lambda wire: Asked(wire.asker, self.keeper.segments)),
+            (Store, "_commit", commit),
             (partitions.ultravisor.views, "ViewWriter", self._view_writer),
             (partitions.ultravisor.views, "MapWriter", lambda _number, pages: Mapped(pages)),
             (Wire, "from_fd", classmethod(lambda _cls, number: Question(self.descriptors.open[number]))),
             (Wire, "connect", classmethod(lambda _cls, _path: self._to_keeper())),
         ]
-        makers = (hostd.children, hostd.boot, hostd.loading, hostd.supervisor)
+        makers = (hostd.children, hostd.boot, hostd.control_life, hostd.loading, hostd.supervisor)
         return [*replaced, *((module, "pair", pair) for module in makers)]
 
     def _to_keeper(self) -> Any:
         sock, _ = wires.pair(self)
-        return mock.Mock(sock=sock, fileno=sock.fileno)
+        return SimpleNamespace(sock=sock, fileno=sock.fileno, close=lambda: None)
 
     async def _connect(self, _runtime: Any) -> hostd.keeper.Keeper:
         assert self.keeper is not None
@@ -304,6 +295,10 @@ class World:
             self.later(self.chance.work(), process.kill, {"exited": 0})
         self.step()
 
+    def _still(self, record: Record) -> bool:
+        """In the place of /proc, for hostd.pulse."""
+        return any(one.pid == record.pid and one.still for one in self.processes(Process))
+
     def _view_writer(self, number: int) -> Any:
         _, segment = self.descriptors.open[number]
         row = self.keeper.segments.segments[segment]
@@ -314,6 +309,16 @@ class World:
             self.views[view["partition"]] = {"name": name, **view}
 
         return Mapped(publish=publish)
+
+
+class Selector:
+    """Of a program of the control plane, which is called here when there is something for it (`Program.answer`)."""
+
+    def register(self, *_: Any) -> None:
+        pass
+
+    def unregister(self, _source: Any) -> None:
+        pass
 
 
 class Mapped:
