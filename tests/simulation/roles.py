@@ -222,7 +222,8 @@ class Monitor(Role):
         return {
             "offices": [
                 {"slot": one.slot, "epoch": one.epoch, "seat": one.seat, "last": one.last,
-                 "wanted": -1 if one.wanted is None else one.wanted, "changing": one.vacant_since is not None}
+                 "wanted": -1 if one.wanted is None else one.wanted, "changing": one.vacant_since is not None,
+                 "cause": "none" if one.vacant_since is None else one.cause}
                 for one in self.offices.values()
             ]
         }  # fmt: skip
