@@ -9,12 +9,13 @@ from typing import Any
 
 from partitions.guest import Guest
 from partitions.load_stamped import OK, Gaps, Stamped
-from partitions.load_stream import BATCH, FRAME, WINDOW, Stream
+from partitions.load_stream import BATCH, FRAME, HEADER, WINDOW, Stream
 from pyx import abi
 from pyx.memory import Buffer
 
 SEND = abi.OPERATIONS["send"]
 SILENCE = 0.5  # seconds without a frame of the peer after which one more goes out: all of a window may be lost
+AGAIN_MOST = 256  # frames that came twice or late of which the report tells
 IDLE = 0.002  # seconds to wait where there is nothing to do
 
 
@@ -28,6 +29,7 @@ class Frames(Stream):
         self.failed = 0
         self.asked = time.monotonic()
         self.missing: list[tuple[float, float, int]] = []  # between which times, and how many
+        self.again: list[tuple[float, int, int]] = []  # frames behind later ones: when, number, the number expected
 
     def push(self, peer: bytes) -> int:
         """As many frames as the window and the buffers allow; how many."""
@@ -55,12 +57,18 @@ class Frames(Stream):
                 self.nic.dropped[name] = self.nic.dropped.get(name, 0) + 1
         return len(answers)
 
+    def _check(self, frame: bytes) -> None:
+        repeated = self.repeated
+        super()._check(frame)
+        if self.repeated > repeated and len(self.again) < AGAIN_MOST:
+            self.again.append((self.last, HEADER.unpack_from(frame, 14)[0], self.received))
+
     def missed(self, count: int, since: float, now: float) -> None:
         super().missed(count, since, now)
         self.missing.append((since, now, count))
 
     def result(self) -> dict[str, Any]:
-        return super().result() | {"failed": self.failed, "missing": self.missing}
+        return super().result() | {"failed": self.failed, "missing": self.missing, "again": self.again}
 
 
 class Chaos:

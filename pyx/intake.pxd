@@ -19,6 +19,7 @@ cdef class Intake(Bars):
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil
     cdef void count_fenced(self, Port *port, uint32_t count) noexcept nogil
     cdef bint raised(self) noexcept nogil
+    cdef bint before(self, const Server *server) noexcept nogil
     cdef void fence(self, Server *server) noexcept nogil
     cdef void tally(self, const Port *port, uint32_t count) noexcept nogil
     cdef uint32_t intake(self, Server *server) noexcept nogil

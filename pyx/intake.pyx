@@ -69,6 +69,8 @@ cdef class Intake(Bars):
             self.server_count += 1
             if self.successor:
                 self.patient_until = pv_now() + PATIENCE_NS
+            if self.held:
+                s.before = pv_epoch(self.kernel, s.slot)
             self.kept["server", server] = (ring, completions, bell)
 
     def connected(self, uint64_t server) -> bool:
@@ -140,6 +142,12 @@ cdef class Intake(Bars):
                 return True
         return False
 
+    cdef bint before(self, const Server *server) noexcept nogil:
+        """Is the office still in the epoch under which the process before this one took requests off the ring? Those come
+        again under the next one, and what stands on the ring would overtake them. No longer than the office may take."""
+        return (server.before != 0 and server.before == pv_epoch(self.kernel, server.slot)
+                and pv_now() <= self.patient_until)
+
     cdef void fence(self, Server *server) noexcept nogil:
         """Between two turns: what waits here under an earlier epoch is dropped, and when nothing of it is at the medium
         either, and all answers are shown, the monitor is told so (rules.md 20)."""
@@ -180,6 +188,9 @@ cdef class Intake(Bars):
         cdef Waiting *entry
         cdef uint64_t now
         if available == 0:
+            return 0
+        if self.before(server):
+            self.stalled = True
             return 0
         now = pv_now()
         pv_meter_turn(&self.meter, PV_CHARGE_SHARED, now)

@@ -18,6 +18,7 @@ cdef struct Server:
     uint32_t flying           # requests of it at a disk's medium: room for their completions is kept
     uint64_t epoch            # in office, as it was seen last
     uint64_t drained          # the last one under which nothing of earlier ones was left
+    uint64_t before           # in office when the process before this one died; 0: none
     pv_device_queue *ledger   # NULL: it has none
 
 # A request that came by a hardware ring and waits for its turn or for a frame.

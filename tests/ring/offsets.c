@@ -6,5 +6,6 @@
 int main(void)
 {
     printf("terms=%zu\n", offsetof(struct pv_kernel, terms));
+    printf("epochs=%zu\n", offsetof(struct pv_kernel, epochs));
     return 0;
 }

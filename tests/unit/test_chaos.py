@@ -47,7 +47,8 @@ def test_several_at_a_time() -> None:
 
 def report(**more: Any) -> dict[str, Any]:
     disk = {"written": 1, "read": 1, "failed": 0, "lost": 0, "stale": 0, "corrupt": 0, "gaps": [(1.0, 1.2), (9.0, 9.9)]}
-    frames = {"received": 1, "lost": 0, "repeated": 0, "corrupt": 0, "failed": 0, "missing": [], "dropped": {}}
+    counts = {"received": 1, "lost": 0, "repeated": 0, "corrupt": 0, "failed": 0}
+    frames = {**counts, "missing": [], "again": [], "dropped": {}}
     return {
         "unanswered": more.get("unanswered", 0), "foreign": more.get("foreign", 0),
         "disk": disk | more.get("disk", {}), "frames": frames | more.get("frames", {}),

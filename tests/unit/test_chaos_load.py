@@ -202,4 +202,5 @@ def test_frames_lost_repeated_and_changed_are_seen() -> None:
     assert faults(receive([0, 1, 4, 5])) == (2, 0, 0)
     assert receive([0, 1, 4, 5])["missing"][0][2] == 2, "and between which times"
     assert faults(receive([0, 1, 1, 2])) == (0, 1, 0)
+    assert [again[1:] for again in receive([0, 2, 1, 2, 3])["again"]] == [(1, 3), (2, 3)], "late, and twice"
     assert faults(receive([0], change=True)) == (0, 0, 1)

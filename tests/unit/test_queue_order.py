@@ -41,6 +41,7 @@ BUFFERS, STRIDE = 48, 2048
 STATION = "02:00:00:00:0a:01"
 SERVER = abi.make_id(0, 1)
 CAPACITY = 16  # of hardware rings
+EPOCH_AT = 32  # of a request on such a ring (struct pv_dma_request)
 #: a source port whose flow goes to the second one of two pairs
 SOURCE = next(
     port for port in range(5000, 6000)
@@ -101,8 +102,9 @@ def test_who_comes_too_late_changes_nothing(switch: Switch) -> None:
         switch.nic.spread_flows(PORT, PAIRS)  # ends the wait
 
 
-def test_what_a_channel_server_has_not_taken_is_under_way(switch: Switch) -> None:
-    """On paths through one: an answer that lies on the hardware ring is not the guest's yet."""
+@contextmanager
+def served(switch: Switch) -> Iterator[SimpleNamespace]:
+    """A channel server at the switch: `requests`, `completions` and `kernel`, the region, are its memory."""
     counters, histograms = abi.STATISTICS_SHAPES["monitor"]
     size = abi.statistics_size(1, counters, histograms)
     sizes = (abi.ring_size(CAPACITY), abi.ring_size(CAPACITY), abi.bell_size(), abi.kernel_size(), size)
@@ -110,22 +112,54 @@ def test_what_a_channel_server_has_not_taken_is_under_way(switch: Switch) -> Non
     initialize(statistics, "monitor", 1)
     events = os.eventfd(0)
     Monitor(bell, statistics, size, True, kernel_fd=kernel, event_fd=events)  # begins the kernel region
-    with near(switch, PAIRS), mmap.mmap(ring, 0) as requests, mmap.mmap(answers, 0) as completions:
+    with mmap.mmap(ring, 0) as requests, mmap.mmap(answers, 0) as completions, mmap.mmap(kernel, 0) as region:
         switch.nic.connect_kernel(kernel)
-        switch.nic.connect(SERVER, ring, answers, CAPACITY, bell)
-        Ring(requests, capacity=CAPACITY).push(bytes(64))  # of no life of its port: refused
-        with switch.nic.quiet():
-            pass  # wakes it
-        until(lambda: Ring(completions, capacity=CAPACITY).tail() == 1)
-        switch.nic.hold_flows(PORT, DEADLINE)
-        assert not switch.nic.flows_taken(PORT)
-        struct.pack_into("<Q", completions, HEAD, 1)
-        assert switch.nic.flows_taken(PORT)
-        switch.nic.spread_flows(PORT, PAIRS)
+        yield SimpleNamespace(
+            requests=requests, completions=completions, kernel=region,
+            connect=lambda: switch.nic.connect(SERVER, ring, answers, CAPACITY, bell),
+        )  # fmt: skip
         switch.nic.disconnect(SERVER)
         switch.nic.disconnect_kernel()
     for fd in (ring, answers, bell, kernel, statistics, events):
         os.close(fd)
+
+
+def test_what_a_channel_server_has_not_taken_is_under_way(switch: Switch) -> None:
+    """On paths through one: an answer that lies on the hardware ring is not the guest's yet."""
+    with near(switch, PAIRS), served(switch) as server:
+        server.connect()
+        Ring(server.requests, capacity=CAPACITY).push(bytes(64))  # of no life of its port: refused
+        with switch.nic.quiet():
+            pass  # wakes it
+        until(lambda: Ring(server.completions, capacity=CAPACITY).tail() == 1)
+        switch.nic.hold_flows(PORT, DEADLINE)
+        assert not switch.nic.flows_taken(PORT)
+        struct.pack_into("<Q", server.completions, HEAD, 1)
+        assert switch.nic.flows_taken(PORT)
+        switch.nic.spread_flows(PORT, PAIRS)
+
+
+def test_what_stands_on_a_ring_waits_for_what_a_dead_device_had_taken(switch: Switch, build_dir: Path) -> None:
+    """That comes again under the next epoch, so nothing of the epoch before overtakes it."""
+    epochs = run(build_c(["ring/offsets.c"], into=build_dir), deadline=10).values()["epochs"]
+    with served(switch) as server:
+        struct.pack_into("<Q", server.kernel, epochs, EPOCH)
+        ring, answers = (Ring(memory, capacity=CAPACITY) for memory in (server.requests, server.completions))
+        switch.nic.succeed()
+        server.connect()
+        switch.nic.go_on()
+        request = bytearray(64)
+        struct.pack_into("<Q", request, EPOCH_AT, EPOCH)
+        ring.push(bytes(request))
+        ends = switch.cable(), switch.cable()
+        switch.send(ends[0], numbered(0))  # in a later turn than the one that found the request
+        switch.send(ends[1], numbered(0))
+        assert struct.unpack_from("<Q", server.requests, HEAD)[0] == answers.tail() == 0
+        struct.pack_into("<Q", server.kernel, epochs, EPOCH + 1)
+        with switch.nic.quiet():
+            pass  # wakes it
+        until(lambda: answers.tail() == 1)
+        assert struct.unpack_from("<Q", server.requests, HEAD)[0] == 1
 
 
 def test_a_flow_waits_for_its_pair(switch: Switch) -> None:

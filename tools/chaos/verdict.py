@@ -11,6 +11,7 @@ from tools.output import table
 
 GRACE = 0.5  # seconds behind the return of a role that still belong to its fault
 QUANTILES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+AGAIN = ("time", "number", "expected")  # of a frame that came twice or late
 MEANING = {
     "writes_lost": "acknowledged writes that were not there when they were read",
     "stale_overwrites": "blocks that went back to an earlier write",
@@ -53,6 +54,7 @@ def document(seed: int, outcome: Outcome) -> dict[str, Any]:
         "figures": figures,
         "leaks": leaks,
         "frames_lost_inside": inside,
+        "frames_again": [dict(zip(AGAIN, row, strict=True)) for one in frames for row in one["again"]],
         "failed": {"disk": _sum(disks, "failed"), "frames": _sum(frames, "failed")},
         "dropped": _dropped(frames),
         "moved": {"written": _sum(disks, "written"), "read": _sum(disks, "read"), "frames": _sum(frames, "received")},
