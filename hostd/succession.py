@@ -175,25 +175,25 @@ class Succession(noted.Noting):
         for record in [noted.to_record(note) for name, note in notes.items() if name.startswith(noted.RECORD)]:
             self.records[record.name] = record
         self._restore(host)
-        self._urgency.end()
-        self.fabric.wiring.placed = [
-            Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"], one["network"])
-            for one in notes[noted.WIRES]["wires"]
-            if one["partition"] is None or one["partition"] in self.records
-        ]
-        kinds: dict[str, str] = {device.name: device.kind for device in self._manifest.devices}
-        await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
-        processes = {row["id"]: row for row in listed["processes"]}
-        dead = [(one, status) for one in self.records.values() if (status := await self._take_over(one, processes))]
-        leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle_guest)
-        await leftovers.end_strangers(processes.values(), held)
-        problems = await self._barrier()
-        for record, status in dead:
-            self._children.ended_before(record, status)
-        took = time.monotonic() - begin
-        living = [record for record in self.records.values() if record.exit_status is None]
-        facts = {"processes": len(living), "ended": [one.name for one, _ in dead], "seconds": took}
-        self.events.publish("adopted", **facts)
+        with self._urgency.following():
+            self.fabric.wiring.placed = [
+                Placed(one["device"], one["number"], Wire.model_validate(one["wire"]), one["partition"], one["network"])
+                for one in notes[noted.WIRES]["wires"]
+                if one["partition"] is None or one["partition"] in self.records
+            ]
+            kinds: dict[str, str] = {device.name: device.kind for device in self._manifest.devices}
+            await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
+            processes = {row["id"]: row for row in listed["processes"]}
+            dead = [(one, status) for one in self.records.values() if (status := await self._take_over(one, processes))]
+            leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle_guest)
+            await leftovers.end_strangers(processes.values(), held)
+            problems = await self._barrier()
+            for record, status in dead:
+                self._children.ended_before(record, status)
+            took = time.monotonic() - begin
+            living = [record for record in self.records.values() if record.exit_status is None]
+            facts = {"processes": len(living), "ended": [one.name for one, _ in dead], "seconds": took}
+            self.events.publish("adopted", **facts)
         await asyncio.gather(*self._endings, return_exceptions=True)
         if self.fabric.loaded:
             if self.fabric.monitored:

@@ -45,19 +45,30 @@ class Urgency:
         finally:
             self._holders -= 1
             if self._holders == 0:
-                self.end()
+                self._end()
 
-    def end(self) -> None:
-        """Nothing is urgent: also what a hostd that was killed had begun."""
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Inside, a hostd that follows a killed one asks every role what it knows; itself it is in haste as long as it
+        likes (hostd.haste). What that one had begun is over. Data threads stay as they are: nothing is durable here."""
+        self._restore_data()
+        self._put_roles(os.SCHED_RR, PRIORITY)
+        try:
+            yield
+        finally:
+            self._put_roles(os.SCHED_OTHER, 0)
+
+    def _end(self) -> None:
         self._restore_data()
         self._put_control(os.SCHED_OTHER, 0)
 
     def _put_control(self, policy: int, priority: int) -> None:
-        roles = [self._keeper.pid, *self._living((*CONTROL_PLANE, *DATA_PLANE))]
-        for thread in [threading.get_native_id(), *roles]:
-            with suppress(ProcessLookupError, PermissionError):
-                # What they start is of the normal class.
-                os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        _put(threading.get_native_id(), policy, priority)
+        self._put_roles(policy, priority)
+
+    def _put_roles(self, policy: int, priority: int) -> None:
+        for thread in [self._keeper.pid, *self._living((*CONTROL_PLANE, *DATA_PLANE))]:
+            _put(thread, policy, priority)
 
     def _lower_data(self) -> None:
         for thread in self._data_threads(os.SCHED_RR):
@@ -85,3 +96,9 @@ class Urgency:
             with suppress(OSError):
                 if role.pid is not None and procfs.start_time(role.pid) == role.start_ticks:
                     yield role.pid
+
+
+def _put(thread: int, policy: int, priority: int) -> None:
+    """What it starts is of the normal class."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.sched_setscheduler(thread, policy | os.SCHED_RESET_ON_FORK, os.sched_param(priority))

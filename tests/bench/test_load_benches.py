@@ -103,3 +103,11 @@ def test_failover() -> None:
         gap = only(document, "gap", cause=cause)
         assert gap["samples"] >= 20 and 0 < gap["min"] <= gap["value"] < 1.0
         assert only(document, "lost", cause=cause)["value"] == only(document, "duplicated", cause=cause)["value"] == 0
+
+
+def test_restart() -> None:
+    """hostd dies once while guests sleep and once while they work, and the next one has every process."""
+    document = bench("restart", "--count", "1")
+    assert only(document, "start")["value"] > 0
+    for load in ("none", "busy"):
+        assert 0 < only(document, "adopted", load=load)["value"] < only(document, "answers", load=load)["value"]

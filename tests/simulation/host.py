@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hostd import succession
-from hostd.__main__ import find_keeper
+from hostd.daemon import find_keeper
 from hostd.manifest import Manifest
 from hostd.paths import Paths
 from hostd.records import Record
@@ -51,7 +51,7 @@ class Host:
         task.add_done_callback(self._served, context=self._world.outside)
 
     async def _serve(self) -> None:
-        """As hostd.__main__ does."""
+        """As hostd.daemon does."""
         client, notes = await find_keeper(self._paths)
         manifest = self._manifest if notes is None else succession.manifest_of(notes, self._paths)
         supervisor = self._begun = Supervisor(manifest, self._paths, client)

@@ -18,12 +18,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import hostd.__main__
 import hostd.async_wire
 import hostd.boot
 import hostd.checks
 import hostd.children
 import hostd.control_life
+import hostd.daemon
 import hostd.hotplug
 import hostd.keeper
 import hostd.loading
@@ -243,7 +243,7 @@ class World:
             (hostd.role_segments, "VectorReader", lambda _number: Mapped()),
             (hostd.children, "socket", SimpleNamespace(socket=self._socket)),
             (hostd.succession, "socket", SimpleNamespace(socket=self._socket)),
-            (hostd.__main__, "is_locked", lambda _runtime: self.keeper is not None and self.keeper.alive),
+            (hostd.daemon, "is_locked", lambda _runtime: self.keeper is not None and self.keeper.alive),
             (hostd.keeper, "connect", self._connect),
             (hostd.keeper, "launch", self._launch),
             (hostd.views, "sealed", lambda *_: self.descriptors.new("sealed")),

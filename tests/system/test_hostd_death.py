@@ -9,11 +9,14 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+import psutil
 import pytest
 
+from hostd import families
 from hostd.boot import CONTROL_PLANE
 from hostd.errors import HostError
 from hostd.wire import Wire
@@ -56,6 +59,30 @@ def others(pids: dict[str, int]) -> dict[str, int]:
     return {name: pid for name, pid in pids.items() if name != "hostd"}
 
 
+def classes(pids: Iterable[int]) -> dict[int, int]:
+    """Scheduling class by thread, without its flags."""
+    threads = [thread for pid in pids for thread in families.threads_of(pid)]
+    return {thread: os.sched_getscheduler(thread) & ~os.SCHED_RESET_ON_FORK for thread in threads}
+
+
+def start_in_haste(host: Host, keeper: int) -> None:
+    """Starts the next hostd, which is above guests before it has spoken to anybody (hostd.haste)."""
+    own = psutil.Process()
+    others = {child.pid for child in own.children()}
+    thread = threading.Thread(target=host.start)
+
+    def hastes() -> bool:
+        return os.SCHED_RR in classes(child.pid for child in own.children() if child.pid not in others).values()
+
+    os.kill(keeper, signal.SIGSTOP)  # it comes no further
+    try:
+        thread.start()
+        host.until(hastes)
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+        thread.join()
+
+
 def test_everything_is_adopted_and_works(own: Host) -> None:
     own.start()
     guests = {path: own.guest(path, **endpoints(path)) for path in PATHS}
@@ -66,12 +93,15 @@ def test_everything_is_adopted_and_works(own: Host) -> None:
     own.attach("copy", disk={"name": "hot", "size": "1MiB"})
     await_rounds(own, *PATHS)
     before, listed, exportable = own.pids(), own.client.get("/v1/export"), exported.client()
+    roles = [pid for name, pid in before.items() if name not in (*PATHS, "sleeper", "hostd")]
+    urgent = classes(roles)
     kill(own)
     with pytest.raises(HostError) as unreachable:
         own.rows()
     assert unreachable.value.code == "unreachable" and str(before["keeper"]) in unreachable.value.message
     assert exportable.do(WRITE, length=4096, data=b"x" * 4096).error == 0  # nobody waits for hostd
-    own.start()
+    start_in_haste(own, before["keeper"])
+    assert classes(roles) == urgent and set(classes([own.pid]).values()) == {os.SCHED_OTHER}  # and no longer
     assert others(own.pids()) == others(before)
     (adopted,) = [event for event in own.events() if event["kind"] == "adopted"]
     assert adopted["processes"] == len(others(before)) - 1 and adopted["ended"] == []

@@ -17,8 +17,8 @@ import psutil
 
 from hostd.errors import HostError
 from tests.framework.host import Host
-from tests.framework.nursery import Nursery
 from tests.system.test_hostd_death import PATHS, endpoints, kill
+from tools.chaos.nursery import Nursery
 from tools.client import peer_pid
 
 KILLS, KILLS_LONG = 6, 200
@@ -109,10 +109,10 @@ def test_killed_at_any_moment(own: Host, seed: int, long: bool) -> None:
             kill(own)
             busy.join()
             if generator.random() < 0.25:
-                own.pid = nursery.start(own)
+                own.pid = nursery.start(own.paths, own.manifest)
                 time.sleep(generator.random() * BOOT_SECONDS)
                 kill(own)
-            own.pid = nursery.start(own)
+            own.pid = nursery.start(own.paths, own.manifest)
             own.until(lambda: peer_pid(own.paths.api_socket) == own.pid, explain=own.paths.log.read_text)
             await_sound(own)
             assert before.items() <= own.pids().items()
@@ -130,7 +130,7 @@ def test_killed_while_it_boots_loads_and_unloads(own: Host, seed: int, long: boo
     generator = random.Random(seed)
     with Nursery() as nursery:
         for number in range(STAGES_LONG if long else STAGES):
-            own.pid = nursery.start(own)
+            own.pid = nursery.start(own.paths, own.manifest)
             if number % 2:  # otherwise it is killed while it boots, or takes over, or boots anew
                 own.until(lambda: peer_pid(own.paths.api_socket) == own.pid, explain=own.paths.log.read_text)
             thread = threading.Thread(target=load_and_unload, args=(own,))
@@ -138,7 +138,7 @@ def test_killed_while_it_boots_loads_and_unloads(own: Host, seed: int, long: boo
             time.sleep(generator.random() * STAGE_SECONDS)
             kill(own)
             thread.join()
-        own.pid = nursery.start(own)
+        own.pid = nursery.start(own.paths, own.manifest)
         own.until(lambda: peer_pid(own.paths.api_socket) == own.pid, explain=own.paths.log.read_text)
         await_sound(own)
         if own.status()["host"]["kernel"] == "not loaded":

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from hostd.errors import HostError
 from hostd.monitor_life import RESTARTS_MAX, SHORT, WINDOW
+from hostd.paths import Paths
 from tools import daemon
 from tools.bench.host import BenchHost
 from tools.chaos.faults import Blow, Fault
 from tools.chaos.holdings import Holdings, grown, holdings
 from tools.chaos.load import PREY, Load, Report
-from tools.chaos.targets import Gone, Target, await_back, row
+from tools.chaos.targets import Target, aim, await_back, row
 
 BACK = 20.0  # seconds within which a role has to be there again
 FRESH = SHORT + 0.05  # seconds that a role lives before it is struck: of shorter lives the host allows few
@@ -28,6 +29,7 @@ SETTLE = 10.0  # seconds for connections and endings to be gone before holdings 
 DAEMON = "hostd"
 ROLES = {"guest": PREY}  # whose process has another name
 TYPES = ("io", "monitor", "device", "ultravisor", "command", "operations")  # which the host starts again
+Start = Callable[[Paths, None], int]
 
 
 @dataclass
@@ -69,9 +71,12 @@ def known(host: BenchHost, roles: Iterable[str]) -> None:
 
 
 class Campaign:
-    """`show(done, what)` is told of progress."""
+    """`show(done, what)` is told of progress, `start` starts the next hostd of paths and manifest."""
 
-    def __init__(self, host: BenchHost, load: Load, show: Callable[[float, str], None]) -> None:
+    def __init__(
+        self, host: BenchHost, load: Load, show: Callable[[float, str], None], start: Start = daemon.start
+    ) -> None:
+        self._start = start
         self._host = host
         self._load = load
         self._show = show
@@ -120,13 +125,11 @@ class Campaign:
     def _strike(self, story: Happened) -> None:
         """All blows, each in its time, whatever the others do; then waits for their roles."""
         fault = story.fault
-        targets: dict[Blow, Target] = {}
+        found = aim(self._host, [ROLES.get(blow.role, blow.role) for blow in fault.blows])
         try:
-            for blow in fault.blows:
-                try:
-                    targets[blow] = Target(self._host, ROLES.get(blow.role, blow.role))
-                except Gone:
-                    story.missed.append(blow.role)
+            named = {blow: found.get(ROLES.get(blow.role, blow.role)) for blow in fault.blows}
+            targets = {blow: target for blow, target in named.items() if target is not None}
+            story.missed += [blow.role for blow in fault.blows if blow not in targets]
             story.begin = time.monotonic()
             threads = [threading.Thread(target=_in_time, args=(*both, story.begin)) for both in targets.items()]
             for thread in threads:
@@ -146,7 +149,7 @@ class Campaign:
             there = [back for back in backs if back is not None]
             story.back = max(there, default=story.begin) if len(there) == len(backs) else None
         finally:
-            for target in targets.values():
+            for target in found.values():
                 target.close()
 
     def _back(self, blow: Blow, target: Target) -> float | None:
@@ -155,7 +158,7 @@ class Campaign:
         if blow.role == "guest" and died:
             self._bury(target)
         if blow.role == DAEMON and died:
-            daemon.start(self._host.paths, None)  # as a service manager does
+            self._start(self._host.paths, None)  # as a service manager does
         back = await_back(self._host, target, died, time.monotonic() + BACK)
         if back is not None:
             self._fresh[blow.role] = back

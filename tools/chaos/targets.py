@@ -10,6 +10,8 @@ import os
 import select
 import signal
 import time
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 from hostd.errors import HostError
@@ -21,25 +23,13 @@ LOOK = 0.02  # seconds between two looks at the host
 TURN, SHARE = 0.01, 0.1  # of a slowed process: seconds of each turn, and the share of it in which it runs
 
 
-class Gone(Exception):
-    """The role has no process at the moment."""
-
-
 class Target:
     """The process of a role, as long as this object lives."""
 
-    def __init__(self, host: BenchHost, role: str) -> None:
+    def __init__(self, role: str, row: dict[str, Any], pidfd: int) -> None:
         self.role = role
-        self.row = row(host, role)
-        if not self.row["pid"]:
-            raise Gone(role)
-        try:
-            self.pidfd = os.pidfd_open(self.row["pid"])
-        except ProcessLookupError:
-            raise Gone(role) from None
-        if row(host, role)["pid"] != self.row["pid"]:
-            self.close()
-            raise Gone(role)
+        self.row = row
+        self.pidfd = pidfd
 
     @property
     def pid(self) -> int:
@@ -76,6 +66,31 @@ class Target:
 
     def close(self) -> None:
         os.close(self.pidfd)
+
+
+def aim(host: BenchHost, roles: Collection[str]) -> dict[str, Target]:
+    """Those of the roles that have a process at the moment. HostError where there is no role of a name."""
+    found: dict[str, Target] = {}
+    try:
+        for role, row in _rows(host, roles).items():
+            with suppress(ProcessLookupError):
+                if row["pid"]:
+                    found[role] = Target(role, row, os.pidfd_open(row["pid"]))
+        for role, row in _rows(host, found).items():
+            if row["pid"] != found[role].pid:
+                found.pop(role).close()
+    except BaseException:
+        for target in found.values():
+            target.close()
+        raise
+    return found
+
+
+def _rows(host: BenchHost, roles: Collection[str]) -> dict[str, dict[str, Any]]:
+    rows = {row["name"]: row for row in host.client.get("/v1/partitions")["partitions"]}
+    if missing := sorted(set(roles) - set(rows)):
+        raise HostError("not_found", f"no partition {missing[0]!r}; known: {', '.join(sorted(rows))}")
+    return {role: rows[role] for role in roles}
 
 
 def row(host: BenchHost, role: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,10 +57,12 @@ class Words(click.ParamType):
               help="No fault begins later.")  # fmt: skip
 @click.option("--pause", type=options.DURATION, default="0", show_default=True,
               help="That the load rests after each round: processor time for whoever is started again.")  # fmt: skip
+@click.option("--forked", is_flag=True,
+              help="The next hostd is a fork of a process that has its imports done, which take most of its start.")
 @click.option("--running", is_flag=True, help="Strike the running host. [default: one of the verb's own]")
 def command(
     session: options.Session, roles: list[str] | None, kinds: list[str], count: int, together: int, pairs: bool,
-    seed: int | None, path: str, seconds: float, pause: float, running: bool,
+    seed: int | None, path: str, seconds: float, pause: float, forked: bool, running: bool,
 ) -> int:  # fmt: skip
     """Kill (SIGKILL), stop (SIGSTOP, later SIGCONT) and slow roles of a host under load, and tell what came of it.
 
@@ -75,22 +77,25 @@ def command(
     if click.get_current_context().invoked_subcommand is not None:
         return 0
     # Loaded here: the others of this group do without.
+    from tools import daemon
     from tools.bench.crew import crew
     from tools.chaos import verdict
     from tools.chaos.campaign import Campaign, all_roles, known
     from tools.chaos.faults import sequence
     from tools.chaos.load import Load
+    from tools.chaos.nursery import Nursery
     from tools.measure.turns import Progress
 
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     progress = Progress("chaos")
-    with _host(session, running) as host, crew(host) as guests:
+    with _host(session, running) as host, crew(host) as guests, ExitStack() as stack:
+        start = stack.enter_context(Nursery()).start if forked else daemon.start
         roles = roles or all_roles(host)
         known(host, roles)
         faults = sequence(seed, roles, kinds, count, pairs, together)
         load = Load(host, guests, path, seed, pause)
         try:
-            outcome = Campaign(host, load, progress.show).run(faults, seconds)
+            outcome = Campaign(host, load, progress.show, start).run(faults, seconds)
         finally:
             progress.clear()
             load.close()

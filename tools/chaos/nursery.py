@@ -1,7 +1,7 @@
-"""Many starts of hostd, each without the half second that its imports take: forked by a process that has done them.
+"""Many starts of hostd, each without the time that its imports take: forked by a process that has done them.
 
     with Nursery() as nursery:
-        pid = nursery.start(host)   # as `hostctl up` would start it; `host.until(...)` waits for its API
+        pid = nursery.start(paths, manifest)   # as `hostctl up` would start it, but for the wait until it answers
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hostd.paths import prepare
-from tests.framework.host import Host
+from hostd.paths import Paths, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 class Nursery:
     def __enter__(self) -> Nursery:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.framework.nursery"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "tools.chaos.nursery"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         return self
 
@@ -32,20 +31,21 @@ class Nursery:
         self._process.wait()
         self._process.stdout.close()
 
-    def start(self, host: Host) -> int:
+    def start(self, paths: Paths, manifest: str | os.PathLike[str] | None) -> int:
         """Its pid, at once: it has nothing but the interpreter yet."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        prepare(host.paths)
-        paths = {"--runtime-dir": host.paths.runtime, "--state-dir": host.paths.state, "--manifest": host.manifest}
-        words = [str(word) for couple in paths.items() for word in couple]
-        self._process.stdin.write(json.dumps({"words": words, "log": str(host.paths.log)}).encode() + b"\n")
+        prepare(paths)
+        words = ["--runtime-dir", str(paths.runtime), "--state-dir", str(paths.state)]
+        words += [] if manifest is None else ["--manifest", os.path.abspath(manifest)]
+        self._process.stdin.write(json.dumps({"words": words, "log": str(paths.log)}).encode() + b"\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
 
 def main() -> None:
-    import hostd.__main__ as daemon
+    import hostd.__main__ as program
     import hostd.api
+    import hostd.daemon
     import hostd.metrics
     import hostd.metrics_server  # noqa: F401
 
@@ -62,8 +62,9 @@ def main() -> None:
         null = os.open("/dev/null", os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
+        os.closerange(3, max(log, null) + 1)  # it has no more than one that was started
         sys.argv = ["hostd", *order["words"]]
-        sys.exit(daemon.main())
+        sys.exit(program.main())
 
 
 if __name__ == "__main__":
