@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hostd.runtime import is_locked
 from hostd.supervisor import Supervisor
 from hostd.wire import RemoteError, WireError
 
+KEEPER_LOOK = 0.01  # seconds between two looks for one that begins or ends
 DEFAULT_MANIFEST = Path(__file__).with_name("default.yaml")
 
 
@@ -137,10 +139,19 @@ async def serve(
 
 async def find_keeper(paths: Paths) -> tuple[keeper.Keeper, succession.Notes | None]:
     """The living keeper with what a dead hostd noted; or a new one. One whose host never came to life, or was between
-    two states of its kernel, is ended: it has no guests."""
-    if is_locked(paths.runtime):
-        client = await keeper.connect(paths.runtime)
-        notes = await succession.read(client)
+    two states of its kernel, is ended: it has no guests. HostError `timeout` where one has its lock and is silent."""
+    begin = time.monotonic()
+    while is_locked(paths.runtime):
+        try:
+            client = await keeper.connect(paths.runtime)
+            notes = await succession.read(client)
+        except (EOFError, ConnectionError, FileNotFoundError):
+            # Started by a hostd that is dead: it does not listen yet, or does not any more, and ends by itself.
+            if time.monotonic() - begin > keeper.READY_TIMEOUT + keeper.STOP_TIMEOUT:
+                text = f"the keeper of {paths.runtime} has its lock, but does not answer"
+                raise HostError("timeout", text) from None
+            await asyncio.sleep(KEEPER_LOOK)
+            continue
         if notes is not None:
             return client, notes
         await client.stop()

@@ -53,8 +53,8 @@ MUTANTS = {
     "membarrier after the last look": (
         MEMBARRIER,
         [(FENCE, "{}"),
-         ("    syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word",
-          FENCE + "\n    syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word")],
+         ("    return syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word",
+          FENCE + "\n    return syscall(SYS_futex, &doorbell->word, FUTEX_WAIT, word")],
     ),
 }
 

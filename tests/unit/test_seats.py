@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +73,8 @@ def test_a_process_that_is_being_started_is_not_noted(ended: bool, noted: bool) 
             record.absence.begin()
             record.process = 8
 
-    boot = SimpleNamespace(transaction=transaction, notes=SimpleNamespace(record=mock.AsyncMock()))
+    notes = SimpleNamespace(record=mock.AsyncMock())
+    boot = SimpleNamespace(transaction=transaction, notes=notes, _recording=defaultdict(asyncio.Lock))
     asyncio.run(Boot.record_again(boot, record))  # type: ignore[arg-type]
     assert boot.notes.record.called == noted
 
