@@ -22,6 +22,8 @@ from tests.framework.streams import NAMES, Pair
 KILLS, KILLS_LONG = 8, 500  # of each I/O partition
 PLANNED, PLANNED_LONG = 50, 1000  # of each, there and back
 LIFE = 0.31  # seconds: less is a short life, and too many of those are given up
+# Seconds of a stop: none is taken for a hang, each is (whoever of the two serves then), about half of them are.
+BRIEF, NOTICED, EITHER = (0.0, 0.1), (0.5, 0.6), (0.2, 0.5)
 IO = ("io-a", "io-b")
 
 
@@ -76,7 +78,7 @@ def test_stopped_and_going_on(host: Host, seed: int, long: bool) -> None:
             name = IO[number % 2]
             before = host.row(name)
             os.kill(before["pid"], signal.SIGSTOP)
-            time.sleep(moments.uniform(0.0, 0.1) if number % 4 == 3 else moments.uniform(0.2, 0.5))
+            time.sleep(moments.uniform(*BRIEF if number % 4 == 3 else NOTICED if number < 2 else EITHER))
             with suppress(ProcessLookupError):
                 os.kill(before["pid"], signal.SIGCONT)
             time.sleep(0.1)
