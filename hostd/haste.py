@@ -12,15 +12,14 @@ Where the right is missing nothing changes.
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import select
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
 
-from hostd.paths import Paths, resolve
-from hostd.runtime import is_locked
+from hostd.paths import resolve
+from hostd.runtime import is_held, is_locked
 
 PRIORITY = 5  # of SCHED_RR
 TURN, REST = 0.01, 0.003  # seconds of processor time, and of the rest behind it: guests get a quarter of its processor
@@ -30,7 +29,7 @@ def begin_where_needed(words: Sequence[str]) -> None:
     """`words` of the command line, which nobody has checked yet."""
     paths = resolve(_value(words, "--runtime-dir"), _value(words, "--state-dir"))
     with suppress(OSError):  # whatever is wrong with the folders is told by who uses them
-        if is_locked(paths.runtime) and not _used(paths):
+        if is_locked(paths.runtime) and paths.lock.exists() and not is_held(paths.lock):
             begin()
 
 
@@ -52,18 +51,6 @@ def end() -> None:
 
 def _rest() -> None:
     select.select([], [], [], REST)  # for no event: for time that others get
-
-
-def _used(paths: Paths) -> bool:
-    """Whether another hostd has this state folder."""
-    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _value(words: Sequence[str], option: str) -> str | None:

@@ -11,7 +11,7 @@ from hostd.fabric import Fabric
 from hostd.manifest import PartitionSpec
 from hostd.manifest_lines import Line
 from hostd.notes import Noting
-from hostd.queue_pairs import endpoint_of
+from hostd.path_changes import endpoint_of
 from hostd.records import Record
 from hostd.wire import RemoteError
 
@@ -33,18 +33,18 @@ class LineLife(Noting):
         NIC arrives when it would have; what the guest sends from now on is on the new one, behind it."""
         async with self._plugging:  # whoever plugs a NIC writes the same specification
             record = self._record(name)
-            known = [one.name for one in record.spec.nics]
+            known = {one.name: one.line for one in getattr(record.spec, "nics", ())}  # a role has none
             if nic not in known:
                 raise HostError("not_found", f"{name} has no NIC {nic!r}; known: {', '.join(known) or 'none'}")
             if not record.attached:
                 raise HostError("state", f"{name} has ended: nothing of it is sent any more")
-            before = next(one.line for one in record.spec.nics if one.name == nic)
+            before = known[nic]
             # First on record: whoever dies meanwhile, the next one goes on with this line.
             record.spec = _with(record.spec, nic, line)
             endpoint_of(record, nic)["line_untold"] = True
             await self.note(record)
             try:
-                await self._tell_line(record, nic)
+                await self._tell_line(record, nic, line)
             except RemoteError as error:
                 record.spec = _with(record.spec, nic, before)
                 raise HostError(error.code, f"{name}: {error.message}", **error.details) from error
@@ -57,12 +57,11 @@ class LineLife(Noting):
     async def resume_lines(self, record: Record) -> None:
         """What an earlier hostd may not have come to tell."""
         for nic in [one for one in record.spec.nics if endpoint_of(record, one.name).get("line_untold")]:
-            await self._tell_line(record, nic.name)
+            await self._tell_line(record, nic.name, nic.line)
             await self.note(record)
 
-    async def _tell_line(self, record: Record, nic: str) -> None:
+    async def _tell_line(self, record: Record, nic: str, line: Line | None) -> None:
         endpoint = endpoint_of(record, nic)
-        line = next(one.line for one in record.spec.nics if one.name == nic)
         await self.fabric.wiring.set_line(self.fabric.devices[endpoint["device"]], endpoint["port"], line)
         endpoint.pop("line_untold")
 

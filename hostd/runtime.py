@@ -42,8 +42,13 @@ def lock(runtime: Path) -> int:
 
 def is_locked(runtime: Path) -> bool:
     """Whether a keeper lives in this folder."""
+    return is_held(runtime / LOCK)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds this lock; False where there is no such file."""
     try:
-        descriptor = os.open(runtime / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

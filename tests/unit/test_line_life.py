@@ -94,6 +94,14 @@ def test_a_line_that_the_device_refuses_is_not_on_record() -> None:
     assert one.noted[-1] == (SLOW, True), "and it may have become neither: the next hostd tells it again"
 
 
+def test_a_role_has_no_nics() -> None:
+    one = life(Device())
+    one.record.spec = None
+    with pytest.raises(HostError, match="known: none") as caught:
+        asyncio.run(one.set_line("monitor", "eth0", None, actor="me"))
+    assert caught.value.code == "not_found"
+
+
 @pytest.mark.parametrize(("nic", "attached", "code"), [("eth1", True, "not_found"), ("eth0", False, "state")])
 def test_only_nics_that_run_have_lines(nic: str, attached: bool, code: str) -> None:
     one = life(Device())
