@@ -208,11 +208,12 @@ def _exec(spec: StartSpec, wire: Wire, descriptors: dict[str, int], taps: list[i
         child, pidfd = process.clone(0)
         if child:
             os.close(pidfd)
-            wire.close()
             if drive is None:
+                wire.close()
                 os.closerange(0, os.sysconf("SC_OPEN_MAX"))
             else:
                 drive()
+                wire.close()  # whoever hears this finds the threads (hostd.drivers)
             return process.reap(child)
     for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

@@ -195,6 +195,11 @@ class Host(Model):
         description="how guests find their devices: trapped: each page at its first touch, through the monitor; built: "
         "in advance, as it is done where the kernel cannot trap",
     )
+    drivers: Literal["infrastructure", "guests"] = Field(
+        default="infrastructure",
+        description="whose processors the virtual drivers of unmodified programs' NICs run on: beside data threads, "
+        "which is fast, or beside their programs, so that one guest's frames take no time from others' data plane",
+    )
     scheduling: Scheduling = Field(default_factory=Scheduling, description="how guests share processors")
     sandbox: Literal["required", "permissive"] = Field(
         default="required", description="permissive: start guests although a part of the sandbox is missing"

@@ -24,6 +24,7 @@ from hostd.boot import Boot
 from hostd.children import Children
 from hostd.control_life import ControlLife
 from hostd.device_life import Devices
+from hostd.drivers import Drivers
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric
@@ -103,6 +104,7 @@ class Succession(noted.Noting):
     _refusals: Refusals
     _unloaded: Row | None
     _urgency: Urgency
+    _drivers: Drivers
     _stage: Row = {"kernel": "booting", "pending": False}
     _endings: set[asyncio.Task[None]]
 
@@ -192,6 +194,8 @@ class Succession(noted.Noting):
                 self._children.ended_before(record, status)
             took = time.monotonic() - begin
             living = [record for record in self.records.values() if record.exit_status is None]
+            for record in living:
+                self._drivers.place(record)  # a hostd that was killed may have started one and no more
             facts = {"processes": len(living), "ended": [one.name for one, _ in dead], "seconds": took}
             self.events.publish("adopted", **facts)
         await asyncio.gather(*self._endings, return_exceptions=True)

@@ -26,6 +26,7 @@ from hostd.boot import Boot, disk_folder, partition_descriptors
 from hostd.checks import Checks
 from hostd.children import Children
 from hostd.control_life import ControlLife
+from hostd.drivers import Drivers
 from hostd.endings import Endings
 from hostd.errors import HostError
 from hostd.events import EventLog
@@ -82,7 +83,8 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
         self._plugging = asyncio.Lock()
-        self._urgency = Urgency(self.records, keeper)
+        self._drivers = Drivers(self.records, manifest.host, self._boot.processors)
+        self._urgency = Urgency(self.records, keeper, self._drivers)
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)
         self._offices = Offices(self._boot, self.events, self._after_end)
@@ -280,6 +282,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
             document = exports.prepare(record, fds, self._start_document(record), self.paths.runtime)
             handed = views.show(record, self.fabric, document, fds)
             await self._children.start(record, document, handed, control=False)
+            self._drivers.place(record)
             await self.keeper.hold(f"{record.name}:{record.process}:lifecycle", [ours.fileno()])
             record.lifecycle = ours
             asyncio.get_running_loop().add_reader(ours.fileno(), self._hear_guest, record, ours, started)

@@ -14,9 +14,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 
 from hostd import fabric, families, procfs
 from hostd.boot import CONTROL_PLANE
+from hostd.drivers import Drivers
 from hostd.keeper import Keeper
 from hostd.records import Record
 
@@ -28,9 +30,10 @@ DATA_PLANE = ("monitor", "io", "device")
 class Urgency:
     """Of hostd's own thread, the keeper, and the threads of the roles in `records`."""
 
-    def __init__(self, records: Mapping[str, Record], keeper: Keeper) -> None:
+    def __init__(self, records: Mapping[str, Record], keeper: Keeper, drivers: Drivers) -> None:
         self._records = records
         self._keeper = keeper
+        self._drivers = drivers
         self._holders = 0
 
     @contextmanager
@@ -83,12 +86,12 @@ class Urgency:
                 os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(fabric.PRIORITY))
 
     def _data_threads(self, policy: int) -> Iterator[int]:
-        """Threads of that class, of whoever has data threads."""
-        for pid in self._living(DATA_PLANE):
-            for thread in families.threads_of(pid):
-                with suppress(ProcessLookupError):
-                    if os.sched_getscheduler(thread) == policy:
-                        yield thread
+        """Threads of that class, of whoever has data threads, and those of guests that run beside them."""
+        roles = (thread for pid in self._living(DATA_PLANE) for thread in families.threads_of(pid))
+        for thread in chain(roles, self._drivers.threads()):
+            with suppress(ProcessLookupError):
+                if os.sched_getscheduler(thread) == policy:
+                    yield thread
 
     def _living(self, types: tuple[str, ...]) -> Iterator[int]:
         """Pids of such roles, but for those that have gone: their numbers may be other processes' by now."""

@@ -16,12 +16,17 @@ from pyx.abi cimport pv_doorbell
 from pyx.flight cimport flight_push
 from pyx.nbd cimport NbdServer
 from pyx.ringc cimport (
-    pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_sleep, pv_idle_step, pv_idle_woken,
+    pv_doorbell_cancel, pv_doorbell_fence, pv_doorbell_prepare, pv_doorbell_wait, pv_idle_init, pv_idle_sleep, pv_idle_step, pv_idle_woken,
     pv_idle_worked, pv_interrupt_take, pv_now,
 )
 from pyx.tap_link cimport Link
 from pyx.waiter cimport Waiter
 from pyx.waker cimport Waker
+
+cdef extern from "<sched.h>" nogil:
+    int SCHED_RR
+    int sched_getscheduler(int)
+    int sched_yield()
 
 cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep (rules.md 15)
 
@@ -34,6 +39,7 @@ cdef class TapPump:
     cdef Waker waker
     cdef object prover               # called with the pump, a link and bits to be shown, returns those that were; None: nobody
     cdef bint stopping
+    cdef bint realtime               # runs beside data threads
 
     def __cinit__(self, Waiter waiter, list links, NbdServer server=None, prover=None):
         cdef Link link, last = None
@@ -64,6 +70,8 @@ cdef class TapPump:
                         self.prove()
                 if self.serve_all():
                     pv_idle_worked(&self.waiter.idle, pv_now())
+                    if self.realtime:
+                        sched_yield()  # what the program sends without an end keeps nobody from that processor
                 elif not self.waiter.changing() and pv_idle_step(&self.waiter.idle, self.waiter.counters):
                     self.sleep(SLICE_NS)
 
@@ -126,6 +134,10 @@ cdef class TapPump:
         pv_doorbell_cancel(bell)
         pv_interrupt_take(self.waiter.interrupts)
         pv_idle_woken(&self.waiter.idle, found, self.waiter.counters)
+        # Who has started this process chooses its class, and may change it (hostd.drivers, hostd.urgency).
+        if self.realtime != (sched_getscheduler(0) == SCHED_RR):
+            self.realtime = not self.realtime
+            pv_idle_init(&self.waiter.idle, self.realtime)
 
     def wake(self):
         """Rings for readable TAPs until `stop`."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from hostd.drivers import Drivers
 from hostd.events import EventLog
 from hostd.keeper import Keeper
 from hostd.records import Record
@@ -21,7 +22,7 @@ class Noted(Urgency):
     """Changes no thread: `log` has what it would have done."""
 
     def __init__(self) -> None:
-        super().__init__({}, cast(Keeper, None))
+        super().__init__({}, cast(Keeper, None), cast(Drivers, None))
         self.log: list[str] = []
 
     def _lower_data(self) -> None:

@@ -107,7 +107,11 @@ class BenchHost:
 
 
 def manifest(
-    folder: Path, medium: str, scheduling: dict[str, Any] | None = None, simulated: dict[str, Any] | None = None
+    folder: Path,
+    medium: str,
+    scheduling: dict[str, Any] | None = None,
+    simulated: dict[str, Any] | None = None,
+    drivers: str | None = None,
 ) -> dict[str, Any]:
     """The host of every benchmark: one NIC, one disk device with its files in `folder`."""
     disk: dict[str, Any] = {"name": "disk0", "kind": "disk"}
@@ -119,9 +123,14 @@ def manifest(
         disk["medium"] = medium
     if simulated:
         disk["simulated"] = simulated
+    host: dict[str, Any] = {"memory": "6GiB", "metrics": "127.0.0.1:0"}
+    if scheduling:
+        host["scheduling"] = scheduling
+    if drivers:
+        host["drivers"] = drivers
     return {
         "version": 1,
-        "host": {"memory": "6GiB", "metrics": "127.0.0.1:0", **({"scheduling": scheduling} if scheduling else {})},
+        "host": host,
         "devices": [{"name": "nic0", "kind": "nic"}, disk],
     }
 
@@ -132,18 +141,19 @@ def bench_host(
     medium: str = "file",
     scheduling: dict[str, Any] | None = None,
     simulated: dict[str, Any] | None = None,
+    drivers: str | None = None,
 ) -> Iterator[BenchHost]:
-    """A fresh host; `disks`: folder of its disk files (default: beside its other files); `scheduling` and, of the
-    disk, `simulated` as in a manifest."""
+    """A fresh host; `disks`: folder of its disk files (default: beside its other files); `scheduling`, `drivers`
+    and, of the disk, `simulated` as in a manifest."""
     folder = Path(tempfile.mkdtemp(prefix="partvisor-bench-"))
     try:
         paths = Paths(folder / "run", folder / "state")
         files = disks or folder / "disks"
         files.mkdir(exist_ok=True)
         # The hash is that of the host, not of the folder that it happens to be in.
-        bare = json.dumps(manifest(Path("DISKS"), medium, scheduling, simulated), sort_keys=True)
+        bare = json.dumps(manifest(Path("DISKS"), medium, scheduling, simulated, drivers), sort_keys=True)
         file = folder / "host.yaml"
-        file.write_text(json.dumps(manifest(files, medium, scheduling, simulated)))  # JSON is YAML
+        file.write_text(json.dumps(manifest(files, medium, scheduling, simulated, drivers)))  # JSON is YAML
         try:
             daemon.start(paths, str(file))
             yield BenchHost(paths, hashlib.sha256(bare.encode()).hexdigest())
