@@ -68,6 +68,7 @@ class ControlLife:
         self._wiring = asyncio.Lock()
         self._reopening: asyncio.Task[None] | None = None
         self._to_reopen = False  # there has been another process of one of them since services were opened
+        self.reachable = asyncio.Event()  # all that live have their wires: a hostd that adopts takes over one by one
         self.adopted = asyncio.Event()  # what a dead hostd left in the database has been looked at
         self._to_compare = False  # there has been another ultravisor since database and processes were compared
         self.lives = {
@@ -98,6 +99,7 @@ class ControlLife:
 
     async def _follow(self, record: Record) -> dict[str, float]:
         """Starts the next one and connects it to those of the others that live; the rest will do so when they come."""
+        await self.reachable.wait()
         async with self._wiring:
             if record.name == "command":
                 with pairs() as (ultravisor, operations):

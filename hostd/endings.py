@@ -6,18 +6,21 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hostd import traps
+from hostd.asking import ask, reviving
 from hostd.boot import Boot
 from hostd.children import Children
 from hostd.errors import HostError
-from hostd.fabric import Fabric, ask
+from hostd.fabric import Fabric
 from hostd.keeper import Keeper
+from hostd.monitor_life import FIRST_DELAY, LONGEST_DELAY, PASSING
 from hostd.records import ENDED, Record
 from hostd.refusals import Refusals
-from hostd.wire import RemoteError
+from hostd.wire import RemoteError, WireError
 
 
 class Endings:
@@ -30,6 +33,8 @@ class Endings:
     _children: Children
     _refusals: Refusals
     _changed: asyncio.Condition
+    _telling: set[asyncio.Task[None]]
+    note: Callable[[Record], Coroutine[Any, Any, None]]
 
     async def _transaction(self, operations: Sequence[dict[str, Any]]) -> Sequence[Any]:
         raise NotImplementedError
@@ -78,16 +83,37 @@ class Endings:
 
     # ---- one that has ended ----
 
-    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
-        """Its rows go first, then what hostd and keeper know of it, its note last: whoever dies in between has the next
-        hostd find the note, and go on. Each step may have been done already."""
-        if record.untold is not None:  # one with a process on record is not removed
+    def _tell_later(self, record: Record) -> None:
+        task = asyncio.create_task(self._tell_end(record))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell_end(self, record: Record) -> None:
+        """The database hears of an end that nobody could be told of at first, however long that takes: otherwise a
+        partition that has ended runs in it until somebody compares."""
+        reviving.set(())
+        delay = FIRST_DELAY
+        while record.untold is not None and self.records.get(record.name) is record:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_DELAY)
+            with suppress(RemoteError, WireError, OSError, EOFError):
+                await self._tell_untold(record)
+                await self.note(record)
+
+    async def _tell_untold(self, record: Record) -> None:
+        """RemoteError where nobody can be told of the end."""
+        if record.untold is not None:
             try:
                 await self._transaction([{"op": "partition.state", "partition": record.number, "state": record.untold}])
             except RemoteError as error:
-                if error.code == "unreachable":
+                if error.code in PASSING:
                     raise  # otherwise it has meanwhile found out by itself
             record.untold = None
+
+    async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
+        """Its rows go first, then what hostd and keeper know of it, its note last: whoever dies in between has the next
+        hostd find the note, and go on. Each step may have been done already."""
+        await self._tell_untold(record)  # one with a process on record is not removed
         message = {"partition": record.number, "actor": actor, "key": key or secrets.token_hex(12)}
         try:
             await ask(self.records["command"], "remove", message)

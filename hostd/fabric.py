@@ -87,7 +87,7 @@ class Fabric(RoleSegments, Queues, Offloads):
     async def connect(self, server: Record, device: Record, slot: int) -> None:
         """Connects the hardware rings of (I/O partition, device) at all three ends."""
         await self.connect_device(server, device)
-        for seat in self.servers.values():
+        for seat in list(self.servers.values()):
             await self.connect_seat(seat, server, device.name, slot)
         await self.connect_monitor(server, device.name, slot)
 
@@ -138,7 +138,7 @@ class Fabric(RoleSegments, Queues, Offloads):
         memory = await self.keeper.get_segments([extent["segment"] for extent in server.plan["memory"]])
         try:
             extents = extents_of(server)
-            for device in self.devices.values():
+            for device in list(self.devices.values()):
                 await ask(device, "attach_memory", {"partition": server.number, "memory": extents}, memory)
         finally:
             close_fds(memory)

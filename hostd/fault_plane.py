@@ -69,7 +69,7 @@ class FaultPlane:
         0 in `faults`. A device that has died since has forgotten its own: they are told without counts."""
         faults: list[dict[str, Any]] = []
         log: list[dict[str, Any]] = []
-        for device, armed in self._armed.items():
+        for device, armed in list(self._armed.items()):
             told = await ask(self._fabric.devices[device], "struck_faults", {})
             for number, fault in enumerate(armed):
                 counts = told["rules"][number] if number < len(told["rules"]) else {}

@@ -49,7 +49,7 @@ class Inventory:
             "free": found["free"],
             **{what: await self._list(what) for what in FACTS},
             "host_segments": await self._own_segments(),
-            "maps": {name: await self._extents(record) for name, record in self._fabric.devices.items()},
+            "maps": {name: await self._extents(record) for name, record in list(self._fabric.devices.items())},
         }
 
     async def _list(self, what: str) -> list[Row]:

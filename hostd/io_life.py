@@ -103,8 +103,8 @@ class Offices:
                 self._serves(office.name, row["seat"], row["epoch"], cause, None)
             elif list(self._fabric.servers.values())[row["seat"]].exit_status is None:
                 self._vacant.pop(office.name, None)
-        for name, seat in self._wanted.items():
-            if self._fabric.serving[name] != seat:
+        for name, seat in list(self._wanted.items()):
+            if self._wanted.get(name) == seat != self._fabric.serving.get(name, seat):
                 await self._order(name, seat)
         await self._notify()
         self.connections.refresh()
@@ -131,7 +131,7 @@ class Offices:
             message = {"server": record.number, "seat": seat, **epochs}
             pages = [self._fabric.fd(name) for name in seats(record.name)]
             await ask(self._fabric.monitor, "open_office", message, pages)
-        for name, device in self._fabric.devices.items():
+        for name, device in list(self._fabric.devices.items()):
             if device.absence is not None and device.absence.given_up:
                 message = {"device": self._boot.slots[name], "gone": True}
                 await ask(self._fabric.monitor, "device_gone", message)
@@ -152,7 +152,7 @@ class Offices:
 
     async def close(self) -> None:
         """Nobody is started again, and nobody takes over, for they are to end."""
-        for name, life in self.lives.items():
+        for name, life in list(self.lives.items()):
             await life.rest(self._fabric.servers.get(name))
         self.lives.clear()
         self._vacant.clear()
@@ -247,7 +247,7 @@ class Offices:
         await self._order(name, seat)
         try:
             async with asyncio.timeout(SWITCH_TIMEOUT), self._switched:
-                await self._switched.wait_for(lambda: self._fabric.serving[name] == seat)
+                await self._switched.wait_for(lambda: self._fabric.serving.get(name) == seat)
         except TimeoutError:
             raise HostError("timeout", f"{name} has not gone over to {target} within {SWITCH_TIMEOUT:g} s") from None
         finally:
@@ -278,7 +278,7 @@ class Offices:
         """Starts the next process, which then has a seat of every office and stands by."""
         await self._start(record)
         fabric = self._fabric
-        for office in fabric.servers.values():
+        for office in list(fabric.servers.values()):
             for device in fabric.devices:
                 await fabric.connect_seat(record, office, device, self._boot.slots[device])
         for client in [one for one in self._boot.records.values() if one.served]:
@@ -318,7 +318,7 @@ class Offices:
         taken = [fds["kernel"]]
         offices = []
         try:
-            for office in fabric.servers.values():
+            for office in list(fabric.servers.values()):
                 plan = office.plan
                 fetched = await boot.keeper.get_segments([plan["call"]["segment"], plan["events"]])
                 taken += fetched

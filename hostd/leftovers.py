@@ -84,6 +84,8 @@ class Leftovers:
                 todo.append((record.name, self._remove_record(record)))
             elif record.exit_status is None:
                 todo.append((record.name, self._settle(record, queues.get(record.number, []))))
+            else:
+                todo.append((record.name, self._detach_rest(record, queues.get(record.number, []))))
         kinds = {device.name: device.kind for device in self._boot.manifest.devices}
         nics = {name: one for name, one in self._fabric.devices.items() if kinds[name] == "nic"}
         todo.append(("wires", self._fabric.wiring.compare(nics)))
@@ -110,13 +112,20 @@ class Leftovers:
             await self._boot.transaction([{"op": "partition.state", "partition": row["id"], "state": "failed"}])
         await self._discard(record)
 
+    async def _detach_rest(self, record: Record, queues: list[int]) -> None:
+        """One that has ended may have been getting an endpoint, which its note does not know: by the database and the
+        I/O partitions once more."""
+        record.plan = (await self._query("partition", partition=record.number))["partition"]
+        record.queues, record.attached = queues, True
+        await self._fabric.detach(record)
+
     async def _query(self, what: str, **more: int) -> Row:
         return await ask(self._records["command"], "query", {"what": what, **more})
 
     async def _queues(self) -> dict[int, list[int]]:
         """Numbers of queues at the I/O partitions, by partition."""
         found: dict[int, set[int]] = {}
-        for server in self._fabric.servers.values():
+        for server in list(self._fabric.servers.values()):
             if server.exit_status is None:
                 for row in (await ask(server, "queues", {}))["queues"]:
                     found.setdefault(row["partition"], set()).add(row["number"])

@@ -100,16 +100,16 @@ class Loading:
         await fabric.make_kernel_segments(SERVERS, self.scheduled())
         await self.start_monitor(self._records["monitor"])
         kernel = await fabric.read_only("kernel")
-        for device in fabric.devices.values():
+        for device in list(fabric.devices.values()):
             await ask(device, "connect_kernel", {}, [kernel])
         close_fds([kernel])
         await self.offices.start([self._records[server] for server in SERVERS])
-        for record in self._records.values():
+        for record in list(self._records.values()):
             if record.type not in ("monitor", "device"):
                 await fabric.open(record)
         await self._hand_over(console)
-        for record in fabric.servers.values():
-            for name, device in fabric.devices.items():
+        for record in list(fabric.servers.values()):
+            for name, device in list(fabric.devices.items()):
                 await fabric.connect(record, device, boot.slots[name])
             await fabric.connect_server_vectors(record)
             await fabric.lend_buffers(record)
@@ -119,7 +119,7 @@ class Loading:
         await self._open_services()
         started = [self._records["monitor"], *fabric.servers.values()]
         await boot.record_processes(started)
-        for record in self._records.values():
+        for record in list(self._records.values()):
             if record.plan.get("view") is not None:
                 await ask(fabric.monitor, "started", {"partition": record.number, "pid": record.pid})
 
@@ -328,11 +328,11 @@ class Loading:
         await self.offices.close()
         for server in [self._records[name] for name in SERVERS if name in self._records]:
             await self._end(server)
-            for device in fabric.devices.values():
+            for device in list(fabric.devices.values()):
                 await release(device, "disconnect", {"server": server.number})
         fabric.servers.clear()
         fabric.serving.clear()
-        for device in fabric.devices.values():
+        for device in list(fabric.devices.values()):
             await release(device, "disconnect_kernel", {})
         monitor = self._records.get("monitor")
         if monitor is not None:

@@ -116,6 +116,9 @@ class Succession(noted.Noting):
     resume_revocations: Callable[[Record], None]
     resume_withdrawals: Callable[[Record], None]
 
+    def _tell_later(self, record: Record) -> None:
+        raise NotImplementedError
+
     async def _terminate(self, record: Record, timeout: float) -> None:
         raise NotImplementedError
 
@@ -186,7 +189,9 @@ class Succession(noted.Noting):
             kinds: dict[str, str] = {device.name: device.kind for device in self._manifest.devices}
             await self.fabric.find_segments(kinds, list(self.fabric.servers), self._loading.scheduled())
             processes = {row["id"]: row for row in listed["processes"]}
-            dead = [(one, status) for one in self.records.values() if (status := await self._take_over(one, processes))]
+            everybody = list(self.records.values())
+            dead = [(one, status) for one in everybody if (status := await self._take_over(one, processes))]
+            self._control_life.reachable.set()
             leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle_guest)
             await leftovers.end_strangers(processes.values(), held)
             problems = await self._barrier()
@@ -210,6 +215,8 @@ class Succession(noted.Noting):
         for record in [one for one in living if one.state == "stopping"]:  # who asked for it went with the dead hostd
             self._endings.add(task := asyncio.create_task(self._terminate(record, STOP_TIMEOUT)))
             task.add_done_callback(self._endings.discard)
+        for record in [one for one in self.records.values() if one.untold is not None]:
+            self._tell_later(record)
         if host["pending"]:
             await self._spawn_rest()
         await self.note_host(pending=False)

@@ -99,6 +99,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         )
         self._begin_unloaded()
         self._endings: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._going_down = False
         self.finished = asyncio.Event()
 
@@ -109,6 +110,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         await self.keeper.watch()
         disk_folder(self._manifest, self.paths, "").mkdir(mode=0o700, exist_ok=True)
         await self._boot.control_plane()
+        self._control_life.reachable.set()
         self._control_life.adopted.set()
         self._lives.begin()
         await self._boot.resources()
@@ -471,6 +473,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
                 await self._transaction([{"op": "partition.state", "partition": record.number, "state": state}])
             except (RemoteError, WireError, OSError, EOFError) as error:
                 record.untold = state
+                self._tell_later(record)
                 self.events.publish("error", partition=record.name, message=f"state: {error}")
         record.state = state
         await self._notify(state, record, status=record.exit_status)

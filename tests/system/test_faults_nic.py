@@ -13,7 +13,7 @@ import pytest
 
 from tests.framework.host import Host
 from tests.system.guests.frames import frame
-from tests.system.test_faults import NOTHING, OK, SECONDS, Faults, faults
+from tests.system.test_faults import BESIDE, NOTHING, OK, SECONDS, Faults, faults
 
 PATHS = ("copy", "redirect", "direct")
 SIZE = 1000
@@ -99,6 +99,19 @@ def test_frames_whose_answer_is_late_or_lost_have_arrived(host: Host, faults: Fa
     assert two.arrived(3) == two.digests([1, 2, 3])
     assert faults.counted() == {"late": 1, "lost": 1}
     assert host.take("one", endpoint="eth0", deadline=10.0)["state"] == "freed"  # a second for the lost one
+
+
+@pytest.mark.parametrize(
+    ("path", "role"), [(path, role) for path in PATHS for role in ("nic0", "monitor") if (path, role) != BESIDE]
+)
+def test_a_hung_role_costs_frames_their_time(host: Host, faults: Faults, path: str, role: str) -> None:  # noqa: F811
+    """None is lost: they lie in their rings meanwhile."""
+    two = Two(host, path)
+    faults.arm({"kind": "hung", "role": role, "seconds": SECONDS})
+    found = two.send([1, 2, 3])
+    assert found["answers"] == [OK] * 3 and sum(found["seconds"]) >= SECONDS / 2
+    assert two.arrived(3) == two.digests([1, 2, 3])
+    assert faults.counted() == {"hung": 1}
 
 
 def test_a_corrupt_ring_is_told_and_the_nic_comes_back(host: Host, faults: Faults) -> None:  # noqa: F811

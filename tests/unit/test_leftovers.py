@@ -59,3 +59,44 @@ def test_a_role_that_is_started_again_meanwhile_is_no_stranger() -> None:
     keeper.between = again
     end_strangers(keeper, monitor)
     assert keeper.keys == ["monitor:18"]
+
+
+def test_one_that_ended_while_it_was_getting_an_endpoint_is_detached_by_what_others_know() -> None:
+    """Its note knows neither the endpoint nor its queue, which an I/O partition would keep in service."""
+    ended = Record("red", "guest", number=7, queues=[0], plan={"endpoints": []}, exit_status={"exited": 0})
+    plan = {"endpoints": [{"index": 0}, {"index": 1}]}
+    detached: list[tuple[bool, list[int], Any]] = []
+
+    class Role:
+        error = None
+
+        def __init__(self, **answers: Any) -> None:
+            self.answers = answers
+
+        async def request(self, message: dict[str, Any], _fds: list[int], timeout: float | None) -> Any:
+            return self.answers[message.get("what", message["op"])], []
+
+    command = Record("command", "command")
+    command.wire = Role(partitions={"partitions": [{"id": 7, "name": "red"}]}, partition={"partition": plan})  # type: ignore[assignment]
+    server = Record("io-b", "io")
+    server.wire = Role(queues={"queues": [{"partition": 7, "number": number} for number in (0, 1)]})  # type: ignore[assignment]
+
+    async def detach(record: Record) -> None:
+        detached.append((record.attached, record.queues, record.plan))
+
+    async def compare(_nics: dict[str, Record]) -> None:
+        pass
+
+    async def run() -> list[str]:
+        fabric = SimpleNamespace(
+            servers={"io-b": server}, devices={}, detach=detach, wiring=SimpleNamespace(compare=compare)
+        )
+        records = {one.name: one for one in (command, server, ended)}
+        boot: Any = SimpleNamespace(
+            keeper=None, fabric=fabric, records=records, manifest=SimpleNamespace(devices=[])
+        )
+        command.number, server.number = 1, 2
+        return await Leftovers(boot, None, None, None, None).remove()  # type: ignore[arg-type]
+
+    assert asyncio.run(run()) == []
+    assert detached == [(True, [0, 1], plan)]
