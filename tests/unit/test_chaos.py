@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from hostd.errors import HostError
+from tools.chaos import campaign as campaigns
 from tools.chaos import verdict
 from tools.chaos.campaign import Campaign, Happened, Outcome
 from tools.chaos.faults import APART_MOST, KINDS, LASTS, Blow, Fault, sequence
 from tools.chaos.holdings import grown
 from tools.verbs.chaos import command
+
+EVENTS = [
+    {"sequence": 1, "time": 1.0, "kind": "device_lost", "partition": "disk0", "status": {"signalled": 9}},
+    {"sequence": 2, "time": 1.1, "kind": "device_lost", "partition": "nic0", "status": {"signalled": 9}},
+    {"sequence": 3, "time": 1.2, "kind": "error", "message": "the database is away"},
+    {"sequence": 4, "time": 1.3, "kind": "error", "partition": "disk0", "message": "its file is locked"},
+]
 
 ROLES = ["io-a", "io-b", "monitor"]
 KILL = Fault(0, 0.0, (Blow("io-a", "kill", 0.0, 0.0),))
@@ -125,3 +134,66 @@ def test_a_campaign_that_breaks_ends_with_a_document(monkeypatch: pytest.MonkeyP
     assert document["error"] == "hostd.errors.HostError: load guest chaos-left: it has broken off"
     assert (document["faults"], document["left_out"]) == (3, 2)
     assert document["error"] in "\n".join(verdict.text(document))
+
+
+class Struck:
+    """A host after a blow to some of its roles; `rows` None: nobody answers."""
+
+    def __init__(self, folder: Path, rows: dict[str, dict[str, Any]] | None) -> None:
+        self.client, self.rows, self.asked = self, rows, set[str]()
+        self.paths = SimpleNamespace(log=folder / "hostd.log")
+        self.paths.log.write_text("hostd: adoption: ultravisor: the peer has closed its end\n")
+
+    def get(self, path: str) -> dict[str, Any]:
+        self.asked.add(path.rpartition("/")[2])
+        if self.rows is None:
+            raise HostError("unreachable", "the daemon has died")
+        return self.rows[path.rpartition("/")[2]]
+
+    def lines(self, _path: str) -> list[dict[str, Any]]:
+        return EVENTS
+
+    def strike(self, patch: pytest.MonkeyPatch, *roles: str) -> Happened:
+        """Each had the pid 7. Nobody is waited for for long."""
+        target = {"pid": 7, "ended": lambda _seconds: True, "strike": lambda _blow: None, "close": lambda: None}
+        patch.setattr(campaigns, "BACK", 0.05)
+        patch.setattr(campaigns, "aim", lambda *_: {role: SimpleNamespace(role=role, **target) for role in roles})
+        fault = Fault(3, 0.0, tuple(Blow(role, "kill", 0.0, 0.0) for role in roles))
+        story = Happened(fault, 0.0)
+        campaign = Campaign(cast(Any, self), cast(Any, None), lambda _done, _what: None, lambda *_: 8)
+        campaign._wait_until_fresh(fault)
+        campaign._strike(story)
+        return story
+
+
+def test_who_did_not_come_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the host knows of it, and no other role's reasons."""
+    host = Struck(tmp_path, {"nic0": {"state": "running", "pid": 9}, "disk0": {"state": "failed", "pid": None}})
+    story = host.strike(monkeypatch, "nic0", "disk0")
+    document = verdict.document(1, Outcome([story], 0, {"left": report()}, HELD, HELD))
+    (away,) = document["events"][0]["away"]
+    why = "device_lost status {'signalled': 9}; error message the database is away; error message its file is locked"
+    assert away == {"role": "disk0", "struck": 7, "state": "failed", "pid": None, "why": why}
+    assert document["figures"]["not_back"] == 1
+    told = f"fault 3: disk0 (pid 7 was struck) is failed, pid None: {why}"
+    assert told in "\n".join(verdict.text(document))
+
+
+def test_a_host_that_does_not_answer_is_told_by_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody is waited for whom only hostd brings back."""
+    host = Struck(tmp_path, None)
+    story = host.strike(monkeypatch, "nic0", "hostd")
+    (away,) = story.away
+    assert (away.role, away.state, away.pid) == ("hostd", None, None) and host.asked == {"hostd"}
+    assert "the daemon has died" in away.why and "the peer has closed its end" in away.why
+
+
+def test_an_answer_that_ends_the_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Struck(tmp_path, {})
+
+    def refuse(_path: str) -> dict[str, Any]:
+        raise HostError("not_found", "no partition 'disk0'")
+
+    monkeypatch.setattr(host, "get", refuse)
+    (away,) = host.strike(monkeypatch, "disk0").away
+    assert away.why.startswith("no partition 'disk0'")

@@ -16,6 +16,7 @@ from hostd.monitor_life import RESTARTS_MAX, SHORT, WINDOW
 from hostd.paths import Paths
 from tools import daemon
 from tools.bench.host import BenchHost
+from tools.chaos.away import Away, look
 from tools.chaos.faults import Blow, Fault
 from tools.chaos.holdings import Holdings, grown, holdings
 from tools.chaos.load import PREY, Load, Report
@@ -34,13 +35,14 @@ Start = Callable[[Paths, None], int]
 
 @dataclass
 class Happened:
-    """What became of one fault; times in seconds of the monotonic clock. `back` None: a role did not come back."""
+    """What became of one fault; times in seconds of the monotonic clock. `back` None: a role did not come back, and
+    `away` tells of it."""
 
     fault: Fault
     begin: float
     back: float | None = None
     missed: list[str] = field(default_factory=list)  # roles that had no process to strike
-    error: str | None = None  # why a role did not come back, where the host says so
+    away: list[Away] = field(default_factory=list)
 
     @property
     def end(self) -> float:
@@ -140,17 +142,26 @@ class Campaign:
             order = sorted(targets.items(), key=lambda both: both[0].role != DAEMON)
             backs = []
             for blow, target in order:
-                try:
-                    backs.append(self._back(blow, target))
-                except HostError as error:
-                    story.error = f"{blow.role}: {error.message}"
-                    backs.append(None)
+                back = self._returned(story, blow, target)
+                if back is not None:
+                    backs.append(back)
+                elif blow.role == DAEMON:
                     break
-            there = [back for back in backs if back is not None]
-            story.back = max(there, default=story.begin) if len(there) == len(backs) else None
+            story.back = None if story.away else max(backs, default=story.begin)
         finally:
             for target in found.values():
                 target.close()
+
+    def _returned(self, story: Happened, blow: Blow, target: Target) -> float | None:
+        """When it did; where it has not, the story has what is known of that."""
+        error = None
+        try:
+            back = self._back(blow, target)
+        except HostError as failure:
+            back, error = None, failure
+        if back is None:
+            story.away.append(look(self._host, blow.role, target, error))
+        return back
 
     def _back(self, blow: Blow, target: Target) -> float | None:
         self._struck[blow.role].append(time.monotonic())

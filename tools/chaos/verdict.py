@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
+from tools.chaos.away import Away
 from tools.chaos.campaign import Happened, Outcome
 from tools.chaos.holdings import grown
 from tools.output import table
@@ -82,8 +84,8 @@ def text(document: dict[str, Any]) -> Iterable[str]:
     for what, count in document["leaks"].items():
         yield f"leaked: {count} {what}"
     for event in document["events"]:
-        if event["error"]:
-            yield f"fault {event['number']}: {event['error']}"
+        for away in event["away"]:
+            yield f"fault {event['number']}: {Away(**away).text}"
     yield ""
     quantiles = [(name, lambda row, name=name: f"{row[1][name] * 1e3:.0f} ms") for name in QUANTILES]
     yield from table(document["pauses"].items(), [("longest pause, by fault", _first), *quantiles])
@@ -155,5 +157,6 @@ def _pauses(disks: list[dict[str, Any]], happened: list[Happened]) -> dict[str, 
 
 def _event(story: Happened, pause: float) -> dict[str, Any]:
     back = None if story.back is None else story.back - story.begin
-    happened = {"begin": story.begin, "back": back, "pause": pause, "missed": story.missed, "error": story.error}
+    away = [asdict(one) for one in story.away]
+    happened = {"begin": story.begin, "back": back, "pause": pause, "missed": story.missed, "away": away}
     return story.fault.document() | happened
