@@ -289,8 +289,11 @@ class Offices:
         return {}
 
     async def _tell_client(self, record: Record, client: Record) -> None:
+        """Of an endpoint that was half attached or detached when a hostd died, and is being taken away, the record may
+        have fewer numbers than it has queues: the next process is not told of it."""
         served = dict(client.served)
-        endpoints = [end for end in client.plan["endpoints"] if end["generation"] in served]
+        known = {generation: len(numbers) for generation, numbers in served.items()}
+        endpoints = [end for end in client.plan["endpoints"] if known.get(end["generation"]) == len(end["queues"])]
         if not endpoints:
             return
         queues = [queue for endpoint in endpoints for queue in endpoint["queues"]]

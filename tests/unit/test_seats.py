@@ -51,6 +51,17 @@ def test_a_process_sits_down_when_the_monitor_knows_of_it(hostd: Hostd) -> None:
     assert hostd.asked == [("monitor", "take_seat", 1), ("io-b", "sit", TERMS)]
 
 
+@pytest.mark.parametrize("left", [[], [5]])
+def test_a_process_is_not_told_of_an_endpoint_that_is_half_gone(hostd: Hostd, left: list[int]) -> None:
+    """hostd died while it took that one away; of its queues `left` are known still."""
+    ends = [{"generation": number, "queues": [{"channel": 1, "ledger": 2}] * 2} for number in (1, 2)]
+    client = Record("red", "guest", plan={"events": 0, "endpoints": ends}, served={1: [3, 4], 2: left})
+    hostd.offices._boot.keeper.get_segments = mock.AsyncMock(return_value=[])
+    hostd.fabric.tell_queues = mock.AsyncMock()
+    asyncio.run(hostd.offices._tell_client(hostd.servers["io-a"], client))
+    assert hostd.fabric.tell_queues.await_args.args[2] == ends[:1]
+
+
 @pytest.mark.parametrize(("known", "told"), [(True, {0, 1}), (False, {0})])
 def test_the_next_monitor_is_told_of_whoever_the_last_one_knew(hostd: Hostd, known: bool, told: set[int]) -> None:
     """It may serve by then, though the rest of its start is not over."""
