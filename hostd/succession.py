@@ -15,11 +15,11 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from hostd import notes as noted
-from hostd.asking import ask
 from hostd.boot import Boot
 from hostd.children import Children
 from hostd.control_life import ControlLife
@@ -79,6 +79,14 @@ def metrics_of(notes: Notes) -> str | None:
 def _complete(record: Record) -> bool:
     """Is the next hostd to know of it? What is being started it undoes, or begins again."""
     return record.state not in NOT_YET and (record.absence is None or not record.absence.absent)
+
+
+async def _done(role: Record) -> None:
+    """Returns when this process of it has done all that it was asked for, or has ended."""
+    assert role.wire is not None
+    async with asyncio.timeout(PATIENCE):
+        with suppress(EOFError, WireError, ConnectionError):
+            await role.wire.request({"op": "ping"}, timeout=None)
 
 
 class Succession(noted.Noting):
@@ -273,12 +281,13 @@ class Succession(noted.Noting):
         return None
 
     async def _barrier(self) -> list[str]:
-        """After the return every role has done what the dead hostd asked of it. Names those that do not answer."""
+        """After the return every role has done what the dead hostd asked of it. Names those that do not answer. One
+        that ends meanwhile has nothing to do any more, and is not waited for: its next process may wait for others
+        whose deaths nobody is told of before the return."""
         roles = [record for record in self.records.values() if record.wire is not None and record.exit_status is None]
-        asked = [ask(record, "ping", {}) for record in roles]
-        answers = await asyncio.gather(*(asyncio.wait_for(one, PATIENCE) for one in asked), return_exceptions=True)
+        answers = await asyncio.gather(*(_done(one) for one in roles), return_exceptions=True)
         failed = [(record, error) for record, error in zip(roles, answers, strict=True) if isinstance(error, Exception)]
-        return [f"{record.name} does not answer: {error or 'it hangs'}" for record, error in failed]
+        return [f"{record.name} does not answer: {str(error) or 'it hangs'}" for record, error in failed]
 
     async def _settle_guest(self, record: Record, queues: list[int]) -> None:
         await self.settle_endpoints(record, queues)

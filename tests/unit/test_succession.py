@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from hostd import succession
+from hostd.asking import Absence
 from hostd.notes import HOST, PREFIX
 from hostd.records import Record
 from hostd.succession import Succession
+from hostd.wire import WireError
 
 KILLED = {"signalled": 9}
 
@@ -80,3 +82,39 @@ def test_a_host_that_was_booting_is_no_host() -> None:
 
     assert asyncio.run(read(Succession._stage["kernel"])) is None
     assert asyncio.run(read("none")) == {HOST: {"kernel": "none"}}
+
+
+class Wire:
+    """Of a role; `error`: it has ended, None: nobody answers, nor ends."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    async def request(self, _message: Any, *, timeout: float | None) -> Any:
+        if self.error is not None:
+            raise self.error
+        await asyncio.sleep(3600.0)
+
+
+def barrier(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> list[str]:
+    """Problems of a monitor that has died, whose next process is not at work yet."""
+    monkeypatch.setattr(succession, "PATIENCE", 0.05)
+
+    async def run() -> list[str]:
+        host, monitor = Succession(), Record("monitor", "monitor", state="running")
+        monitor.wire, monitor.absence = Wire(error), Absence()  # type: ignore[assignment]
+        monitor.absence.begin()
+        host.records = {"monitor": monitor}
+        return await host._barrier()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [EOFError("it ended"), WireError("it ended"), ConnectionResetError("it ended")])
+def test_who_dies_during_an_adoption_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Its next process may ask one that died before, which is told of only after this: both would wait in vain."""
+    assert barrier(monkeypatch, error) == []
+
+
+def test_who_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert barrier(monkeypatch, None) == ["monitor does not answer: it hangs"]
