@@ -125,6 +125,24 @@ class ControlLife:
             self._reopening = asyncio.create_task(self._settle())
             self._reopening.add_done_callback(_told)
 
+    async def mend_wires(self, patience: float) -> list[str]:
+        """To be called before anything is asked of command by a hostd that follows one which was about to open services
+        anew: command may have ends of boot wires whose other ends have gone with it, to roles that live and so are
+        never given another one. What went wrong, in words."""
+        task = asyncio.create_task(self._mend_wires())
+        try:
+            async with asyncio.timeout(patience):
+                await task
+        except FAILURES as error:
+            if getattr(error, "code", None) != "unreachable":  # the next process of a dead one gets wires by itself
+                return [f"boot wires of the control plane: {error}"]
+        return []
+
+    async def _mend_wires(self) -> None:
+        reviving.set(tuple(self._boot.records[name] for name in CONTROL_PLANE))
+        async with self._wiring:
+            await self._loading.boot_wires()
+
     async def _tell(self, name: str, op: str, message: dict[str, str], end: socket) -> None:
         """Where that one lives."""
         role = self._boot.records[name]
@@ -139,29 +157,49 @@ class ControlLife:
 
     async def _settle(self) -> None:
         """Until it has worked, however long the outage lasts. It waits for no role that has died meanwhile: the next
-        one of that role waits for this task to let go of the wires."""
+        one of that role waits for this task to let go of the wires. Neither step keeps the other from its turn: what
+        is compared is asked for over wires that only opening anew mends, where the end of one is lost; and so is what
+        an adoption asks, which the comparison waits for."""
         reviving.set(tuple(self._boot.records[name] for name in CONTROL_PLANE))
         delay = FIRST_RETRY
         while self._to_compare or self._to_reopen:
-            try:
-                await self._note()
-                if self._to_compare:
-                    await self.adopted.wait()
-                    self._to_compare = False
-                    await self._compare()
-                async with self._wiring:
-                    if self._to_reopen and self._loading.complete:
-                        self._to_reopen = False
-                        await self._loading.reopen_services()
-                        await self._note()
-                if not self._loading.complete:
-                    return  # the next load opens them
-                delay = FIRST_RETRY
-            except FAILURES as error:
-                self._to_compare = self._to_reopen = True
-                self._events.publish("error", message=f"services of the control plane: {error}")
+            failed = False
+            for step in (self._compare_where_due, self._reopen_where_due):
+                try:
+                    await step()
+                except FAILURES as error:
+                    failed = True
+                    self._events.publish("error", message=f"services of the control plane: {error}")
+            if failed:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, LONGEST_RETRY)
+                continue
+            delay = FIRST_RETRY
+            if self._to_compare:
+                await self.adopted.wait()
+            elif not self._loading.complete:
+                return  # the next load opens them
+
+    async def _reopen_where_due(self) -> None:
+        await self._note()
+        async with self._wiring:
+            if self._to_reopen and self._loading.complete:
+                self._to_reopen = False
+                try:
+                    await self._loading.reopen_services()
+                    await self._note()
+                except FAILURES:
+                    self._to_reopen = True
+                    raise
+
+    async def _compare_where_due(self) -> None:
+        if self._to_compare and self.adopted.is_set():
+            self._to_compare = False
+            try:
+                await self._compare()
+            except FAILURES:
+                self._to_compare = True
+                raise
 
     async def _compare(self) -> None:
         """The resource database and the living processes, both ways (rule 32). What hostd knows it follows itself:

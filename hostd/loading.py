@@ -268,14 +268,9 @@ class Loading:
             with suppress(RemoteError):  # a monitor that has died has nobody to answer
                 await ask(self._fabric.monitor, "answer", answer)
 
-    async def _close_services(self, again: bool = False) -> None:
-        """Command goes back to boot wires, the console has no service; their channels go. `again`: also those that are
-        unknown here, for a role may still have one."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        closing, numbers = list(self.channels), list(self._numbers)
-        if not closing and not again:
-            return
-        command, console = self._records["command"], self._records["console"]
+    async def boot_wires(self) -> None:
+        """Command asks ultravisor and operations over boot wires from now on, new ones, whatever it has asked over."""
+        command = self._records["command"]
         u_command, c_ultravisor = pair()
         o_command, c_operations = pair()
         try:
@@ -294,6 +289,16 @@ class Loading:
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
+
+    async def _close_services(self, again: bool = False) -> None:
+        """Command goes back to boot wires, the console has no service; their channels go. `again`: also those that are
+        unknown here, for a role may still have one."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        closing, numbers = list(self.channels), list(self._numbers)
+        if not closing and not again:
+            return
+        command, console = self._records["command"], self._records["console"]
+        await self.boot_wires()
         await ask(console, "channel_closed", {})
         await ask(command, "channel_closed", {"peer": "console"})
         if again:  # only now: an earlier hostd may have died with the other ends of command's boot wires

@@ -203,6 +203,8 @@ class Succession(noted.Noting):
             leftovers = Leftovers(self._boot, self._children, self._refusals, self._discard, self._settle_guest)
             await leftovers.end_strangers(processes.values(), held)
             problems = await self._barrier()
+            if self.fabric.loaded and not self._loading.connected:
+                problems += await self._control_life.mend_wires(PATIENCE)
             for record, status in dead:
                 self._children.ended_before(record, status)
             took = time.monotonic() - begin
