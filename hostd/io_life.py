@@ -103,7 +103,7 @@ class Offices:
                 self._serves(office.name, row["seat"], row["epoch"], cause, None)
             elif list(self._fabric.servers.values())[row["seat"]].exit_status is None:
                 self._vacant.pop(office.name, None)
-        for name, seat in list(self._wanted.items()):
+        for name, seat in list(self._wanted.items()):  # who wanted one may cease to meanwhile
             if self._wanted.get(name) == seat != self._fabric.serving.get(name, seat):
                 await self._order(name, seat)
         await self._notify()

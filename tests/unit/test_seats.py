@@ -51,6 +51,23 @@ def test_a_process_sits_down_when_the_monitor_knows_of_it(hostd: Hostd) -> None:
     assert hostd.asked == [("monitor", "take_seat", 1), ("io-b", "sit", TERMS)]
 
 
+def test_a_handover_that_nobody_wants_any_more_is_not_ordered(hostd: Hostd) -> None:
+    """Who asked for both gives up while the next monitor is told of the first: that monitor is at work all the same."""
+    offices = hostd.offices
+    offices._wanted, hostd.fabric.serving = {"io-a": 1, "io-b": 0}, {"io-a": 0, "io-b": 1}
+    ordered: list[str] = []
+
+    async def ask(_record: Record, op: str, _message: dict[str, Any]) -> dict[str, Any]:
+        if op == "switch_over":
+            ordered.append(op)
+            offices._wanted.clear()
+        return {"offices": []}
+
+    with mock.patch.object(io_life, "ask", ask), mock.patch.object(offices.connections, "refresh"):
+        asyncio.run(offices.look())
+    assert len(ordered) == 1
+
+
 @pytest.mark.parametrize("left", [[], [5]])
 def test_a_process_is_not_told_of_an_endpoint_that_is_half_gone(hostd: Hostd, left: list[int]) -> None:
     """hostd died while it took that one away; of its queues `left` are known still."""
