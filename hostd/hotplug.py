@@ -80,11 +80,13 @@ class HotPlug(Noting):
             try:
                 with self._counted("guest", [fields["device"]]):
                     answer = await ask(self.records["command"], "attach", message)
+                known = {end["generation"] for end in record.plan["endpoints"]}
+                plan = await self._plan(record)
+                new = [end for end in plan["endpoints"] if end["name"] == entry.name and end["generation"] not in known]
                 # It came when the key was new, and may have gone since; not where only the answer had been lost.
-                if answer["replayed"] and key is not None:
+                if answer["replayed"] and not new:
                     return {**_answer(record, answer["endpoint"], answer), "seconds": 0.0}
-                record.plan = await self._plan(record)
-                endpoint = next(end for end in record.plan["endpoints"] if end["name"] == entry.name)
+                record.plan, (endpoint,) = plan, new
                 endpoint["unplugged"] = True
                 record.hot.add(endpoint["generation"])
                 try:
