@@ -14,36 +14,36 @@ one they would wait for data threads that poll.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 
 from hostd import fabric, families, procfs
-from hostd.manifest import Host, Processors
+from hostd.boot import Boot
 from hostd.records import Record, is_python
 
 
 class Drivers:
-    """Of all guests in `records`."""
+    """Of all guests of a host."""
 
-    def __init__(self, records: Mapping[str, Record], host: Host, processors: Processors) -> None:
-        self._records = records
-        self._apart = (
-            host.drivers == "infrastructure"
-            and host.scheduling.mechanism == "none"
-            and not set(processors.infrastructure) & set(processors.guests)
-        )
-        self._processors = processors.infrastructure
+    def __init__(self, boot: Boot) -> None:
+        self._boot = boot
+
+    @property
+    def _apart(self) -> bool:
+        host, processors = self._boot.manifest.host, self._boot.processors
+        shared = set(processors.infrastructure) & set(processors.guests)
+        return host.drivers == "infrastructure" and host.scheduling.mechanism == "none" and not shared
 
     def place(self, record: Record) -> None:
         """Those of a guest that has just been started."""
         for thread in self._threads_of(record):
             with suppress(ProcessLookupError, PermissionError):
                 os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(fabric.PRIORITY))
-                os.sched_setaffinity(thread, self._processors)
+                os.sched_setaffinity(thread, self._boot.processors.infrastructure)
 
     def threads(self) -> Iterator[int]:
         """All that have been placed, or would have been, were there the right."""
-        for record in self._records.values():
+        for record in self._boot.records.values():
             yield from self._threads_of(record)
 
     def _threads_of(self, record: Record) -> set[int]:

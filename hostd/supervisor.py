@@ -83,7 +83,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         self._names: dict[str, Record] = {}  # being spawned
         self._changed = asyncio.Condition()
         self._plugging = asyncio.Lock()
-        self._drivers = Drivers(self.records, manifest.host, self._boot.processors)
+        self._drivers = Drivers(self._boot)
         self._urgency = Urgency(self.records, keeper, self._drivers)
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)

@@ -28,6 +28,9 @@ cdef extern from "<sched.h>" nogil:
     int sched_getscheduler(int)
     int sched_yield()
 
+cdef enum:
+    LOOK = 256  # busy rounds until a thread that never sleeps looks in which class it is
+
 cdef uint64_t SLICE_NS = 1_000_000_000  # longest sleep (rules.md 15)
 
 
@@ -63,6 +66,7 @@ cdef class TapPump:
 
     def run(self):
         """Moves frames until `stop`."""
+        cdef uint32_t busy = 0
         with nogil:
             while not self.stopping:
                 if self.prover is not None and self.first.untried_any():
@@ -70,6 +74,9 @@ cdef class TapPump:
                         self.prove()
                 if self.serve_all():
                     pv_idle_worked(&self.waiter.idle, pv_now())
+                    busy += 1
+                    if busy % LOOK == 0:
+                        self.learn_class()
                     if self.realtime:
                         sched_yield()  # what the program sends without an end keeps nobody from that processor
                 elif not self.waiter.changing() and pv_idle_step(&self.waiter.idle, self.waiter.counters):
@@ -134,7 +141,10 @@ cdef class TapPump:
         pv_doorbell_cancel(bell)
         pv_interrupt_take(self.waiter.interrupts)
         pv_idle_woken(&self.waiter.idle, found, self.waiter.counters)
-        # Who has started this process chooses its class, and may change it (hostd.drivers, hostd.urgency).
+        self.learn_class()
+
+    cdef void learn_class(self) noexcept nogil:
+        """Who has started this process chooses the class of this thread, and may change it (hostd.drivers, hostd.urgency)."""
         if self.realtime != (sched_getscheduler(0) == SCHED_RR):
             self.realtime = not self.realtime
             pv_idle_init(&self.waiter.idle, self.realtime)

@@ -63,18 +63,9 @@ DEFECTS = {
         "a partition whose start the dead hostd had begun is nobody's",
     ),
     # These only a death of the role that they are about.
-    "command asks the dead ultravisor": Defect(
-        "hostd.control_life", "ControlLife._follow", '{"service": record.name}', '{"service": "operations"}',
-        "command is given the next ultravisor's wire as that of operations",
-    ),
     "command asks the dead operations": Defect(
         "hostd.control_life", "ControlLife._follow", '{"service": record.name}', '{"service": "ultravisor"}',
         "command is given the next operations' wire as that of the ultravisor",
-    ),
-    "nobody hears the next command": Defect(
-        "hostd.control_life", "ControlLife._follow",
-        'await self._tell(name, "channel_closed", {"peer": "command"}, ends[0])', "pass",
-        "ultravisor and operations wait for the dead command",
     ),
     "the next device has no office": Defect(
         "hostd.device_life", "Devices._follow", "await fabric.connect_device(server, record)", "pass",

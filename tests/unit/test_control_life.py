@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from hostd.boot import CONTROL_PLANE
 from hostd.control_life import ControlLife
 from hostd.events import EventLog
@@ -18,34 +20,71 @@ class Wire:
     error = None
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.asked: list[tuple[str, str]] = []
 
     async def request(self, message: dict[str, Any], _fds: list[int], timeout: float | None) -> Any:
-        self.asked.append(message["op"])
+        self.asked.append((message["op"], message.get("service") or message.get("peer") or ""))
         return {}, []
+
+
+class Scene:
+    """`wires`: of those that live. `handed`: what the next process of each role was started with."""
+
+    def __init__(self, *living: str) -> None:
+        self.records = {name: Record(name, name) for name in CONTROL_PLANE}
+        self.wires = {name: Wire() for name in living}
+        self.handed: dict[str, list[str]] = {}
+        for name, wire in self.wires.items():
+            self.records[name].wire = wire  # type: ignore[assignment]
+        boot: Any = SimpleNamespace(records=self.records, children=None, start_control=self._start)
+        loading: Any = SimpleNamespace(disturbed=None, complete=False)
+        self.life = ControlLife(boot, loading, EventLog(), list, None, None)  # type: ignore[arg-type]
+        self.life.reopen = lambda: None  # type: ignore[method-assign]
+
+    async def _start(self, record: Record, fds: dict[str, int]) -> None:
+        self.handed[record.name] = sorted(fds)
+        record.wire = Wire()  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", ["ultravisor", "operations"])
+def test_command_gets_a_wire_to_the_next_process_of_a_service(name: str) -> None:
+    """Under its name: with the other one's it would go on asking the dead one."""
+    scene = Scene("command")
+
+    async def run() -> None:
+        scene.life.reachable.set()
+        await scene.life._follow(scene.records[name])
+
+    asyncio.run(run())
+    assert scene.wires["command"].asked == [("boot_wire", name)] and scene.handed == {name: ["command"]}
+
+
+def test_services_get_wires_to_the_next_command() -> None:
+    """Otherwise they would wait for the dead one."""
+    scene = Scene("ultravisor", "operations")
+
+    async def run() -> None:
+        scene.life.reachable.set()
+        await scene.life._follow(scene.records["command"])
+
+    asyncio.run(run())
+    assert [wire.asked for wire in scene.wires.values()] == [[("channel_closed", "command")]] * 2
+    assert scene.handed == {"command": ["operations", "ultravisor"]}
 
 
 def test_nobody_is_followed_before_all_that_live_have_their_wires() -> None:
     """A hostd that adopts takes over one role after the other: the ultravisor may die while command has no wire yet.
     It would never get one to the next ultravisor."""
-    records = {name: Record(name, name) for name in CONTROL_PLANE}
-    command = Wire()
-
-    async def start_control(record: Record, _fds: dict[str, int]) -> None:
-        record.wire = Wire()  # type: ignore[assignment]
+    scene, command = Scene(), Wire()
 
     async def run() -> None:
-        boot: Any = SimpleNamespace(records=records, children=None, start_control=start_control)
-        loading: Any = SimpleNamespace(disturbed=None, complete=False)
-        life = ControlLife(boot, loading, EventLog(), list, None, None)  # type: ignore[arg-type]
-        life.reopen = lambda: None  # type: ignore[method-assign]
-        following = asyncio.create_task(life._follow(records["ultravisor"]))
+        following = asyncio.create_task(scene.life._follow(scene.records["ultravisor"]))
         for _ in range(5):
             await asyncio.sleep(0)
-        assert records["ultravisor"].wire is None
-        records["command"].wire = command  # type: ignore[assignment]
-        life.reachable.set()
+        assert scene.handed == {}
+        scene.records["command"].wire = command  # type: ignore[assignment]
+        scene.life.reachable.set()
         await following
 
     asyncio.run(run())
-    assert command.asked == ["boot_wire"]
+    assert command.asked == [("boot_wire", "ultravisor")]
