@@ -79,6 +79,10 @@ class Leftovers:
         todo: list[tuple[str, Coroutine[Any, Any, None]]] = [
             (row["name"], self._remove_partition(row, queues)) for row in rows if row["id"] not in numbers
         ]
+        recorded = {row["id"]: (row["pid"], row["start_time"]) for row in rows}
+        for role in [one for one in self._records.values() if one.type != "guest" and _works(one)]:
+            if recorded.get(role.number) not in (None, (role.pid, role.start_ticks)):  # the dead one was about to
+                todo.append((role.name, self._boot.record_again(role)))
         for record in [one for one in self._records.values() if one.type == "guest"]:
             if record.number not in existing:
                 todo.append((record.name, self._remove_record(record)))
@@ -130,3 +134,8 @@ class Leftovers:
                 for row in (await ask(server, "queues", {}))["queues"]:
                     found.setdefault(row["partition"], set()).add(row["number"])
         return {partition: sorted(numbers) for partition, numbers in found.items()}
+
+
+def _works(role: Record) -> bool:
+    absent = role.absence is not None and role.absence.absent
+    return role.exit_status is None and role.state == "running" and not absent

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from hostd.leftovers import Leftovers
 from hostd.records import Record
 from hostd.wire import RemoteError
@@ -77,7 +79,8 @@ def test_one_that_ended_while_it_was_getting_an_endpoint_is_detached_by_what_oth
             return self.answers[message.get("what", message["op"])], []
 
     command = Record("command", "command")
-    command.wire = Role(partitions={"partitions": [{"id": 7, "name": "red"}]}, partition={"partition": plan})  # type: ignore[assignment]
+    row = {"id": 7, "name": "red", "pid": None, "start_time": None}
+    command.wire = Role(partitions={"partitions": [row]}, partition={"partition": plan})  # type: ignore[assignment]
     server = Record("io-b", "io")
     server.wire = Role(queues={"queues": [{"partition": 7, "number": number} for number in (0, 1)]})  # type: ignore[assignment]
 
@@ -100,3 +103,35 @@ def test_one_that_ended_while_it_was_getting_an_endpoint_is_detached_by_what_oth
 
     assert asyncio.run(run()) == []
     assert detached == [(True, [0, 1], plan)]
+
+
+@pytest.mark.parametrize(("pid", "again"), [(50, ["io-a"]), (51, [])])
+def test_a_role_that_the_dead_one_had_started_again_and_not_told_of_is_recorded(pid: int, again: list[str]) -> None:
+    """Otherwise the database would know a process that lives no more, for as long as the ultravisor lives."""
+    role = Record("io-a", "io", number=3, state="running", pid=51, start_ticks=900)
+    told: list[str] = []
+
+    class Role:
+        error = None
+
+        async def request(self, _message: dict[str, Any], _fds: list[int], timeout: float | None) -> Any:
+            return {"partitions": [{"id": 3, "name": "io-a", "pid": pid, "start_time": 900}]}, []
+
+    async def record_again(record: Record) -> None:
+        told.append(record.name)
+
+    async def compare(_nics: dict[str, Record]) -> None:
+        pass
+
+    async def run() -> list[str]:
+        command = Record("command", "command", number=1)
+        command.wire = Role()  # type: ignore[assignment]
+        fabric = SimpleNamespace(servers={}, devices={}, wiring=SimpleNamespace(compare=compare))
+        boot: Any = SimpleNamespace(
+            keeper=None, fabric=fabric, records={"command": command, "io-a": role},
+            manifest=SimpleNamespace(devices=[]), record_again=record_again,
+        )  # fmt: skip
+        return await Leftovers(boot, None, None, None, None).remove()  # type: ignore[arg-type]
+
+    assert asyncio.run(run()) == []
+    assert told == again
