@@ -237,6 +237,8 @@ class Boot:
         """A role has another process, with the same segments. Where it has ended by the time that it is on record, its
         note stays what it was: the next one is not complete, and a hostd that follows would take it for that."""
         async with self._recording[record.name]:  # what is asked again later must not put an earlier process on record
+            if record.exit_status is not None:
+                return  # its end, or the next one, is put on record
             process = record.process
             state = {"op": "partition.state", "partition": record.number}
             recorded = {**state, "op": "process.record", "pid": record.pid, "start_time": record.start_ticks}
@@ -245,6 +247,12 @@ class Boot:
             )
             if record.process == process and not (record.absence is not None and record.absence.absent):
                 await self.notes.record(record)
+
+    async def record_end(self, record: Record, state: str) -> None:
+        """Its process has ended, and no other one comes. The beginning of that one may still be on its way to the
+        database: who told the end first would leave a dead process on record, which nothing removes."""
+        async with self._recording[record.name]:
+            await self.transaction([{"op": "partition.state", "partition": record.number, "state": state}])
 
     async def record_processes(self, records: list[Record]) -> None:
         """Tells the database which process each partition is."""

@@ -104,7 +104,7 @@ class Endings:
         """RemoteError where nobody can be told of the end."""
         if record.untold is not None:
             try:
-                await self._transaction([{"op": "partition.state", "partition": record.number, "state": record.untold}])
+                await self._boot.record_end(record, record.untold)
             except RemoteError as error:
                 if error.code in PASSING:
                     raise  # otherwise it has meanwhile found out by itself

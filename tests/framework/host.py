@@ -36,6 +36,7 @@ from tests.framework.puppet import Puppet
 from tools import daemon
 from tools.client import Client, partition_path, peer_pid
 
+SHARED_MEMORY = Path("/dev/shm")
 GUESTS = Path(__file__).resolve().parents[1] / "system" / "guests"
 DEADLINE = 20.0  # seconds for anything that should take milliseconds
 INFRASTRUCTURE = ("ultravisor", "command", "operations", "monitor", "io-a", "io-b", "nic0", "disk0", "console")
@@ -55,6 +56,7 @@ class Host:
     """One host. Its folder is removed by `close`."""
 
     def __init__(self, manifest: dict[str, Any] | None = None) -> None:
+        self._older = _named_segments()
         self.folder = Path(tempfile.mkdtemp(prefix=f"partvisor-test-{os.getpid()}-", dir="/tmp"))
         self.paths = resolve(self.folder / "run", self.folder / "state", {})
         self.client = Client(self.paths, DEADLINE)
@@ -122,8 +124,9 @@ class Host:
     def remains(self) -> list[str]:
         """Processes, shared memory, sockets and files of this host that should not be there once it is down."""
         left = [f"process {process.pid}: {_command(process)}" for process in self.processes()]
-        # Named after their keeper: those of living keepers belong to other hosts.
-        left += [str(path) for path in Path("/dev/shm").glob("partvisor-*-*") if not _lives(path.name.split("-")[1])]
+        # Named after their keeper: those of living keepers, and those older than this host, belong to others.
+        named = [path for path in _named_segments() - self._older if not _lives(path.name.split("-")[1])]
+        left += sorted(map(str, named))
         mark = str(self.paths.runtime)
         left += [line for line in Path("/proc/net/unix").read_text().splitlines() if mark in line]
         return left + [str(path) for path in self.paths.runtime.iterdir()]
@@ -321,6 +324,11 @@ class Host:
             assert time.monotonic() < end, f"not within {deadline} s: {explain()}"
             select.select([], [], [], 0.005)
         return value
+
+
+def _named_segments() -> set[Path]:
+    """Shared memory that has a name, of any host; a folder there is of a test's that wants its files in memory."""
+    return {path for path in SHARED_MEMORY.glob("partvisor-*-*") if path.is_file()}
 
 
 def _lives(pid: str) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,15 +19,15 @@ class Database(Endings):
     def __init__(self, record: Record, *codes: str) -> None:
         self.records = {record.name: record}
         self._telling = set()
+        self._boot = SimpleNamespace(record_end=self._record_end)  # type: ignore[assignment]
         self.codes = list(codes)
         self.told: list[str] = []
         self.noted: list[str | None] = []
 
-    async def _transaction(self, operations: Sequence[dict[str, Any]]) -> Sequence[Any]:
+    async def _record_end(self, _record: Record, state: str) -> None:
         if self.codes:
             raise RemoteError(self.codes.pop(0), "ultravisor: the peer has closed its end")
-        self.told += [one["state"] for one in operations]
-        return []
+        self.told.append(state)
 
     async def note(self, record: Record) -> None:  # type: ignore[override]
         self.noted.append(record.untold)

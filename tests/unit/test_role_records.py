@@ -77,33 +77,74 @@ def test_a_device_is_given_up_without_a_monitor() -> None:
     assert told == ["nic0"]
 
 
+class Database:
+    """Who is on record, as a boot's transactions leave it; none goes on before `back` is set."""
+
+    def __init__(self) -> None:
+        self.back = asyncio.Event()
+        self.told: list[Any] = []
+        self.boot = hostd.boot.Boot.__new__(hostd.boot.Boot)
+        self.boot._recording = defaultdict(asyncio.Lock)
+        self.boot.transaction = self._transaction  # type: ignore[method-assign, assignment]
+        self.boot.notes = SimpleNamespace(record=self._noted)  # type: ignore[assignment]
+
+    async def _transaction(self, operations: list[dict[str, Any]]) -> None:
+        began = any("pid" in one for one in operations)
+        if began:  # the first one of an outage, which is what the ultravisor comes to last
+            await self.back.wait()
+        self.told.append(next(one["pid"] for one in operations if "pid" in one) if began else operations[0]["state"])
+
+    async def _noted(self, _record: Record) -> None:
+        pass
+
+
+def role() -> Record:
+    return Record("io-b", "io", number=7, process=1, pid=1001, start_ticks=1)
+
+
 def test_the_last_process_is_the_one_on_record() -> None:
     """The request of an earlier one may have waited for a role that was away."""
 
-    async def run() -> list[int]:
-        record = Record("nic0", "device", number=7, process=1, pid=1001, start_ticks=1)
-        boot = hostd.boot.Boot.__new__(hostd.boot.Boot)
-        boot._recording = defaultdict(asyncio.Lock)
-        done: list[int] = []
-        away = asyncio.Event()
-
-        async def transaction(operations: list[dict[str, Any]]) -> None:
-            if operations[2]["pid"] == 1001:
-                await away.wait()
-            done.append(operations[2]["pid"])
-
-        async def noted(_record: Record) -> None:
-            pass
-
-        boot.transaction = transaction  # type: ignore[method-assign, assignment]
-        boot.notes = SimpleNamespace(record=noted)  # type: ignore[assignment]
-        first = asyncio.create_task(boot.record_again(record))
+    async def run() -> list[Any]:
+        record, database = role(), Database()
+        first = asyncio.create_task(database.boot.record_again(record))
         await asyncio.sleep(0)
         record.process, record.pid = 2, 1002
-        second = asyncio.create_task(boot.record_again(record))
+        second = asyncio.create_task(database.boot.record_again(record))
         await asyncio.sleep(0)
-        away.set()
+        database.back.set()
         await asyncio.gather(first, second)
-        return done
+        return database.told
 
     assert asyncio.run(run()) == [1001, 1002]
+
+
+def test_an_end_is_on_record_after_the_beginning() -> None:
+    """Otherwise the dead process stays on record, and its partition is never removed."""
+
+    async def run() -> list[Any]:
+        record, database = role(), Database()
+        first = asyncio.create_task(database.boot.record_again(record))
+        await asyncio.sleep(0)
+        record.exit_status = {"signalled": 9}
+        second = asyncio.create_task(database.boot.record_end(record, "failed"))
+        await asyncio.sleep(0)
+        database.back.set()
+        await asyncio.gather(first, second)
+        return database.told
+
+    assert asyncio.run(run()) == [1001, "failed"]
+
+
+def test_a_process_that_has_ended_does_not_get_on_record() -> None:
+    """What could not be told at once is told again, and may be so late that the end was told meanwhile."""
+
+    async def run() -> list[Any]:
+        record, database = role(), Database()
+        database.back.set()
+        record.exit_status = {"signalled": 9}
+        await database.boot.record_end(record, "failed")
+        await database.boot.record_again(record)
+        return database.told
+
+    assert asyncio.run(run()) == ["failed"]
