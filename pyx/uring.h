@@ -159,9 +159,10 @@ static inline void pv_uring_enter(struct pv_uring *u, uint64_t wait_ns, uint32_t
     u->submitted = atomic_load_explicit(u->sq_shared_head, memory_order_acquire);
 }
 
-static inline bool pv_uring_unsubmitted(const struct pv_uring *u)
+/* How many entries the kernel was not told of. */
+static inline uint32_t pv_uring_unsubmitted(const struct pv_uring *u)
 {
-    return u->sq_tail != u->submitted;
+    return u->sq_tail - u->submitted;
 }
 
 /* The next completion, or NULL. Completions that wait for this thread to enter the kernel are fetched. */

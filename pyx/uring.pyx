@@ -42,14 +42,16 @@ cdef enum:
     ENTRIES = 256         # of the ring: all of those, and what waits on doorbells
     COMPLETIONS = 1024
     TRIES_MAX = 16
-    TOGETHER = 8
-    MANY = 8              # requests in the kernel: from here on it waits for a quarter of them, TOGETHER at most
+    TOGETHER = 16         # completions
+    MANY = 8              # requests in the kernel: from here on it waits for half of them, TOGETHER at most
+    BEGUN = 8             # so many at work for each one that waits to be told of
 
 # How long a thread polls that has requests in the kernel. It is of a real-time class, and a worker of the kernel ends direct
 # writes of ext4 on the same processor: with the usual window that got a turn every 410 us, for one write (2,200 writes a
 # second instead of 30,000).
 cdef uint64_t POLL_NS = 10_000
 # With many requests in the kernel it sleeps until several have ended, or so long: one for each wake-up were 8,300 writes.
+# Each wake-up interrupts that worker; half of them at once are some 7 % more writes than a quarter of them.
 # That is too short for doorbells: the fence before such a sleep was a fifth of the thread's time.
 cdef uint64_t TOGETHER_NS = 50_000
 
@@ -136,6 +138,11 @@ cdef class Uring(Medium):
         else:
             pv_uring_fill(entry, IORING_OP_READV if reading else IORING_OP_WRITEV, f.port.fd, offset,
                           &vector[f.first], f.count - f.first, durable, slot)
+        # The fewer the disk has to do, the sooner it hears of the next: what the kernel is told of at once it holds back until
+        # the last of it is prepared. A disk that ends 32 together did nothing for so long, every time: 68,000 reads a second
+        # instead of 82,000.
+        if pv_uring_unsubmitted(&self.ring) > self.in_kernel // BEGUN:
+            pv_uring_enter(&self.ring, 0, 0)
 
     cdef uint32_t reap(self) noexcept nogil:
         """Takes all that the kernel has ended."""
@@ -201,7 +208,7 @@ cdef class Uring(Medium):
     # ---- sleep: on completions alone for a moment, or on these and doorbells at once ----
 
     cdef void sleep(self) noexcept nogil:
-        cdef uint32_t least = self.in_kernel // 4
+        cdef uint32_t least = self.in_kernel // 2
         if self.in_kernel < MANY or self.held_first != NOWHERE or pv_gate_wanted(&self.gate) or self.stopping:
             Medium.sleep(self)
             return

@@ -25,6 +25,6 @@ cdef extern from "uring.h" nogil:
                        uint32_t length, uint32_t flags, uint64_t user_data)
     int pv_uring_begin(pv_uring *u)
     void pv_uring_enter(pv_uring *u, uint64_t wait_ns, uint32_t least)
-    bint pv_uring_unsubmitted(const pv_uring *u)
+    uint32_t pv_uring_unsubmitted(const pv_uring *u)
     const io_uring_cqe *pv_uring_peek(pv_uring *u)
     void pv_uring_seen(pv_uring *u)
