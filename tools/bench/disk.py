@@ -132,17 +132,25 @@ def set_up(hosts: ExitStack, parameters: dict[str, Any], window: float) -> Setup
     load = DiskLoads(guests, path, SIZE, in_flight, FILE if medium in WITH_FILES else None)
     references = peers(folder / FILE, parameters) if medium in WITH_FILES else {}
     if medium == "volume":
-        load.window(window, op="write", block=1 << 16, depth=8, sequential=True)
-        references = {"plain file": plain_file(hosts, path, in_flight, {**kind, "depth": depth})}
+        write_all(load, window)
+        references = {"plain file": plain_file(hosts, path, in_flight, {**kind, "depth": depth}, window)}
     return Setup(host, guests, load, kind, references)
 
 
-def plain_file(hosts: ExitStack, path: str, in_flight: int, given: dict[str, Any]) -> Measure:
-    """The same load on a file in the page cache, on a host of its own."""
+def write_all(load: DiskLoads, window: float) -> None:
+    """Every block of the disk, by the guest: what lies behind it is allocated then, and in the page cache."""
+    load.window(window, op="write", block=1 << 16, depth=8, sequential=True)
+
+
+def plain_file(hosts: ExitStack, path: str, in_flight: int, given: dict[str, Any], window: float) -> Measure:
+    """The same load on a file in the page cache, on a host of its own. It was written like the other disk: the page
+    cache keeps what one write brought together, and finds a page the sooner the longer that was."""
     folder = hosts.enter_context(disk_files("file"))
-    fill(folder / FILE)
+    (folder / FILE).touch()
+    os.truncate(folder / FILE, SIZE)
     guests = hosts.enter_context(crew(hosts.enter_context(bench_host(folder, "file"))))
     load = DiskLoads(guests, path, SIZE, in_flight, FILE)
+    write_all(load, window)
     return lambda seconds: load.window(seconds, **given).rate
 
 
