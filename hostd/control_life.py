@@ -66,6 +66,7 @@ class ControlLife:
         self._events = events
         self._spared = spared
         self._wiring = asyncio.Lock()
+        loading.rewire = self.rewire
         self._reopening: asyncio.Task[None] | None = None
         self._to_reopen = False  # there has been another process of one of them since services were opened
         self.reachable = asyncio.Event()  # all that live have their wires: a hostd that adopts takes over one by one
@@ -137,6 +138,21 @@ class ControlLife:
             if getattr(error, "code", None) != "unreachable":  # the next process of a dead one gets wires by itself
                 return [f"boot wires of the control plane: {error}"]
         return []
+
+    async def rewire(self) -> None:
+        """The same for an unload, or a load that is undone, which can do nothing without command: returns when the
+        wires are there. The next process of one that has died meanwhile waits for command, and command, with a wire
+        whose other end nobody takes, for the dead one's answer: so nobody is waited for with such an end in hand."""
+        roles = [self._boot.records[name] for name in CONTROL_PLANE]
+        while True:
+            try:
+                return await asyncio.create_task(self._mend_wires())
+            except RemoteError as error:
+                given_up = any(role.absence is not None and role.absence.given_up for role in roles)
+                if error.code != "unreachable" or given_up:
+                    raise
+            await asyncio.sleep(FIRST_RETRY)
+            await asyncio.gather(*(role.absence.over() for role in roles if role.absence is not None))
 
     async def _mend_wires(self) -> None:
         reviving.set(tuple(self._boot.records[name] for name in CONTROL_PLANE))

@@ -103,12 +103,24 @@ class Endings:
     async def _tell_untold(self, record: Record) -> None:
         """RemoteError where nobody can be told of the end."""
         if record.untold is not None:
-            try:
-                await self._boot.record_end(record, record.untold)
-            except RemoteError as error:
-                if error.code in PASSING:
-                    raise  # otherwise it has meanwhile found out by itself
+            state = await self._record_end(record, record.untold)
+            if record.state in ENDED:
+                record.state = state
             record.untold = None
+
+    async def _record_end(self, record: Record, state: str) -> str:
+        """Tells the database in which state one has ended. Returns in which it has: the database may have found that
+        out by itself, or heard it from an earlier hostd that did not note it. RemoteError where nobody can be told."""
+        try:
+            await self._boot.record_end(record, state)
+        except RemoteError as error:
+            if error.code in PASSING:
+                raise
+            rows = {"what": "partition", "partition": record.number}
+            with suppress(RemoteError):  # it is not there any more
+                found = (await ask(self.records["command"], "query", rows))["partition"]["partition"]["state"]
+                return found if found in ENDED else state
+        return state
 
     async def _discard(self, record: Record, key: str | None = None, actor: str = "hostd") -> None:
         """Its rows go first, then what hostd and keeper know of it, its note last: whoever dies in between has the next

@@ -122,7 +122,8 @@ class KernelLife(Growing):
             try:
                 await self._loading.load()
             except BaseException:
-                await self.note_host(kernel="none")
+                if not self.fabric.loaded:  # otherwise it could not be undone: a hostd that follows begins anew
+                    await self.note_host(kernel="none")
                 raise
             self._monitor_life.watch(self.fabric.monitor)
             await self.schedule(self.records["console"])

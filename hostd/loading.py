@@ -58,6 +58,7 @@ class Loading:
         self._unconnected: Exception | None = None  # why a service could not be opened
         self.complete = False  # between the end of a load and the beginning of unload
         self.reopening = False  # which channels there are is not sure: the next hostd opens them once more
+        self.rewire: Callable[[], Awaitable[None]] = self.boot_wires  # of an unload; whoever revives roles knows better
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ---- after the death of an earlier hostd ----
@@ -180,7 +181,7 @@ class Loading:
         monitor = self._fabric.monitor
         if monitor.exit_status is not None or monitor.absence.absent:
             raise HostError("state", "there is no monitor")
-        await self._close_services(again=True)
+        await self._close_services(self.boot_wires, again=True)
         await self._open_services(REOPEN_TIMEOUT)
 
     async def _control_channels(self) -> list[int]:
@@ -290,15 +291,15 @@ class Loading:
             if isinstance(answer, BaseException):
                 raise answer
 
-    async def _close_services(self, again: bool = False) -> None:
-        """Command goes back to boot wires, the console has no service; their channels go. `again`: also those that are
-        unknown here, for a role may still have one."""
+    async def _close_services(self, rewire: Callable[[], Awaitable[None]], again: bool) -> None:
+        """Command goes back to boot wires, by `rewire`, the console has no service; their channels go. `again`: also
+        those that are unknown here, for a role may still have one."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         closing, numbers = list(self.channels), list(self._numbers)
         if not closing and not again:
             return
         command, console = self._records["command"], self._records["console"]
-        await self.boot_wires()
+        await rewire()
         await ask(console, "channel_closed", {})
         await ask(command, "channel_closed", {"peer": "console"})
         if again:  # only now: an earlier hostd may have died with the other ends of command's boot wires
@@ -324,7 +325,7 @@ class Loading:
         """Guests are gone already. Afterwards nothing of the kernel is left."""
         fabric, console = self._fabric, self._records["console"]
         self.complete = False
-        await self._close_services(again=self.reopening)
+        await self._close_services(self.rewire, again=self.reopening)
         if fabric.loaded:
             for endpoint in console.plan["endpoints"]:
                 message = {"partition": console.number, "endpoint": endpoint["index"]}

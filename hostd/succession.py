@@ -272,6 +272,10 @@ class Succession(noted.Noting):
             return status or {"signalled": signal.SIGKILL}
         if row["status"] is not None:
             return dict(row["status"])
+        if record.type != "guest" and record.state in NOT_YET:  # it has not been told all that it has to know
+            await self._children.end_stranger(row)
+            record.process = 0
+            return {"signalled": signal.SIGKILL}
         await self._children.resume(record, self._loading.hear_monitor if record.type == "monitor" else None)
         held = await self.keeper.get_held(f"{record.name}:{record.process}:lifecycle")
         for descriptor in held or []:

@@ -470,7 +470,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         record.untold = None
         if self.records.get(record.name) is record and not self._going_down and record.type != "ultravisor":
             try:
-                await self._boot.record_end(record, state)
+                state = await self._record_end(record, state)
             except (RemoteError, WireError, OSError, EOFError) as error:
                 record.untold = state
                 self._tell_later(record)

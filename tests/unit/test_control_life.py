@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from hostd import control_life
+from hostd.asking import Absence, reviving
 from hostd.boot import CONTROL_PLANE
 from hostd.control_life import ControlLife
 from hostd.events import EventLog
 from hostd.records import Record
+from hostd.wire import RemoteError
 
 
 class Wire:
@@ -88,3 +91,46 @@ def test_nobody_is_followed_before_all_that_live_have_their_wires() -> None:
 
     asyncio.run(run())
     assert command.asked == [("boot_wire", "ultravisor")]
+
+
+def test_an_unload_gives_command_wires_without_waiting_for_a_dead_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the other end in hand hostd would keep command waiting for the dead one, whose next waits for command."""
+    monkeypatch.setattr(control_life, "FIRST_RETRY", 0.0)
+    scene, tries = Scene(), []
+    dead = scene.records["operations"]
+    for record in scene.records.values():
+        record.absence = Absence()
+    dead.absence.begin()  # type: ignore[union-attr]
+
+    async def boot_wires() -> None:
+        tries.append((scene.life._wiring.locked(), dead in (reviving.get() or ())))
+        if len(tries) == 1:
+            raise RemoteError("unreachable", "operations has ended")
+
+    async def run() -> None:
+        scene.life._loading.boot_wires = boot_wires  # type: ignore[method-assign]
+        unloading = asyncio.create_task(scene.life._loading.rewire())
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        assert len(tries) == 1 and not scene.life._wiring.locked() and not reviving.get()
+        dead.absence.end()  # type: ignore[union-attr]
+        await asyncio.wait_for(unloading, 5.0)
+
+    asyncio.run(run())
+    assert tries == [(True, True)] * 2
+
+
+def test_an_unload_does_not_wait_for_a_role_that_was_given_up() -> None:
+    scene = Scene()
+    for record in scene.records.values():
+        record.absence = Absence(given_up=record.name == "operations")
+
+    async def boot_wires() -> None:
+        raise RemoteError("unreachable", "operations has ended")
+
+    async def run() -> None:
+        scene.life._loading.boot_wires = boot_wires  # type: ignore[method-assign]
+        with pytest.raises(RemoteError, match="operations"):
+            await asyncio.wait_for(scene.life._loading.rewire(), 5.0)
+
+    asyncio.run(run())

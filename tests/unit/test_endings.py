@@ -17,14 +17,14 @@ class Database(Endings):
     """Refuses with these codes, one after the other, then accepts."""
 
     def __init__(self, record: Record, *codes: str) -> None:
-        self.records = {record.name: record}
+        self.records = {record.name: record, "command": Record("command", "command")}
         self._telling = set()
-        self._boot = SimpleNamespace(record_end=self._record_end)  # type: ignore[assignment]
+        self._boot = SimpleNamespace(record_end=self._hear)  # type: ignore[assignment]
         self.codes = list(codes)
         self.told: list[str] = []
         self.noted: list[str | None] = []
 
-    async def _record_end(self, _record: Record, state: str) -> None:
+    async def _hear(self, _record: Record, state: str) -> None:
         if self.codes:
             raise RemoteError(self.codes.pop(0), "ultravisor: the peer has closed its end")
         self.told.append(state)
@@ -71,3 +71,19 @@ def test_nobody_speaks_of_one_that_was_removed() -> None:
         return database.told
 
     assert asyncio.run(run()) == []
+
+
+@pytest.mark.parametrize(("found", "state"), [("stopped", "stopped"), ("running", "failed")])
+def test_the_end_that_is_on_record_is_the_one_that_counts(
+    found: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier hostd had told of it, and was killed before it noted that. A row of another state says nothing."""
+    record = Record("blue", "guest", number=9)
+
+    async def ask(_role: Record, op: str, message: dict[str, object]) -> dict[str, object]:
+        assert (op, message) == ("query", {"what": "partition", "partition": 9})
+        return {"partition": {"partition": {"state": found}}}
+
+    monkeypatch.setattr(endings, "ask", ask)
+    database = Database(record, "state")
+    assert asyncio.run(database._record_end(record, "failed")) == state

@@ -54,7 +54,7 @@ def test_a_living_service_gets_its_wire_though_the_other_is_dead() -> None:
         loading, records = loading_of("ultravisor")
         reviving.set(tuple(records[name] for name in CONTROL_PLANE))
         with pytest.raises(RemoteError, match="ultravisor"):
-            await loading._close_services(again=True)
+            await loading._close_services(loading.boot_wires, again=True)
         command, operations = (records[name].wire.ends for name in ("command", "operations"))  # type: ignore[union-attr]
         assert len(command) == 2 and len(operations) == 1
         command[1].send(b"?")
@@ -79,7 +79,7 @@ def test_a_service_that_dies_with_its_new_wire_leaves_nobody_waiting() -> None:
             return await asked(*arguments, **more)
 
         records["console"].wire.request = look  # type: ignore[union-attr]
-        await loading._close_services(again=True)
+        await loading._close_services(loading.boot_wires, again=True)
         assert seen == [b""]
         for name in ("command", "operations"):
             for end in records[name].wire.ends:  # type: ignore[union-attr]

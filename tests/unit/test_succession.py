@@ -48,6 +48,20 @@ def test_a_guest_whose_detach_was_begun_is_detached_again() -> None:
     assert record.attached
 
 
+def test_a_role_that_was_being_started_again_is_ended() -> None:
+    """It lives, and has not been told all that it has to know: nobody would tell it any more."""
+    ended: list[dict[str, object]] = []
+
+    async def end_stranger(row: dict[str, object]) -> None:
+        ended.append(row)
+
+    record, row = Record("io-a", "io", process=4, state="starting"), {"id": 4, "status": None}
+    supervisor = Succession()
+    supervisor._children = SimpleNamespace(end_stranger=end_stranger)  # type: ignore[assignment]
+    assert asyncio.run(supervisor._take_over(record, {4: row})) == KILLED
+    assert ended == [row] and record.process == 0
+
+
 def test_leftovers_are_looked_for_until_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A role that died meanwhile must not let a row go whose ports devices still have."""
     monkeypatch.setattr(succession, "PAUSES", (0.0, 0.0))
