@@ -178,7 +178,7 @@ class RoleLife:
         try:
             if record.process:  # 0: the last start had not come so far
                 await self._children.forget(record)
-            record.exit_status, record.pid, record.process = None, None, 0
+            record.exit_status, record.pid, record.process, record.untold = None, None, 0, None
             self._dead.clear()
             return await self._follow(record)
         except (RemoteError, HostError, WireError, OSError, EOFError) as error:

@@ -450,6 +450,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         task.add_done_callback(self._endings.discard)
 
     async def _after_end(self, record: Record) -> None:
+        process = record.process
         self._paths.ended(record)
         exports.end(record)
         async with self._changed:
@@ -472,11 +473,13 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
             try:
                 state = await self._record_end(record, state)
             except (RemoteError, WireError, OSError, EOFError) as error:
-                record.untold = state
-                self._tell_later(record)
+                if record.process == process:
+                    record.untold = state
+                    self._tell_later(record)
                 self.events.publish("error", partition=record.name, message=f"state: {error}")
-        record.state = state
-        await self._notify(state, record, status=record.exit_status)
+        if record.process == process:  # otherwise it was a role: whoever began the next one says what state that has
+            record.state = state
+            await self._notify(state, record, status=record.exit_status)
 
     async def _notify(self, kind: str, record: Record, **more: Any) -> None:
         self.events.publish(kind, partition=record.name, type=record.type, **more)
