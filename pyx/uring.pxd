@@ -9,12 +9,15 @@ cdef class Uring(Medium):
     cdef pv_uring ring
     cdef readonly bint ring_open
     cdef uint32_t in_kernel           # requests
+    cdef uint32_t for_workers         # of these: ended by a thread of the kernel, which needs a processor
     cdef bint armed                   # the ring waits on doorbells
     cdef uint64_t armed_number
     cdef uint32_t armed_count
     cdef pv_wait armed_waits[128]
 
     cdef bint room(self) noexcept nogil
+    cdef bint rests(self) noexcept nogil
+    cdef bint soon(self) noexcept nogil
     cdef void launch(self, Flying *f) noexcept nogil
     cdef uint32_t reap(self) noexcept nogil
     cdef void came_back(self, Flying *f, int result) noexcept nogil

@@ -96,8 +96,7 @@ cdef class Uring(Medium):
             pv_uring_enter(&self.ring, 0, 0)
         if work == 0 and self.held_first != NOWHERE and self.until_due() <= self.late:
             self.idle.last_work = pv_now()  # too short for a timer
-        elif work == 0 and (self.held_first != NOWHERE or self.in_kernel >= MANY
-                            or self.in_kernel and pv_now() - self.idle.last_work > POLL_NS):
+        elif work == 0 and self.rests():
             self.idle.last_work = 0  # no yielding until the next one is due, or has ended
         return work
 
@@ -114,6 +113,19 @@ cdef class Uring(Medium):
         """May another request be taken?"""
         return self.free_count > 0 and self.in_kernel < KERNEL_MAX
 
+    cdef bint rests(self) noexcept nogil:
+        """Does it sleep at once, with nothing to do until what it has taken ends?"""
+        if self.held_first != NOWHERE:
+            return True
+        if self.in_kernel == 0 or self.soon():
+            return False
+        return self.in_kernel >= MANY or pv_now() - self.idle.last_work > POLL_NS
+
+    cdef bint soon(self) noexcept nogil:
+        """Is the next end polled for as long as requests of guests are? That of many reads which the disk itself ends:
+        sleep and wake-up were 17 us of the 370 in which the disk did 32."""
+        return self.in_kernel >= MANY and self.for_workers == 0
+
     cdef void launch(self, Flying *f) noexcept nogil:
         """Puts what is left of a request into the ring. There is an entry: the ring has more of them than KERNEL_MAX."""
         cdef io_uring_sqe *entry = pv_uring_entry(&self.ring)
@@ -123,6 +135,7 @@ cdef class Uring(Medium):
         cdef bint reading = f.job.operation == PV_OP_READ
         cdef int mode, durable = RWF_DSYNC if f.job.flags & PV_FLAG_FUA else 0
         self.in_kernel += 1
+        self.for_workers += ended_by_worker(f)
         if f.job.operation == PV_OP_FLUSH or f.synced:
             pv_uring_fill(entry, IORING_OP_FSYNC, f.port.fd, 0, NULL, 0, IORING_FSYNC_DATASYNC, slot)
             return
@@ -159,6 +172,7 @@ cdef class Uring(Medium):
             result = cqe.res
             pv_uring_seen(&self.ring)
             self.in_kernel -= 1
+            self.for_workers -= ended_by_worker(&self.flying[user])
             self.came_back(&self.flying[user], result)
             count += 1
         return count
@@ -209,7 +223,7 @@ cdef class Uring(Medium):
 
     cdef void sleep(self) noexcept nogil:
         cdef uint32_t least = self.in_kernel // 2
-        if self.in_kernel < MANY or self.held_first != NOWHERE or pv_gate_wanted(&self.gate) or self.stopping:
+        if self.in_kernel < MANY or self.soon() or self.held_first != NOWHERE or pv_gate_wanted(&self.gate) or self.stopping:
             Medium.sleep(self)
             return
         pv_idle_sleep(&self.idle)
@@ -267,6 +281,11 @@ cdef class Uring(Medium):
                 self.armed = False
                 rung = cqe.res
             pv_uring_seen(&self.ring)
+
+
+cdef bint ended_by_worker(const Flying *f) noexcept nogil:
+    """Does a thread of the kernel end it? All but reads past the page cache, which the disk's interrupt ends."""
+    return f.job.operation != PV_OP_READ or f.port.align_offset == 0
 
 
 cdef uint32_t reason_of(int number) noexcept nogil:
