@@ -28,7 +28,9 @@ fcntl.ioctl(socket.socket(), 0x8946, struct.pack("16sP16x", b"vx0", value.buffer
 
 
 def ip(*words: str) -> str:
-    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr.strip()}"
+    return done.stdout
 
 
 @contextmanager
@@ -38,12 +40,16 @@ def namespace() -> Iterator[str]:
     ip("netns", "add", name)
     try:
         ip("link", "add", "pvw0", "type", "veth", "peer", "pvw1", "netns", name)
-        ip("link", "set", "pvw0", "up")
-        ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", name, "link", "set", "pvw1", "up")
-        yield name
+        try:
+            ip("link", "set", "pvw0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", "pvw1", "up")
+            yield name
+        finally:
+            # The kernel takes a namespace's own interfaces away some time after `del`: the next pvw0 might exist already.
+            ip("link", "del", "pvw0")
     finally:
-        ip("netns", "del", name)  # and the pair with it
+        ip("netns", "del", name)
 
 
 def host_of(*wires: dict[str, Any]) -> dict[str, Any]:
