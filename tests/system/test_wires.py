@@ -46,7 +46,8 @@ def namespace() -> Iterator[str]:
             ip("-n", name, "link", "set", "pvw1", "up")
             yield name
         finally:
-            # The kernel takes a namespace's own interfaces away some time after `del`: the next pvw0 might exist already.
+            # The kernel takes a namespace's own interfaces away some time after it is deleted: that might be after the
+            # next pvw0 is made.
             ip("link", "del", "pvw0")
     finally:
         ip("netns", "del", name)
