@@ -25,6 +25,7 @@ from hostd.growth import Growing
 from hostd.inventory import Inventory
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
+from hostd.kernel_work import KernelWork
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec, Policy
 from hostd.monitor_life import MonitorLife
@@ -51,6 +52,7 @@ class KernelLife(Growing):
     _offices: Offices
     _control_life: ControlLife
     _lives: RoleLives
+    _kernel_work: KernelWork
     _children: Children
     _manifest: Manifest
     _changed: asyncio.Condition
@@ -85,7 +87,8 @@ class KernelLife(Growing):
         self._devices = Devices(self._boot, self.events, self._after_end)
         # Of roles that are started again when they die, by type.
         self._lives = RoleLives(
-            self._boot, self._monitor_life, self._offices, self._devices, self._control_life, self.events
+            self._boot, self._monitor_life, self._offices, self._devices, self._control_life, self.events,
+            self._kernel_work,
         )
         self._moving = asyncio.Lock()  # load or unload under way
         self._inventory = Inventory(self.records, self.fabric, self.keeper)

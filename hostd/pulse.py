@@ -57,7 +57,8 @@ class _Heart:
 
 
 class Pulse:
-    """Of the roles that `watched()` names at each look. `kill(record)` ends one that hangs."""
+    """Of the roles that `watched()` names at each look. `kill(record)` ends one that hangs; `heard` is told what each
+    has answered of its data thread."""
 
     def __init__(
         self,
@@ -65,11 +66,13 @@ class Pulse:
         watched: Callable[[], Iterable[Record]],
         kill: Callable[[Record], None],
         events: EventLog,
+        heard: Callable[[Record, dict[str, Any]], None] = lambda _record, _heart: None,
     ) -> None:
         self._keeper = keeper
         self._watched = watched
         self._kill = kill
         self._events = events
+        self._heard = heard
         self._pings: dict[str, _Ping] = {}
         self._hearts: dict[str, _Heart] = {}
         self._task: asyncio.Task[None] | None = None
@@ -116,6 +119,7 @@ class Pulse:
         heart = told and told.get("heart")
         if not heart:
             return False
+        self._heard(record, heart)
         before = self._hearts.get(record.name)
         if before is None or (before.process, before.beats) != (record.process, heart["beats"]):
             self._hearts[record.name] = _Heart(record.process, heart["beats"], time.monotonic())

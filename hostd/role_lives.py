@@ -14,6 +14,7 @@ from hostd.device_life import Devices
 from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.io_life import Offices
+from hostd.kernel_work import KernelWork
 from hostd.monitor_life import MonitorLife, RoleLife
 from hostd.pulse import Pulse
 from hostd.records import Record
@@ -32,13 +33,14 @@ class RoleLives:
         devices: Devices,
         control: ControlLife,
         events: EventLog,
+        kernel_work: KernelWork,
     ) -> None:
         self._boot = boot
         self._monitor = monitor
         self._offices = offices
         self._devices = devices
         self._control = control
-        self._pulse = Pulse(boot.keeper, self._watched, self._kill, events)
+        self._pulse = Pulse(boot.keeper, self._watched, self._kill, events, kernel_work.heard)
 
     def begin(self) -> None:
         """The control plane runs."""

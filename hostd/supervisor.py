@@ -35,6 +35,7 @@ from hostd.hardware import assigned
 from hostd.io_life import Offices
 from hostd.keeper import Keeper
 from hostd.kernel_life import KernelLife
+from hostd.kernel_work import KernelWork
 from hostd.line_life import LineLife
 from hostd.loading import Loading
 from hostd.manifest import Manifest, PartitionSpec, complete, with_path
@@ -85,6 +86,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         self._plugging = asyncio.Lock()
         self._drivers = Drivers(self._boot)
         self._urgency = Urgency(self.records, keeper, self._drivers)
+        self._kernel_work = KernelWork(self._urgency, self.events)
         self._paths = PathChanges(self.fabric, self._decide_path, self._transaction, self.events)
         self._refusals = Refusals(self.fabric, self.events, self.records)
         self._offices = Offices(self._boot, self.events, self._after_end)

@@ -35,6 +35,7 @@ class Urgency:
         self._keeper = keeper
         self._drivers = drivers
         self._holders = 0
+        self._lowered = False  # also while nobody holds it
 
     @contextmanager
     def raised(self) -> Iterator[None]:
@@ -61,8 +62,20 @@ class Urgency:
         finally:
             self._put_roles(os.SCHED_OTHER, 0)
 
+    def lower_data(self) -> bool:
+        """Until `raise_data` data threads are of the batch class, those of roles that have started since the last call,
+        too (hostd.kernel_work). False: none was of a real-time class."""
+        self._lowered = True
+        return self._lower_data()
+
+    def raise_data(self) -> None:
+        self._lowered = False
+        if self._holders == 0:
+            self._restore_data()
+
     def _end(self) -> None:
-        self._restore_data()
+        if not self._lowered:
+            self._restore_data()
         self._put_control(os.SCHED_OTHER, 0)
 
     def _put_control(self, policy: int, priority: int) -> None:
@@ -73,12 +86,15 @@ class Urgency:
         for thread in [self._keeper.pid, *self._living((*CONTROL_PLANE, *DATA_PLANE))]:
             _put(thread, policy, priority)
 
-    def _lower_data(self) -> None:
+    def _lower_data(self) -> bool:
+        changed = False
         for thread in self._data_threads(os.SCHED_RR):
             with suppress(ProcessLookupError, PermissionError):
                 if os.sched_getparam(thread).sched_priority == fabric.PRIORITY:
                     os.setpriority(os.PRIO_PROCESS, thread, NICE)
                     os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+                    changed = True
+        return changed
 
     def _restore_data(self) -> None:
         for thread in self._data_threads(os.SCHED_BATCH):

@@ -11,6 +11,7 @@ from hostd.errors import HostError
 from hostd.events import EventLog
 from hostd.fabric import Fabric, ask
 from hostd.families import free, threads_of
+from hostd.kernel_work import KernelWork
 from hostd.manifest import Manifest, PartitionSpec
 from hostd.media import media
 from hostd.records import Record
@@ -28,6 +29,7 @@ class WorldLife:
     _manifest: Manifest
 
     _going_down: bool
+    _kernel_work: KernelWork
 
     def _record(self, name: str) -> Record:
         raise NotImplementedError
@@ -88,4 +90,7 @@ class WorldLife:
     async def data_threads(self) -> str:
         """Class of the data threads."""
         realtime = [(await self._told(role, "scheduling")).get("realtime", False) for role in self.fabric.roles()]
-        return "real-time" if all(realtime) else "normal: the right to real-time scheduling is missing"
+        if not all(realtime):
+            return "normal: the right to real-time scheduling is missing"
+        disk = self._kernel_work.disk
+        return f"batch: threads of the kernel end what {disk} has begun" if disk else "real-time"

@@ -131,6 +131,10 @@ class DiskPartition(DevicePartition):
         used = {Path(path).name for path in self._paths.values()}
         return self.loop.with_volume(lambda volume: change(volume, message["verb"], message["arguments"], used))
 
+    def handle_ping(self, message: Message, fds: list[int]) -> Message:
+        answer = super().handle_ping(message, fds)
+        return {**answer, "heart": answer["heart"] and {**answer["heart"], "kernel": self.loop.kernel_work()}}
+
     def handle_media(self, _message: Message, _fds: list[int]) -> Message:
         """How the data of each file move, by its path; and why there is no ring, where there is none."""
         ways = {path: self.loop.way(port) for port, path in sorted(self._paths.items())}

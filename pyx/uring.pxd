@@ -10,6 +10,8 @@ cdef class Uring(Medium):
     cdef readonly bint ring_open
     cdef uint32_t in_kernel           # requests
     cdef uint32_t for_workers         # of these: ended by a thread of the kernel, which needs a processor
+    cdef uint64_t work_begun          # requests so far, those again too, that threads of the kernel of the normal class end
+    cdef uint64_t work_ended
     cdef bint armed                   # the ring waits on doorbells
     cdef uint64_t armed_number
     cdef uint32_t armed_count

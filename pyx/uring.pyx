@@ -76,6 +76,12 @@ cdef class Uring(Medium):
         cure = "; sysctl kernel.io_uring_disabled=0 allows it" if -failure == errno.EPERM else ""
         return f"io_uring: {os.strerror(-failure)}{cure}"
 
+    def kernel_work(self) -> dict[str, int]:
+        """{"begun", "ended"}: how often the kernel was given what threads of its own end, of the normal class: all but
+        reads (hostd.kernel_work)."""
+        cdef uint64_t ended = self.work_ended
+        return {"begun": self.work_begun, "ended": ended}
+
     # ---- data thread ----
 
     cdef void loop(self) noexcept nogil:
@@ -136,6 +142,7 @@ cdef class Uring(Medium):
         cdef int mode, durable = RWF_DSYNC if f.job.flags & PV_FLAG_FUA else 0
         self.in_kernel += 1
         self.for_workers += ended_by_worker(f)
+        self.work_begun += f.job.operation != PV_OP_READ
         if f.job.operation == PV_OP_FLUSH or f.synced:
             pv_uring_fill(entry, IORING_OP_FSYNC, f.port.fd, 0, NULL, 0, IORING_FSYNC_DATASYNC, slot)
             return
@@ -173,6 +180,7 @@ cdef class Uring(Medium):
             pv_uring_seen(&self.ring)
             self.in_kernel -= 1
             self.for_workers -= ended_by_worker(&self.flying[user])
+            self.work_ended += self.flying[user].job.operation != PV_OP_READ
             self.came_back(&self.flying[user], result)
             count += 1
         return count

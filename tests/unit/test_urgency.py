@@ -19,14 +19,16 @@ BY: dict[str, Any] = {"key": None, "actor": "test"}
 
 
 class Noted(Urgency):
-    """Changes no thread: `log` has what it would have done."""
+    """Changes no thread: `log` has what it would have done. `right`: to a real-time class."""
 
-    def __init__(self) -> None:
+    def __init__(self, right: bool = True) -> None:
         super().__init__({}, cast(Keeper, None), cast(Drivers, None))
+        self.right = right
         self.log: list[str] = []
 
-    def _lower_data(self) -> None:
+    def _lower_data(self) -> bool:
         self.log.append("data below")
+        return self.right
 
     def _restore_data(self) -> None:
         self.log.append("data above")
