@@ -29,6 +29,7 @@ from tools.measure.turns import Case, Measure
 SECONDS = 20.0
 SIZE = 64 << 20  # of the disk: it stays in the page cache
 FILE = "bench.img"
+SETTLED = 1.0  # seconds of writes until data threads are of the class that hostd gives them then (hostd.kernel_work)
 CAPACITY = 256  # of a disk's queue: what an open loop may have in flight
 
 
@@ -134,6 +135,8 @@ def set_up(hosts: ExitStack, parameters: dict[str, Any], window: float) -> Setup
     if medium == "volume":
         write_all(load, window)
         references = {"plain file": plain_file(hosts, path, in_flight, {**kind, "depth": depth}, window)}
+    if kind["op"] != "read":
+        load.window(SETTLED, depth=depth, **kind)
     return Setup(host, guests, load, kind, references)
 
 
