@@ -9,7 +9,6 @@ Monitor, I/O partitions and guests come with the load call (hostd.loading).
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hostd.children import Children
+from hostd.disk_interrupts import default_processors, ends_apart
 from hostd.fabric import Fabric, ask
 from hostd.hardware import locate, numbers
 from hostd.hardware_region import traps_work
@@ -30,6 +30,7 @@ from hostd.records import Record
 from hostd.wire import Message, Wire, close_fds, pair
 
 CONTROL_PLANE = ("ultravisor", "operations", "command")  # roles
+FILE_MEDIA = ("file", "direct", "volume")  # disks of others are no files
 CONSOLE_DISK = 1 << 20  # bytes of the console's disk at each disk device of its own
 ROLE_MODULES = [
     "partitions.ultravisor.main", "partitions.command.main", "partitions.operations.main", "partitions.console",
@@ -47,7 +48,7 @@ class Boot:
         self.children = children
         self.records: dict[str, Record] = {}
         self.notes = Notes(keeper)
-        self.processors = manifest.host.processors or default_processors()
+        self.processors = manifest.host.processors or default_processors(disk_folders(manifest, paths))
         self.fabric = Fabric(keeper, symmetric, self.processors.infrastructure)
         self.fabric.locations = locate(manifest)
         self.traps = manifest.host.hardware == "trapped" and traps_work()
@@ -202,8 +203,11 @@ class Boot:
         device = next(one for one in self.manifest.devices if one.name == name)
         simulated = device.simulated.model_dump() if device.simulated else None
         volume = device.volume.model_dump() if device.volume else None
+        apart = device.kind == "disk" and ends_apart(
+            [disk_folder(self.manifest, self.paths, name)], self.processors.infrastructure
+        )
         config = fabric.role_config(
-            device.kind, medium=device.medium, simulated=simulated, volume=volume, successor=successor,
+            device.kind, medium=device.medium, simulated=simulated, volume=volume, successor=successor, apart=apart,
             weakness=fabric.weakness.get(name), **self.window()
         )  # fmt: skip
         translations = await fabric.read_only(f"translation:{name}")
@@ -286,12 +290,6 @@ async def partition_descriptors(keeper: Keeper, plan: dict[str, Any]) -> dict[st
     return dict(zip(names, await keeper.get_segments(segments), strict=True))
 
 
-def default_processors() -> Processors:
-    """The last processor serves the infrastructure, the others the guests; a single one serves both."""
-    present = sorted(os.sched_getaffinity(0))
-    return Processors(infrastructure=present[-1:], guests=present[:-1] or present)
-
-
 def _roles(processors: Processors) -> list[dict[str, Any]]:
     infrastructure, guests = set(processors.infrastructure), set(processors.guests)
     return [
@@ -311,3 +309,9 @@ def disk_folder(manifest: Manifest, paths: Paths, device: str) -> Path:
         if entry.name == device and entry.folder:
             return Path(entry.folder)
     return paths.disks
+
+
+def disk_folders(manifest: Manifest, paths: Paths) -> list[Path]:
+    """Of all disk devices whose disks are files."""
+    names = [device.name for device in manifest.devices if device.kind == "disk" and device.medium in FILE_MEDIA]
+    return [disk_folder(manifest, paths, name) for name in names]

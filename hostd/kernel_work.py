@@ -3,7 +3,8 @@
 The kernel ends a write past the page cache, a flush, a forced write and a discard by threads of its own. They are of
 the normal class, and those of a disk's interrupt are bound to its processor: where data threads of a real-time class
 poll on that one, nobody else gets in (on the path `redirect` 2,100 direct writes a second one by one, instead of
-11,000). So while a disk has such requests, data threads are of the batch class (hostd.urgency).
+11,000). So while a disk has such requests, data threads are of the batch class (hostd.urgency). Writes past the page
+cache that end on a processor of the others are none (hostd.disk_interrupts).
 
 Each answer of a disk to a ping (hostd.pulse) tells how many it has had; HOLD seconds after the last one data threads
 are what they were.

@@ -178,7 +178,9 @@ class Host(Model):
     """The machine that is simulated, and the settings of the daemon."""
 
     processors: Processors | None = Field(
-        default=None, description="without it the last processor serves the infrastructure, the others the guests"
+        default=None,
+        description="without it the last processor that its disks do not interrupt serves the infrastructure, the "
+        "others the guests",
     )
     memory: MemorySize = Field(
         default=manifest_checks.HOST_MEMORY_DEFAULT, description="physical memory of the machine"

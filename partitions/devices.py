@@ -65,7 +65,7 @@ class DiskPartition(DevicePartition):
             except HostError as error:
                 self._problem = error
                 print(error.message, flush=True)
-        self._without_ring: str = loop.open_ring()
+        self._without_ring: str = loop.open_ring(config["apart"])
         if self._without_ring:
             print(f"disks wait for their medium: {self._without_ring}", flush=True)
         simulated = config.get("simulated") or {}

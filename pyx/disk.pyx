@@ -139,8 +139,9 @@ cdef class Disk(Virtual):
         if p.align_offset:
             engine = "io_uring" if self.ring_open else "system calls"
             blocks = "; new blocks and forced writes through it" if p.medium == MEDIUM_VOLUME else ""
+            apart = "; writes end on another processor" if self.apart and self.ring_open else ""
             return (f"past the page cache by {engine}, aligned to {p.align_offset} bytes in the file and {p.align_memory} in "
-                    f"memory{blocks}")
+                    f"memory{blocks}{apart}")
         return "page cache by system calls, waits by io_uring" if self.ring_open else "page cache by system calls"
 
     cdef Fifo *place(self, Port *port, const pv_dma_request *request) noexcept nogil:

@@ -8,8 +8,9 @@ from pyx.uringc cimport pv_uring
 cdef class Uring(Medium):
     cdef pv_uring ring
     cdef readonly bint ring_open
+    cdef bint apart                   # the kernel ends direct writes on another processor
     cdef uint32_t in_kernel           # requests
-    cdef uint32_t for_workers         # of these: ended by a thread of the kernel, which needs a processor
+    cdef uint32_t for_workers         # of these: ended by a thread of the kernel that may need this processor
     cdef uint64_t work_begun          # requests so far, those again too, that threads of the kernel of the normal class end
     cdef uint64_t work_ended
     cdef bint armed                   # the ring waits on doorbells
@@ -20,6 +21,7 @@ cdef class Uring(Medium):
     cdef bint room(self) noexcept nogil
     cdef bint rests(self) noexcept nogil
     cdef bint soon(self) noexcept nogil
+    cdef bint ended_by_worker(self, const Flying *f) noexcept nogil
     cdef void launch(self, Flying *f) noexcept nogil
     cdef uint32_t reap(self) noexcept nogil
     cdef void came_back(self, Flying *f, int result) noexcept nogil
