@@ -30,9 +30,8 @@ class Absence:
 
     def __init__(self, given_up: bool = False) -> None:
         self._over = asyncio.Event()
-        self._over.set()
         self._noticed = asyncio.Event()
-        self.given_up = given_up
+        self.end(given_up)
 
     def begin(self) -> None:
         self.given_up = False
@@ -40,8 +39,12 @@ class Absence:
         self._noticed.set()
 
     def end(self, given_up: bool = False) -> None:
+        """Given up, also of one that lives or is about to die: nobody waits for its death to be noticed."""
         self.given_up = given_up
-        self._noticed.clear()
+        if given_up:
+            self._noticed.set()
+        else:
+            self._noticed.clear()
         self._over.set()
 
     @property

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from hostd import sandbox
+from hostd.disk_interrupts import default_processors, ends_apart
 from hostd.paths import Paths
 from hostd.syscalls import UnknownArchitecture, numbers
 from hostd.units import show_size
@@ -217,6 +218,16 @@ def _folders(paths: Paths) -> Iterator[Check]:
             f"{path}" + ("" if existing == path else " does not exist yet"),
             None if usable else f"{existing} is not writable; name another folder",
         )
+    yield _disk_interrupts(paths.disks)
+
+
+def _disk_interrupts(folder: Path) -> Check:
+    """Where direct writes to the usual disk files end (hostd.disk_interrupts)."""
+    chosen = default_processors([folder]).infrastructure
+    if ends_apart([folder], chosen):
+        return Check("disk interrupts", "PASS", f"none on processor {chosen[0]}, which serves the infrastructure")
+    detail = f"those of {folder} may arrive on processor {chosen[0]}, too: data threads give way to direct writes"
+    return Check("disk interrupts", "PASS", detail)
 
 
 _CHECKS = (_probes, _processors, _memory, _modules, _kernel, _locked_memory, _interpreter, _tun)

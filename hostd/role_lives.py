@@ -48,9 +48,16 @@ class RoleLives:
         self._pulse.start()
 
     def stop(self) -> None:
-        """The host goes down."""
+        """The host goes down: no next process is started."""
         for one in (self._pulse, self._monitor, self._offices, self._devices, self._control):
             one.stop()
+
+    def give_up(self) -> None:
+        """All processes end: whoever asks one, or waits for the next, hears so at once."""
+        self.stop()
+        for record in self._watched():
+            if record.absence is not None:
+                record.absence.end(given_up=True)
 
     def died(self, record: Record) -> bool:
         """A process has ended. False: it is not started again."""

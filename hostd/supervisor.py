@@ -136,6 +136,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
             await asyncio.gather(*(self._terminate(record, 2.0) for record in guests), return_exceptions=True)
             self.events.publish("down")
             self.events.close()
+            self._lives.give_up()
             with suppress(EOFError):
                 await self.keeper.stop()
         finally:
@@ -147,7 +148,7 @@ class Supervisor(Endings, WorldLife, KernelLife, Withdrawing, WireLife, LineLife
         """The one declared outage, unless it was asked for: every process has died with the keeper."""
         self.lost = not self._going_down
         self._children.lose_all()
-        self._lives.stop()  # nobody could start the next process
+        self._lives.give_up()  # nobody could start the next process
         if self.lost:
             self.events.publish("lost", message="the keeper died")
             self.finished.set()

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hostd.asking import NOTICE
 from hostd.errors import HostError
 from tests.framework.host import DEADLINE, INFRASTRUCTURE, Host
 from tests.framework.puppet import Call
@@ -103,6 +104,19 @@ def churn(host: Host, name: str) -> None:
             host.remove(name)
     except HostError:
         pass
+
+
+def test_who_waits_for_a_role_does_not_hold_the_end_up(own: Host) -> None:
+    """A guest that is being started asks a disk device that is stopped; nobody will start another one."""
+    own.start()
+    os.kill(own.pids()["disk0"], signal.SIGSTOP)
+    spawning = threading.Thread(target=churn, args=(own, "late"))
+    spawning.start()
+    own.until(lambda: "late" in own.rows())
+    begin = time.monotonic()
+    end(own, signal.SIGTERM, own.processes())
+    assert time.monotonic() - begin < NOTICE
+    spawning.join(DEADLINE)
 
 
 def test_second_signal_changes_nothing(own: Host) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hostd.asking import Absence, ask
+from hostd.asking import NOTICE, Absence, ask
 from hostd.records import Record
 from hostd.wire import RemoteError
 
@@ -54,3 +54,24 @@ def test_a_role_that_was_given_up_is_unreachable_at_once() -> None:
     record.absence.end(given_up=True)
     with pytest.raises(RemoteError, match="command has ended"):
         asyncio.run(asyncio.wait_for(ask(record, "ping", {}), 1.0))
+
+
+def test_nobody_waits_for_a_role_that_is_given_up_meanwhile() -> None:
+    """As when the host goes down: its wire has ended, and its death is never noticed."""
+    record = Record("monitor", "monitor")
+    absence = record.absence = Absence()
+
+    class Wire:
+        async def request(self, _message: dict[str, Any], _fds: list[int], timeout: float | None) -> Any:
+            raise EOFError("the peer has closed its end")
+
+    async def run() -> None:
+        record.wire = Wire()  # type: ignore[assignment]
+        asked = asyncio.create_task(ask(record, "ping", {}))
+        await asyncio.sleep(0.01)
+        assert not asked.done()
+        absence.end(given_up=True)
+        await asyncio.wait_for(asked, NOTICE / 2)
+
+    with pytest.raises(RemoteError, match="monitor does not answer"):
+        asyncio.run(run())

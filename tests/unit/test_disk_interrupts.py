@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hostd import disk_interrupts, doctor
 from hostd.disk_interrupts import default_processors, disk_of, ending, ends_apart
+from hostd.paths import resolve
 
 PCI = "sys/devices/pci0000:00/0000:00:02.0"
 QUIET, BUSY = 35, 36  # interrupts of the disk: of its configuration, of its queue
@@ -144,3 +146,17 @@ def test_all_interrupted_or_one_alone(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_all_files_count(machine: Machine) -> None:
     """One of them on nothing that is known."""
     assert not ends_apart([machine.file, Path("/dev/null")], [3], machine.root)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_doctor_says_where_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+    paths, last = resolve(str(tmp_path / "runtime"), str(tmp_path / "state")), max(os.sched_getaffinity(0))
+    for module in (disk_interrupts, doctor):
+        monkeypatch.setattr(module, "ends_apart", lambda *_: apart)
+    (found,) = [one for one in doctor.run(paths) if one.name == "disk interrupts"]
+    assert (found.result, found.detail) == (
+        "PASS",
+        f"none on processor {last}, which serves the infrastructure"
+        if apart
+        else f"those of {paths.disks} may arrive on processor {last}, too: data threads give way to direct writes",
+    )
