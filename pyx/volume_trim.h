@@ -48,19 +48,60 @@ static inline int pv_volume_drop(struct pv_volume *v, uint32_t row, uint64_t *po
     return (result = pv_volume_touch(v, touched)) ? result : pv_volume_touch_row(v, row);
 }
 
+/* `*bare`: a write that failed in the middle left a set without blocks there (`page`), or a page of sets without sets. */
+static inline int pv_volume_find_bare(struct pv_volume *v, struct pv_volume_disk *disk, uint64_t set, struct pv_volume_page *page, bool *bare)
+{
+    const uint64_t top = pv_volume_row(v, disk->row)->root;
+    struct pv_volume_page *root = NULL, *parent = NULL;
+    int result;
+    *bare = page != NULL && pv_volume_all_zero(page->pointer, sizeof(page->pointer));
+    if (page != NULL || !top)
+        return 0;
+    if ((result = pv_volume_load_pointers(v, top, 2, &root)) || !root->pointer[set / PV_VOLUME_POINTERS])
+        return result;
+    result = pv_volume_load_pointers(v, root->pointer[set / PV_VOLUME_POINTERS], 1, &parent);
+    *bare = !result && pv_volume_all_zero(parent->pointer, sizeof(parent->pointer));
+    return result;
+}
+
+/* Gives back set `set` of a disk, which is empty, or where there is none (`page` is NULL) the page of sets above it alone; and
+ * that one, where it is empty: a disk that shrinks leaves nothing beyond its size. Both are the disk's own and in memory:
+ * pv_volume_own_set has just been there. */
+static inline int pv_volume_drop_bare(struct pv_volume *v, struct pv_volume_disk *disk, uint64_t set, struct pv_volume_page *page)
+{
+    struct pv_volume_page *parent = NULL, *root = NULL;
+    int result = pv_volume_load_pointers(v, pv_volume_row(v, disk->row)->root, 2, &root);
+    if (result || (result = pv_volume_load_pointers(v, root->pointer[set / PV_VOLUME_POINTERS], 1, &parent)))
+        return result;
+    if (page != NULL) {
+        disk->sets[set] = NULL;
+        disk->own[set] = 0;
+        parent->pointer[set % PV_VOLUME_POINTERS] = 0;
+        if ((result = pv_volume_touch(v, parent->header.number)) || (result = pv_volume_release_page(v, page->header.number)))
+            return result;
+    }
+    if (!pv_volume_all_zero(parent->pointer, sizeof(parent->pointer)))
+        return 0;
+    root->pointer[set / PV_VOLUME_POINTERS] = 0;
+    return (result = pv_volume_touch(v, root->header.number)) ? result : pv_volume_release_page(v, parent->header.number);
+}
+
 /* Blocks `from` to `to` of set `set` (within it) are taken away. */
 static inline int pv_volume_trim_set(struct pv_volume *v, struct pv_volume_disk *disk, uint64_t set, uint32_t from, uint32_t to)
 {
     struct pv_volume_row *row = pv_volume_row(v, disk->row);
-    struct pv_volume_page *page = NULL, *parent = NULL, *root = NULL;
-    int result = pv_volume_find_set(v, disk, set, &page);
+    struct pv_volume_page *page = NULL;
     bool any = false;
+    int result = pv_volume_find_set(v, disk, set, &page);
+    if (!result)
+        result = pv_volume_find_bare(v, disk, set, page, &any);
     for (uint32_t i = from; !result && page != NULL && i < to && !any; i++)
         any = page->pointer[i] != 0;
-    if (result || !any)
+    if (result || !any || (result = pv_volume_own_set(v, disk, set, false, &page)))
         return result;
-    if ((result = pv_volume_own_set(v, disk, set, false, &page)) || (result = pv_volume_touch(v, page->header.number))
-        || (result = pv_volume_touch_row(v, disk->row)))
+    if (page == NULL)
+        return pv_volume_drop_bare(v, disk, set, NULL);
+    if ((result = pv_volume_touch(v, page->header.number)) || (result = pv_volume_touch_row(v, disk->row)))
         return result;
     for (uint32_t i = from; i < to && !result; i++) {
         if (!page->pointer[i])
@@ -71,21 +112,7 @@ static inline int pv_volume_trim_set(struct pv_volume *v, struct pv_volume_disk 
     }
     if (result || !pv_volume_all_zero(page->pointer, sizeof(page->pointer)))
         return result;
-    /* An empty set is given back too, and an empty page of sets: a disk that shrinks leaves nothing beyond its size. Both
-     * are the disk's own and in memory: pv_volume_own_set has just been there. */
-    const uint64_t number = page->header.number;
-    disk->sets[set] = NULL;
-    disk->own[set] = 0;
-    if ((result = pv_volume_load_pointers(v, row->root, 2, &root))
-        || (result = pv_volume_load_pointers(v, root->pointer[set / PV_VOLUME_POINTERS], 1, &parent)))
-        return result;
-    parent->pointer[set % PV_VOLUME_POINTERS] = 0;
-    if ((result = pv_volume_touch(v, parent->header.number)) || (result = pv_volume_release_page(v, number))
-        || !pv_volume_all_zero(parent->pointer, sizeof(parent->pointer)))
-        return result;
-    const uint64_t empty = parent->header.number;
-    root->pointer[set / PV_VOLUME_POINTERS] = 0;
-    return (result = pv_volume_touch(v, root->header.number)) ? result : pv_volume_release_page(v, empty);
+    return pv_volume_drop_bare(v, disk, set, page);
 }
 
 /* Gives back the blocks that lie wholly within the range; they read as zeroes from now on. What stands at its edges stays
