@@ -167,8 +167,10 @@ static int work_clear(struct work *w, struct model *d, struct pv_volume_disk *di
                 note(w, d, entries, n, 0);
         }
         done += part;
-        if (result == EAGAIN)
-            result = work_commit(w) ? EIO : EAGAIN;
+        if (result == EAGAIN) {
+            const int committed = work_commit(w); /* what the medium said, where it fails */
+            result = committed ? committed : EAGAIN;
+        }
     }
     return result == ENOSPC ? 0 : result; /* no page for a copy of a shared set */
 }
