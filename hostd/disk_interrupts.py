@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from hostd.manifest import Processors
+from hostd.paths import nearest
 
 ROOT = Path("/")
 
@@ -25,24 +26,28 @@ ROOT = Path("/")
 def default_processors(files: Iterable[Path], root: Path = ROOT) -> Processors:
     """The last processor on which no request to `files` made there ends serves the infrastructure, or the last one; the
     others serve the guests. A single one serves both."""
-    present, files = sorted(os.sched_getaffinity(0)), list(files)
-    clear = [number for number in present if ends_apart(files, [number], root)] or present
+    present = sorted(os.sched_getaffinity(0))
+    found = _endings(files, present, root)
+    clear = [one for one in present if found and all(one not in ends[one] for ends in found)] or present
     return Processors(infrastructure=clear[-1:], guests=[one for one in present if one != clear[-1]] or present)
 
 
 def ends_apart(files: Iterable[Path], processors: Collection[int], root: Path = ROOT) -> bool:
     """Does the kernel end what `processors` ask of the disks under `files` on none of these? False where that is not
     known, and without files. A file that does not exist yet lies where its folder does."""
-    disks = [disk_of(path, root) for path in files]
-    own = set(processors)
-    return bool(disks) and all(
-        disk is not None and not own & ending(disk, asking, root) for disk in disks for asking in own
-    )
+    found = _endings(files, processors, root)
+    return bool(found) and all(ends[one].isdisjoint(processors) for ends in found for one in processors)
+
+
+def _endings(files: Iterable[Path], processors: Collection[int], root: Path) -> list[dict[int, set[int]]]:
+    """`endings` of each disk under `files`, once; [] where one of them is on none that is known."""
+    disks = {disk_of(path, root) for path in files}
+    return [] if None in disks else [endings(disk, processors, root) for disk in disks if disk]
 
 
 def disk_of(path: Path, root: Path = ROOT) -> Path | None:
     """The folder below /sys of the disk that `path` lies on or is. None: not on one."""
-    status = next(one for one in (path, *path.absolute().parents) if one.exists()).stat()
+    status = nearest(path).stat()
     number = status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
     folder = (root / f"sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     if (folder / "partition").exists():
@@ -50,16 +55,16 @@ def disk_of(path: Path, root: Path = ROOT) -> Path | None:
     return folder if (folder / "mq").is_dir() else None
 
 
-def ending(disk: Path, asking: int, root: Path = ROOT) -> set[int]:
-    """The processors on one of which the kernel ends what `asking` asks of a disk; all where that is not known."""
-    anywhere = set(range(os.cpu_count() or 1)) | {asking}
+def endings(disk: Path, processors: Collection[int], root: Path = ROOT) -> dict[int, set[int]]:
+    """By processor: on one of which ones the kernel ends what it asks of a disk; all where that is not known."""
     interrupted = _interrupted(disk, root) if len(list((disk / "mq").iterdir())) == 1 else set()
-    if not interrupted:
-        return anywhere
     nearness = _text(disk / "queue/rq_affinity")  # 0: where the interrupt arrives; 2: on the processor that has asked
-    if nearness == "0" or nearness == "1" and all(asking in _cache_of(one, root) for one in interrupted):
-        return interrupted
-    return {asking} if nearness in ("1", "2") else anywhere
+    if not interrupted or nearness not in ("0", "1", "2"):
+        return dict.fromkeys(processors, {*range(os.cpu_count() or 1), *processors})
+    if nearness == "0":
+        return dict.fromkeys(processors, interrupted)
+    near = set.intersection(*(_cache_of(one, root) for one in interrupted)) if nearness == "1" else set()
+    return {one: interrupted if one in near else {one} for one in processors}
 
 
 def _interrupted(disk: Path, root: Path) -> set[int]:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from hostd import sandbox
 from hostd.disk_interrupts import default_processors, ends_apart
-from hostd.paths import Paths
+from hostd.paths import Paths, nearest
 from hostd.syscalls import UnknownArchitecture, numbers
 from hostd.units import show_size
 
@@ -210,7 +210,7 @@ def _tun() -> Iterator[Check]:
 
 def _folders(paths: Paths) -> Iterator[Check]:
     for what, path in (("runtime folder", paths.runtime), ("state folder", paths.state)):
-        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        existing = nearest(path)
         usable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
         yield Check(
             what,

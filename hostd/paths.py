@@ -96,6 +96,11 @@ def _default_state(environ: Mapping[str, str]) -> Path:
     return Path(home) / ".local/state/partvisor"
 
 
+def nearest(path: Path) -> Path:
+    """The path itself, or the folder above it that exists."""
+    return next(one for one in (path, *path.absolute().parents) if one.exists())
+
+
 def prepare(paths: Paths) -> None:
     """Make both folders, mode 0700, and refuse those that somebody else could have prepared."""
     longest = max((paths.api_socket, paths.keeper_socket), key=lambda path: len(os.fsencode(path)))

@@ -150,10 +150,11 @@ cdef class Uring(Medium):
         cdef uint64_t offset = f.job.device_offset + f.moved
         cdef iovec *vector = &self.vectors[slot * PV_EXTENTS_MAX]
         cdef bint reading = f.job.operation == PV_OP_READ
+        cdef bint by_worker = self.ended_by_worker(f)
         cdef int mode, durable = RWF_DSYNC if f.job.flags & PV_FLAG_FUA else 0
         self.in_kernel += 1
-        self.for_workers += self.ended_by_worker(f)
-        self.work_begun += f.job.operation != PV_OP_READ and self.ended_by_worker(f)
+        self.for_workers += by_worker
+        self.work_begun += by_worker and not reading
         if f.job.operation == PV_OP_FLUSH or f.synced:
             pv_uring_fill(entry, IORING_OP_FSYNC, f.port.fd, 0, NULL, 0, IORING_FSYNC_DATASYNC, slot)
             return
@@ -180,6 +181,7 @@ cdef class Uring(Medium):
         cdef const io_uring_cqe *cqe
         cdef uint64_t user
         cdef int result
+        cdef bint by_worker
         cdef uint32_t count = 0
         while count < COMPLETIONS:
             self.bell_rung()
@@ -190,8 +192,9 @@ cdef class Uring(Medium):
             result = cqe.res
             pv_uring_seen(&self.ring)
             self.in_kernel -= 1
-            self.for_workers -= self.ended_by_worker(&self.flying[user])
-            self.work_ended += self.flying[user].job.operation != PV_OP_READ and self.ended_by_worker(&self.flying[user])
+            by_worker = self.ended_by_worker(&self.flying[user])
+            self.for_workers -= by_worker
+            self.work_ended += by_worker and self.flying[user].job.operation != PV_OP_READ
             self.came_back(&self.flying[user], result)
             count += 1
         return count

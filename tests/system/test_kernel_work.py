@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hostd.disk_interrupts import disk_of, ending
+from hostd.disk_interrupts import disk_of, endings
 from tests.framework.host import MANIFEST, Host, running
 from tests.framework.puppet import Puppet
 from tests.system.test_revocation import classes, data_threads, need_real_time
@@ -55,8 +55,9 @@ def test_while_a_disk_flushes(host: Host) -> None:
 
 def processor_where(apart: bool, folder: Path) -> int:
     """One where writes that it asks the disk under `folder` for end on others, or may end there."""
-    disk = disk_of(folder)
-    found = [one for one in sorted(os.sched_getaffinity(0)) if disk and apart == (one not in ending(disk, one))]
+    disk, present = disk_of(folder), sorted(os.sched_getaffinity(0))
+    ends = endings(disk, present) if disk else {}
+    found = [one for one in ends if apart == (one not in ends[one])]
     if not found:
         pytest.skip(f"no processor whose direct writes end {'on another one' if apart else 'there'}")
     return found[-1]

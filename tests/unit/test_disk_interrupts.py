@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hostd import disk_interrupts, doctor
-from hostd.disk_interrupts import default_processors, disk_of, ending, ends_apart
+from hostd import doctor
+from hostd.disk_interrupts import default_processors, disk_of, endings, ends_apart
+from hostd.manifest import Processors
 from hostd.paths import resolve
 
 PCI = "sys/devices/pci0000:00/0000:00:02.0"
@@ -73,7 +74,7 @@ class Machine:
     def ends(self, asking: int) -> set[int]:
         disk = disk_of(self.file, self.root)
         assert disk is not None
-        return ending(disk, asking, self.root)
+        return endings(disk, [asking], self.root)[asking]
 
 
 @pytest.fixture
@@ -151,8 +152,9 @@ def test_all_files_count(machine: Machine) -> None:
 @pytest.mark.parametrize("apart", [True, False])
 def test_the_doctor_says_where_they_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     paths, last = resolve(str(tmp_path / "runtime"), str(tmp_path / "state")), max(os.sched_getaffinity(0))
-    for module in (disk_interrupts, doctor):
-        monkeypatch.setattr(module, "ends_apart", lambda *_: apart)
+    chosen = Processors(infrastructure=[last], guests=[last])
+    monkeypatch.setattr(doctor, "default_processors", lambda files: chosen)
+    monkeypatch.setattr(doctor, "ends_apart", lambda files, processors: apart and processors == [last])
     (found,) = [one for one in doctor.run(paths) if one.name == "disk interrupts"]
     assert (found.result, found.detail) == (
         "PASS",
